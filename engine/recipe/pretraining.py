@@ -1,0 +1,304 @@
+"""The pretraining recipe: every number and every switch of one pretraining run, typed, with the paper's values as defaults.
+
+Defaults follow MMCLIP (arXiv 2407.19546) where it speaks; the first value of each `Literal` is the default reading.
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from engine.recipe.base import Recipe, Section
+
+Objective = Literal["align", "mim", "mlm"]
+MaskStrategy = Literal["attmim", "none", "random", "report", "prompt", "self"]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(gt=0)]
+
+CHEXPERT_FINDINGS = (
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+
+
+class Tower(Section):
+    """The size of one transformer tower."""
+
+    width: Positive
+    layers: Positive
+    heads: Positive
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Tower:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+        return self
+
+
+class ImageTower(Tower):
+    """CLIP's ViT (eq 1): ViT-B/16 at 224 pixels unless the recipe says otherwise."""
+
+    width: Positive = 768
+    layers: Positive = 12
+    heads: Positive = 12
+    size: Positive = 224
+    patch: Positive = 16
+
+    @model_validator(mode="after")
+    def _patches_fill_image(self) -> ImageTower:
+        if self.size % self.patch:
+            raise ValueError(f"size {self.size} is no multiple of patch {self.patch}")
+        return self
+
+
+class TextTower(Tower):
+    """CLIP's causal text transformer (eqs 2, 3)."""
+
+    width: Positive = 512
+    layers: Positive = 12
+    heads: Positive = 8
+    context: Positive = 77
+
+
+class ImageDecoder(Tower):
+    """The decoder that predicts hidden patches (eq 12)."""
+
+    width: Positive = 512
+    layers: Positive = 8
+    heads: Positive = 16
+    norm_pix: bool = True
+    """Predict patches normalised by their own mean and deviation (MAE's norm_pix_loss)."""
+    input: Literal["pre_proj", "proj"] = "pre_proj"
+    """Encoder outputs before or after CLIP's visual projection."""
+
+
+class TextDecoder(Section):
+    """The decoder that predicts the next token from text and image (eq 13): self-attention, cross-attention, MLP (CoCa)."""
+
+    layers: Positive = 3
+    heads: Positive = 8
+
+
+class ModelSection(Section):
+    """The network. `init` names CLIP weights (a bundle, folder or Hugging Face id); None draws them at random."""
+
+    init: str | None = None
+    image: ImageTower = ImageTower()
+    text: TextTower = TextTower()
+    projection: Positive = 512
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    image_decoder: ImageDecoder = ImageDecoder()
+    text_decoder: TextDecoder = TextDecoder()
+
+
+class AttMIM(Section):
+    """Attention-guided masked image modelling (eqs 4-9, 12)."""
+
+    strategy: MaskStrategy = "attmim"
+    top: Share = 0.7
+    """Share of patches each attention map proposes: M(A, 0.7)."""
+    ratio: Share = 0.75
+    """Share of patches hidden (eq 8)."""
+    ratio_of: Literal["image", "union"] = "image"
+    score: Literal["l2", "mean", "cos_img", "logsumexp", "column"] = "l2"
+    """One number per patch from the N x C map A; eqs 4-6 leave it open."""
+    normalize: bool = False
+    """L2-normalise before the attention softmax. Off: with it the logits are nearly uniform."""
+    mask_level: Literal["feature", "input"] = "feature"
+    """Hide encoder outputs (eq 9, literal) or encode the visible patches alone in a second pass."""
+
+
+class EntMLM(Section):
+    """Entity-driven masked language modelling (eqs 10, 11, 13)."""
+
+    strategy: Literal["entity", "none", "full", "random"] = "entity"
+    """entity: hide whole entities; random: hide that share of tokens; full: hide no key (plain causal); none: no text decoder loss."""
+    ratio: Share = 0.2
+    unit: Literal["entity", "token"] = "entity"
+    mode: Literal["decoder_attention", "input"] = "decoder_attention"
+    """Hidden positions leave the decoder's self-attention keys, or their input embeddings become a mask token."""
+    targets: Literal["all", "entities"] = "all"
+
+
+class Prompt(Section):
+    """Disease prompts for unpaired images (A_p, eq 5)."""
+
+    findings: tuple[str, ...] = CHEXPERT_FINDINGS
+    mode: Literal["joined", "separate"] = "joined"
+
+
+class Weights(Section):
+    """Weights of the losses (eq 16): all 1 in the paper."""
+
+    align: float = Field(1.0, ge=0)
+    mim: float = Field(1.0, ge=0)
+    mlm: float = Field(1.0, ge=0)
+
+
+class ObjectiveSection(Section):
+    """What is added up (eqs 14-16)."""
+
+    weights: Weights = Weights()
+    half: bool = False
+    """Halve the symmetric InfoNCE, as CLIP does; the paper prints no factor 1/2."""
+    max_logit_scale: float = Field(100.0, gt=0)
+
+
+class Warmup(Section):
+    """The first iterations, on masked objectives alone."""
+
+    iterations: Annotated[int, Field(ge=0)] = 15_000
+    objectives: tuple[Objective, ...] = ("mim", "mlm")
+    mask: Literal["attmim", "random"] = "attmim"
+
+
+class BatchSection(Section):
+    """Images per step: with a report, and without."""
+
+    paired: Annotated[int, Field(ge=0)] = 64
+    unpaired: Annotated[int, Field(ge=0)] = 64
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> BatchSection:
+        if self.paired + self.unpaired == 0:
+            raise ValueError("paired and unpaired are both 0: nothing to train on")
+        return self
+
+
+class Optimizer(Section):
+    """SGD is the paper's; AdamW with a cosine is the field's."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(5e-5, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    lr_warmup: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rate climbs from 0."""
+    clip_norm: float | None = Field(None, gt=0)
+
+
+class Augmentation(Section):
+    """Random views of each picture, drawn on the device. Flip is off: left and right matter in a report."""
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Shortest and longest side of the crop, as a share of the picture's side."""
+    aspect: float = Field(1.0, ge=1)
+    """Largest ratio of width to height of the crop, and its inverse."""
+    rotate: float = Field(0.0, ge=0, le=45)
+    """Degrees, either way."""
+    contrast: float = Field(0.0, ge=0, lt=1)
+    """Largest relative change of contrast, brightness and gamma."""
+    flip: bool = False
+
+
+class TokenizerSection(Section):
+    """`vocab`: train a byte-level BPE of that size on the training reports; None takes the tokenizer of `model.init`."""
+
+    vocab: Annotated[int, Field(ge=300)] | None = None
+
+
+class Checkpoints(Section):
+    """When to save, and how many to keep."""
+
+    every: Positive = 1000
+    keep: Annotated[int, Field(ge=1)] = 2
+
+
+class PatientSplit(Section):
+    """Split by patient: the share of patients trained on, drawn by a hash of the patient and the seed; the rest is held out."""
+
+    train: Share = 1.0
+    seed: int = 0
+
+
+class TableSource(Section):
+    """A CSV or Parquet table of images (see engine/data/sources/table.py)."""
+
+    kind: Literal["table"] = "table"
+    file: str
+    """The table: a column `file`, and optional study, patient, view, report, split and finding columns."""
+    root: str | None = None
+    """Folder that relative file names start from; None: the table's own folder."""
+    columns: dict[str, str] = {}
+    """Our name -> the table's name, where they differ (for instance `patient: patient_id`)."""
+    labels: str | None = None
+    """A column that lists findings joined by "|", instead of one column per finding."""
+    rename: dict[str, str | None] = {}
+    """Finding as the table spells it -> finding as prompts spell it; None drops it."""
+    where: dict[str, tuple[str, ...]] = {}
+    """Column -> values kept; other rows are counted as left out."""
+    split: PatientSplit = PatientSplit()
+    reports: Literal["column", "weak", "none"] = "column"
+    """column: the table's report column; weak: sentences made from labels (weak pairs); none: images only."""
+    sentences: str = "weak_sentences.yaml"
+    """The recipe of sentences for weak pairs."""
+    unpaired_share: Share = 0.0
+    """Share of patients whose reports are set aside, so that their images train unpaired, on purpose."""
+    repeat: Positive = 1
+    """How many times an epoch passes over this source."""
+
+
+class MimicSource(Section):
+    """MIMIC-CXR and MIMIC-CXR-JPG, as published."""
+
+    kind: Literal["mimic_cxr"]
+    root: str
+    jpg_root: str | None = None
+
+
+class PadchestSource(Section):
+    """PadChest, as published: images only, reports are Spanish."""
+
+    kind: Literal["padchest"]
+    root: str
+    exclude_eval_patients: bool = True
+
+
+Source = Annotated[TableSource | MimicSource | PadchestSource, Field(discriminator="kind")]
+
+
+class PretrainRecipe(Recipe):
+    """One pretraining run."""
+
+    sources: tuple[Source, ...] = Field(min_length=1)
+    model: ModelSection = ModelSection()
+    attmim: AttMIM = AttMIM()
+    entmlm: EntMLM = EntMLM()
+    prompt: Prompt = Prompt()
+    objective: ObjectiveSection = ObjectiveSection()
+    warmup: Warmup = Warmup()
+    batch: BatchSection = BatchSection()
+    optimizer: Optimizer = Optimizer()
+    augmentation: Augmentation = Augmentation()
+    tokenizer: TokenizerSection = TokenizerSection()
+    checkpoint: Checkpoints = Checkpoints()
+    entities: str = "chest_ner"
+    """The recogniser of entities: our shipped pipeline, or an installed scispaCy model by name or path."""
+    steps: Positive
+    seed: int = 0
+    precision: Literal["bf16", "fp32"] = "bf16"
+    store_size: Positive = 256
+    """Side in pixels of the square pictures in the pixel store."""
+    resize: Literal["squash", "pad", "crop"] = "squash"
+
+    @model_validator(mode="after")
+    def _words_for_the_text_tower(self) -> PretrainRecipe:
+        if self.model.init is None and self.tokenizer.vocab is None:
+            raise ValueError("set tokenizer.vocab to train a tokenizer, or model.init to take the tokenizer of existing weights")
+        return self
