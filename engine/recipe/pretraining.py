@@ -121,6 +121,12 @@ class AttMIM(Section):
     mask_level: Literal["feature", "input"] = "feature"
     """Hide encoder outputs (eq 9, literal) or encode the visible patches alone in a second pass."""
 
+    @model_validator(mode="after")
+    def _visible_patches_form_a_rectangle(self) -> AttMIM:
+        if self.mask_level == "input" and self.ratio_of == "union":
+            raise ValueError("mask_level: input needs ratio_of: image, since every image must leave equally many patches visible")
+        return self
+
 
 class EntMLM(Section):
     """Entity-driven masked language modelling (eqs 10, 11, 13)."""
@@ -156,6 +162,9 @@ class ObjectiveSection(Section):
     half: bool = False
     """Halve the symmetric InfoNCE, as CLIP does; the paper prints no factor 1/2."""
     max_logit_scale: float = Field(100.0, gt=0)
+    positives: Literal["pair", "group"] = "pair"
+    """pair: each image's own report alone is right (eqs 14, 15); group: so is every report of the batch that says the same findings.
+    Weak pairs repeat themselves, and calling a repeated sentence wrong teaches the opposite of what it says."""
 
 
 class Warmup(Section):
@@ -231,16 +240,23 @@ class TableSource(Section):
     """A CSV or Parquet table of images (see engine/data/sources/table.py)."""
 
     kind: Literal["table"] = "table"
+    name: str | None = None
+    """What this source is called in tables and counts; None: the table's file name."""
     file: str
     """The table: a column `file`, and optional study, patient, view, report, split and finding columns."""
     root: str | None = None
     """Folder that relative file names start from; None: the table's own folder."""
-    columns: dict[str, str] = {}
+    columns: dict[Literal["file", "study", "patient", "view", "report", "split"], str] = {}
     """Our name -> the table's name, where they differ (for instance `patient: patient_id`)."""
     labels: str | None = None
-    """A column that lists findings joined by "|", instead of one column per finding."""
+    """A column that lists findings joined by "|". None: one column per finding, named as one of the 14 findings or in `rename`,
+    with 1 = present, 0 = absent; blank and -1 (uncertain) are unknown."""
     rename: dict[str, str | None] = {}
     """Finding as the table spells it -> finding as prompts spell it; None drops it."""
+    implies: dict[str, dict[str, Literal[0, 1]]] = {}
+    """Finding (as prompts spell it) that is present -> findings that are then present (1) or absent (0)."""
+    exhaustive: tuple[str, ...] = ()
+    """Findings that were looked for in every image with a label: absent where neither named nor implied. Others stay unknown."""
     where: dict[str, tuple[str, ...]] = {}
     """Column -> values kept; other rows are counted as left out."""
     split: PatientSplit = PatientSplit()
@@ -248,6 +264,10 @@ class TableSource(Section):
     """column: the table's report column; weak: sentences made from labels (weak pairs); none: images only."""
     sentences: str = "weak_sentences.yaml"
     """The recipe of sentences for weak pairs."""
+    variants: Positive = 64
+    """Weak pairs: how many wordings are made for each distinct set of findings; each step draws one of them."""
+    context: tuple[str, ...] = ()
+    """Weak pairs: sentences that are true of every image of this source; one of them opens a third of the wordings."""
     unpaired_share: Share = 0.0
     """Share of patients whose reports are set aside, so that their images train unpaired, on purpose."""
     repeat: Positive = 1

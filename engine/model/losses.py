@@ -1,0 +1,68 @@
+"""The three losses (MMCLIP, eqs 12-15), each a mean over what it is about, in float32 whatever the autocast."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def patchify(images: Tensor, patch: int) -> Tensor:
+    """The grey patches of (B, 3, S, S) images: (B, N, patch * patch), row by row as CLIP's ViT numbers them.
+
+    A radiograph's three channels are copies of one another, so their mean loses nothing and the decoder predicts a third.
+    """
+    grey = images.float().mean(dim=1)
+    batch, side, _ = grey.shape
+    grid = side // patch
+    return grey.reshape(batch, grid, patch, grid, patch).permute(0, 1, 3, 2, 4).reshape(batch, grid * grid, patch * patch)
+
+
+def mim_loss(predicted: Tensor, images: Tensor, hidden: Tensor, *, norm_pix: bool) -> Tensor:
+    """Mean squared error on hidden patches only (eq 12).
+
+    Args:
+        predicted: (B, N, patch * patch).
+        images: (B, 3, S, S), as the encoder saw them.
+        hidden: (B, N), True = hidden.
+        norm_pix: compare with patches normalised by their own mean and deviation.
+    """
+    target = patchify(images, round(predicted.shape[-1] ** 0.5))
+    if norm_pix:
+        target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
+    error = (predicted.float() - target).square().mean(-1)
+    return (error * hidden).sum() / hidden.sum().clamp(min=1)
+
+
+def mlm_loss(logits: Tensor, input_ids: Tensor, counted: Tensor) -> Tensor:
+    """Next-token cross-entropy (eq 13): position t predicts token t + 1.
+
+    Args:
+        logits: (B, T, V).
+        input_ids: (B, T).
+        counted: (B, T), True for the tokens that count as targets; the first never does.
+    """
+    nothing = -100
+    targets = torch.where(counted, input_ids, nothing)[:, 1:]
+    total = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=nothing, reduction="sum")
+    return total / (targets != nothing).sum().clamp(min=1)
+
+
+def align_loss(image: Tensor, text: Tensor, logit_scale: Tensor, *, half: bool, group: Tensor | None = None) -> Tensor:
+    """Symmetric InfoNCE (eqs 14, 15).
+
+    Args:
+        image, text: (B, C) pooled embeddings, not yet normalised; row i of one belongs to row i of the other.
+        logit_scale: the multiplier of the cosines, already exponentiated and clamped.
+        half: halve the sum of both directions, as CLIP does.
+        group: (B,) int64; rows of equal group say the same thing, and all of them are right answers (equal shares). None: row i alone.
+    """
+    image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
+    logits = logit_scale.float() * image @ text.T
+    if group is None:
+        target = torch.eye(len(logits), device=logits.device)
+    else:
+        same = (group[:, None] == group[None, :]).float()
+        target = same / same.sum(1, keepdim=True)
+    loss = F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)
+    return loss / 2 if half else loss

@@ -1,0 +1,72 @@
+"""From a grey picture to the pixels a model was trained on; kept with the weights, so that both always meet again.
+
+Needs neither torch nor a DICOM package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Resize = Literal["squash", "pad", "crop"]
+
+
+def resized(picture: npt.NDArray[np.uint8], size: int, resize: Resize) -> npt.NDArray[np.uint8]:
+    """One square (size, size) uint8 picture from one of any shape (H, W), bone bright.
+
+    squash: both sides to `size`, whatever the aspect: the whole field of view, a little distorted.
+    pad: longer side to `size`, black beside it. crop: shorter side to `size`, the middle of the longer.
+    """
+    height, width = picture.shape
+    if resize == "squash":
+        shape = (size, size)
+    else:
+        side = max(height, width) if resize == "pad" else min(height, width)
+        shape = (max(1, round(height * size / side)), max(1, round(width * size / side)))
+    if shape != picture.shape:
+        image = Image.fromarray(np.ascontiguousarray(picture)).resize((shape[1], shape[0]), Image.Resampling.LANCZOS)
+        picture = np.asarray(image)
+    if shape == (size, size):
+        return picture
+    square = np.zeros((size, size), np.uint8)
+    top, left = (size - shape[0]) // 2, (size - shape[1]) // 2  # negative where the picture is cropped
+    square[max(top, 0) : max(top, 0) + min(shape[0], size), max(left, 0) : max(left, 0) + min(shape[1], size)] = picture[
+        max(-top, 0) : max(-top, 0) + size, max(-left, 0) : max(-left, 0) + size
+    ]
+    return square
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a model does with a picture: `(resized / 255 - mean) / std`, the same for all three channels unless the source differs.
+
+    `size` in pixels; `mean` and `std` per channel, of grey values in [0, 1].
+    """
+
+    size: int
+    resize: Resize
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def pixels(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """(B, 3, size, size) float32 from uint8 (H, W) pictures of any shapes, bone bright."""
+        grey = np.stack([resized(picture, self.size, self.resize) for picture in pictures]).astype(np.float32) / 255
+        mean, std = (np.asarray(values, np.float32)[None, :, None, None] for values in (self.mean, self.std))
+        normal: npt.NDArray[np.float32] = (grey[:, None] - mean) / std
+        return normal
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+GREY_MEAN = (0.5, 0.5, 0.5)
+GREY_STD = (0.25, 0.25, 0.25)
+"""Plain constants for models trained here from scratch; close to the mean and deviation of chest radiographs."""

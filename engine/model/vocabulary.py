@@ -1,0 +1,78 @@
+"""Words to tokens: a byte-level BPE in CLIP's manner, trained on a run's own reports or taken from existing weights.
+
+Whatever its vocabulary, a text becomes SOT, tokens, EOT, then EOT again as padding up to the context length (CLIP's convention). A text
+that is too long loses its end, never its EOT. Offsets are positions in the text as given, which is what makes entity spans exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+SOT, EOT = "<|startoftext|>", "<|endoftext|>"
+
+
+class Tokens(NamedTuple):
+    """Texts as the text tower reads them.
+
+    input_ids: (B, T) int64. padding_mask: (B, T) bool, True = padding. offsets: per text one (start, end) per position; SOT, EOT and padding
+    have (0, 0).
+    """
+
+    input_ids: npt.NDArray[np.int64]
+    padding_mask: npt.NDArray[np.bool_]
+    offsets: list[list[tuple[int, int]]]
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, context: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE trained on `texts`: lower case, NFC, no unknown word. Deterministic in the order of `texts`.
+
+    Args:
+        vocab_size: at most; few texts may not hold that many merges.
+        context: T, the text tower's length.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[SOT, EOT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    sot, eot = tokenizer.token_to_id(SOT), tokenizer.token_to_id(EOT)
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{SOT} $A {EOT}", special_tokens=[(SOT, sot), (EOT, eot)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=SOT, eos_token=EOT, pad_token=EOT, unk_token=EOT, model_max_length=context
+    )
+
+
+def tokenize(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], context: int) -> Tokens:
+    """Tokens of `texts`, cut to `context` with EOT in the last place and padded to it."""
+    eot = tokenizer.eos_token_id
+    input_ids = np.full((len(texts), context), eot, dtype=np.int64)
+    padding_mask = np.ones((len(texts), context), dtype=np.bool_)
+    offsets: list[list[tuple[int, int]]] = []
+    if not texts:
+        return Tokens(input_ids, padding_mask, offsets)
+    encoded = tokenizer(
+        list(texts), truncation=True, max_length=context, padding=False, return_offsets_mapping=True, add_special_tokens=True
+    )
+    for row, (ids, spans) in enumerate(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)):
+        input_ids[row, : len(ids)] = ids
+        input_ids[row, len(ids) - 1] = eot  # a truncating tokenizer that cut its own EOT gets it back
+        padding_mask[row, : len(ids)] = False
+        inner = [(int(start), int(end)) for start, end in spans[1 : len(ids) - 1]]
+        offsets.append([(0, 0), *inner, *[(0, 0)] * (context - 1 - len(inner))])
+    return Tokens(input_ids, padding_mask, offsets)
