@@ -1,0 +1,308 @@
+"""Checkpoints: folders that are whole or absent, checked by hash, from which a run goes on to the bit.
+
+    checkpoints/step-00001000/
+        weights.safetensors    the module's state, in its own dtypes
+        state.pt               optimizer state, RNG states and step; only ever read with `weights_only=True`
+        manifest.json          step, identity of the run, sha256 and size of both files; written last
+
+A checkpoint is written beside its place, synced, renamed into it, and the folder synced: a kill or a full disk at any
+point leaves the ones before untouched. Nothing here executes a pickle, whatever the file says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from engine.errors import ModelError, NotFinite, OutputError
+
+FORMAT = 1
+WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
+_PREFIX = "step-"
+_NAMED = 3
+"""How many keys an error names before it counts the rest."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint now lies in `path`, holding the run after `step` steps."""
+
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A checkpoint that cannot be used, by its folder's name, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Attributes:
+        folder: where the step folders stand.
+        identity: what must be equal for a run to go on from here, by name: `recipe`, `data`, `code` and so on.
+        keep: how many checkpoints stay; older ones are removed after a newer one is safely in place.
+    """
+
+    folder: Path
+    identity: Mapping[str, str]
+    keep: int = 2
+
+    def steps(self) -> list[int]:
+        """The steps that a folder with a manifest claims, ascending; says nothing about whether it is sound."""
+        names = [path.parent.name for path in self.folder.glob(f"{_PREFIX}*/{MANIFEST}")]
+        return sorted(int(name[len(_PREFIX) :]) for name in names if name[len(_PREFIX) :].isdigit())
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint after `step` steps stands."""
+        return self.folder / f"{_PREFIX}{step:08d}"
+
+    def save(self, step: int, module: nn.Module, optimizer: torch.optim.Optimizer) -> Saved:
+        """Write the run after `step` finished steps, then remove what is older than the last `keep`.
+
+        Raises:
+            NotFinite: a weight is NaN or infinite; nothing is written.
+            OutputError: the folder cannot be written; the checkpoints before are untouched.
+        """
+        weights = _weights(module)
+        broken = _not_finite(weights)
+        if broken:
+            raise NotFinite(f"the weights after step {step} are not finite", why=f"first in {broken[0]}", hint="a lower optimizer.lr")
+        target = self.path(step)
+        beside = self.folder / f".{target.name}.partial"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(beside, ignore_errors=True)  # left by a run that was killed while it saved
+            beside.mkdir()
+            _write(beside / WEIGHTS, safetensors.torch.save(weights))
+            state = BytesIO()
+            torch.save({"optimizer": optimizer.state_dict(), "rng": _rng_states(module), "step": step}, state)
+            _write(beside / STATE, state.getbuffer())
+            files = {name: {"sha256": _sha256(beside / name), "bytes": (beside / name).stat().st_size} for name in (WEIGHTS, STATE)}
+            manifest = {"format": FORMAT, "step": step, "identity": dict(self.identity), "files": files}
+            _write(beside / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True).encode())
+            _sync_folder(beside)
+            if target.exists():  # a refused one of the same step
+                _remove(target)
+            beside.rename(target)
+            _sync_folder(self.folder)
+        except OSError as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise OutputError(
+                f"the checkpoint of step {step} cannot be written",
+                why=error.strerror or type(error).__name__,
+                hint="free some space and go on with --resume; checkpoints already saved are untouched",
+            ) from error
+        for old in self.steps()[: -self.keep]:
+            _remove(self.path(old))
+        return Saved(step, target)
+
+    def last_good(self) -> tuple[int, list[Refused]]:
+        """The newest step whose files agree with their hashes, and the newer checkpoints that do not.
+
+        Raises:
+            ModelError: there are checkpoints and none is sound.
+        """
+        refused: list[Refused] = []
+        for step in reversed(self.steps()):
+            fault = _damage(self.path(step))
+            if not fault:
+                return step, refused
+            refused.append(Refused(self.path(step).name, fault))
+        if not refused:
+            return 0, []
+        raise ModelError(
+            "no checkpoint of this run is sound",
+            why="; ".join(f"{one.name}: {one.reason}" for one in refused[:_NAMED]),
+            hint="start again with another --out, or without --resume in an empty folder",
+        )
+
+    def load(self, step: int, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Bring module, optimizer and random states to where they stood after `step` steps.
+
+        Everything is checked before anything is changed.
+
+        Raises:
+            ModelError: the checkpoint is damaged, pickled, of another run, of another shape, or not finite.
+        """
+        path = self.path(step)
+        if fault := _damage(path):
+            raise _unusable(path, fault, "an older checkpoint, or another --out")
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        self._check_identity(path, manifest["identity"])
+        weights = _read_weights(path)
+        _check_weights(path, weights, module.state_dict())
+        state = _read_state(path)
+        if state["step"] != step:
+            raise _unusable(path, f"its state is of step {state['step']}", "an older checkpoint, or another --out")
+        try:
+            optimizer.load_state_dict(state["optimizer"])
+        except (ValueError, KeyError) as error:
+            raise _unusable(path, f"its optimizer state does not fit: {error}", "another --out") from error
+        module.load_state_dict(weights, strict=True)
+        torch.set_rng_state(state["rng"]["cpu"])
+        if "cuda" in state["rng"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["rng"]["cuda"])
+
+    def _check_identity(self, path: Path, found: Mapping[str, str]) -> None:
+        """Refuse to go on under another recipe, on other data or with other code."""
+        names = sorted(set(found) | set(self.identity))
+        other = [name for name in names if found.get(name) != self.identity.get(name)]
+        if other:
+            pairs = ", ".join(f"{name} {_short(found.get(name))} there, {_short(self.identity.get(name))} here" for name in other)
+            raise _unusable(
+                path, f"it belongs to a run with another {' and '.join(other)} ({pairs})", "the run's own recipe, or another --out"
+            )
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    """The module's state on the host, contiguous; tied tensors are stored once per name, which safetensors wants."""
+    weights: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in module.state_dict().items():
+        stored = tensor.detach().cpu().contiguous()
+        is_tied = stored.untyped_storage().data_ptr() in seen
+        seen.add(stored.untyped_storage().data_ptr())
+        weights[name] = stored.clone() if is_tied else stored
+    return weights
+
+
+def _rng_states(module: nn.Module) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if any(parameter.is_cuda for parameter in module.parameters()):
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _not_finite(weights: Mapping[str, Tensor]) -> list[str]:
+    return [name for name, tensor in weights.items() if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())]
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a checkpoint's files, as its manifest tells; "" when they are as they were written."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        if manifest["format"] != FORMAT:
+            return f"format {manifest['format']}, this version reads {FORMAT}"
+        if not isinstance(manifest["identity"], dict):
+            return "its manifest is damaged"
+        for name in (WEIGHTS, STATE):
+            told = manifest["files"][name]
+            if not (path / name).is_file():
+                return f"{name} is missing"
+            size = (path / name).stat().st_size
+            if size != told["bytes"]:
+                return f"{name} has {size} bytes instead of {told['bytes']}"
+            if _sha256(path / name) != told["sha256"]:
+                return f"{name} does not agree with its sha256 {_short(told['sha256'])}"
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    except (ValueError, KeyError, TypeError):
+        return "its manifest is damaged"
+    return ""
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        weights: dict[str, Tensor] = safetensors.torch.load_file(path / WEIGHTS)
+        return weights
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _unusable(
+            path, f"{WEIGHTS} is not a safetensors file", "a checkpoint that this program wrote; a pickle is never opened"
+        ) from error
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch remarks on foreign pickles before it refuses them
+            state = torch.load(path / STATE, map_location="cpu", weights_only=True)
+        if isinstance(state, dict) and {"optimizer", "rng", "step"} <= set(state):
+            return state
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise _unusable(
+            path, f"{STATE} holds more than tensors and numbers, and is not opened", "a checkpoint that this program wrote"
+        ) from error
+    raise _unusable(path, f"{STATE} lacks the optimizer, the random states or the step", "a checkpoint that this program wrote")
+
+
+def _check_weights(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Refuse weights of other names, shapes or dtypes, and weights that are not finite; name the first of each."""
+    faults: list[str] = []
+    faults += _named("missing", [name for name in wanted if name not in found])
+    faults += _named("not known", [name for name in found if name not in wanted])
+    both = [name for name in wanted if name in found]
+    faults += _named("of another shape", [_shapes(name, found, wanted) for name in both if found[name].shape != wanted[name].shape])
+    faults += _named("of another dtype", [name for name in both if found[name].dtype != wanted[name].dtype])
+    if faults:
+        raise _unusable(
+            path, f"its weights do not fit the recipe's model: {'; '.join(faults)}", "the recipe that made it, or another --out"
+        )
+    if broken := _not_finite(found):
+        raise _unusable(path, "; ".join(_named("not finite", broken)), "an older checkpoint, or another --out")
+
+
+def _shapes(name: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    return f"{name} {tuple(found[name].shape)} instead of {tuple(wanted[name].shape)}"
+
+
+def _named(what: str, names: Sequence[str]) -> list[str]:
+    """One phrase that names the first few and counts the rest; nothing when there are none."""
+    if not names:
+        return []
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return [f"{len(names)} {what} ({', '.join(names[:_NAMED])}{rest})"]
+
+
+def _unusable(path: Path, why: str, hint: str) -> ModelError:
+    return ModelError(f"checkpoint {path.name} cannot be used", why=why, hint=hint)
+
+
+def _short(digest: str | None) -> str:
+    return "none" if digest is None else digest[:12]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(path: Path, content: bytes | memoryview) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint, its manifest first: a kill half-way leaves a folder that is no checkpoint."""
+    (path / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)

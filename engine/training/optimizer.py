@@ -1,0 +1,78 @@
+"""The optimizer and the learning rate of every step, from the recipe's `optimizer` section."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from engine.recipe.pretraining import Optimizer as OptimizerSection
+
+_FUSED_DEVICES = {"cpu", "cuda"}
+"""Device types on which torch has fused kernels for both SGD and AdamW."""
+
+
+def make_optimizer(module: nn.Module, section: OptimizerSection) -> torch.optim.Optimizer:
+    """SGD or AdamW over the trainable parameters of `module`, fused where torch can.
+
+    The learning rate set here is the recipe's; `learning_rate` overrides it before every step.
+
+    Raises:
+        ConfigError: nothing in `module` is trainable.
+    """
+    groups = parameter_groups(module, section.weight_decay)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    if not parameters:
+        raise ConfigError("nothing to train", why="every parameter of the model is frozen", hint="unfreeze a part of the model")
+    fused = all(p.device.type in _FUSED_DEVICES and p.is_floating_point() for p in parameters)
+    if section.name == "sgd":
+        return torch.optim.SGD(groups, lr=section.lr, momentum=section.momentum, fused=fused)
+    return torch.optim.AdamW(groups, lr=section.lr, betas=section.betas, fused=fused)
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups: the trainable parameters that decay, and those that do not, each in the module's own order.
+
+    A group that would be empty is left out. A parameter that two modules share stands once.
+    """
+    decayed: list[Tensor] = []
+    spared: list[Tensor] = []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            (decayed if decays(name, parameter) else spared).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay pulls on a parameter: matrices and kernels, but no embedding of position.
+
+    Vectors do not decay, whatever their number of axes: gains and biases, `logit_scale`, class and mask tokens.
+    """
+    is_vector = sum(size > 1 for size in parameter.shape) < 2
+    return not is_vector and "position" not in name
+
+
+def learning_rate(section: OptimizerSection, step: int, steps: int) -> float:
+    """The learning rate of step `step` (0-based) in a run of `steps`.
+
+    It climbs linearly over the first `lr_warmup` steps, reaching `lr` in the last of them, then stays (`constant`) or falls
+    along half a cosine towards 0, which it would reach at step `steps` (`cosine`).
+    """
+    if step < section.lr_warmup:
+        return section.lr * (step + 1) / section.lr_warmup
+    if section.schedule == "constant":
+        return section.lr
+    progress = (step - section.lr_warmup) / max(1, steps - section.lr_warmup)
+    return section.lr * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group the same learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
