@@ -110,23 +110,53 @@ def load_bundle(name_or_path: str | Path, device: str | torch.device = "cpu") ->
         InputMissing: nothing of that name.
         ModelError: truncated, altered, pickled, with missing, extra or misshapen weights, with NaN, or with a tokenizer that does not fit.
     """
+    folder = local_folder(name_or_path)
+    if folder is None:
+        folder = _download(str(name_or_path))
+    return _load_folder(folder, name=Path(name_or_path).name, device=device)
+
+
+def local_folder(name_or_path: str | Path) -> Path | None:
+    """The folder of a shipped model or of a bundle on disk; None for what may be a Hugging Face id. Imports no torch.
+
+    Raises:
+        InputMissing: nothing of that name.
+        ModelError: a file, where a folder should be.
+    """
     shipped = SHIPPED / str(name_or_path)
     if re.fullmatch(r"[\w.-]+", str(name_or_path)) and (shipped / "mmclip.json").is_file():
-        folder = shipped
-    elif Path(name_or_path).is_dir():
-        folder = Path(name_or_path)
-    elif Path(name_or_path).is_file():
+        return shipped
+    if Path(name_or_path).is_dir():
+        return Path(name_or_path)
+    if Path(name_or_path).is_file():
         raise ModelError(
             f"{Path(name_or_path).name} is one file, not a bundle folder", hint="the folder that holds config.json and model.safetensors"
         )
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+", str(name_or_path)):
-        folder = _download(str(name_or_path))
-    else:
-        raise InputMissing(
-            f"no model named {name_or_path}",
-            hint=f"one of {', '.join(shipped_models()) or '(none shipped)'}, a bundle folder or a Hugging Face id",
-        )
-    return _load_folder(folder, name=Path(name_or_path).name, device=device)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(name_or_path)):
+        return None
+    raise InputMissing(
+        f"no model named {name_or_path}",
+        hint=f"one of {', '.join(shipped_models()) or '(none shipped)'}, a bundle folder or a Hugging Face id",
+    )
+
+
+def check_whole(folder: Path, manifest: Mapping[str, Any], name: str) -> None:
+    """Compare every file with the sha256 that the manifest holds; raises ModelError for the first that differs."""
+    for file, expected in manifest.get("sha256", {}).items():
+        if not (folder / file).is_file() or _sha256(folder / file) != expected:
+            raise ModelError(
+                f"{file} of model {name} is missing, truncated or altered",
+                why=f"its sha256 is not {expected[:12]}... as mmclip.json says",
+                hint="copy the model again",
+            )
+
+
+def content_hash(folder: Path, manifest: Mapping[str, Any], preprocessing: Preprocessing) -> str:
+    """sha256 over weights, configuration, tokenizer and preprocessing; trusts the file hashes that the manifest holds."""
+    digest = hashlib.sha256(json.dumps(preprocessing.as_dict(), sort_keys=True).encode())
+    for file in HASHED:
+        digest.update((manifest.get("sha256", {}).get(file) or (_sha256(folder / file) if (folder / file).is_file() else "-")).encode())
+    return digest.hexdigest()
 
 
 def _download(model_id: str) -> Path:
@@ -152,14 +182,8 @@ def _load_folder(folder: Path, *, name: str, device: str | torch.device) -> Bund
                 why=f"it holds {pickled[0]}, and pickled weights are never opened" if pickled and needed == WEIGHTS else "",
                 hint="convert it to safetensors with the tool it came from" if pickled else "a complete bundle folder",
             )
-    manifest = _manifest(folder, name)
-    for file, expected in manifest.get("sha256", {}).items():
-        if not (folder / file).is_file() or _sha256(folder / file) != expected:
-            raise ModelError(
-                f"{file} of model {name} is missing, truncated or altered",
-                why=f"its sha256 is not {expected[:12]}... as mmclip.json says",
-                hint="copy the model again",
-            )
+    manifest = read_manifest(folder, name)
+    check_whole(folder, manifest, name)
     weights = _read_weights(folder / WEIGHTS, name)
     try:
         config = CLIPConfig.from_pretrained(folder)
@@ -178,14 +202,11 @@ def _load_folder(folder: Path, *, name: str, device: str | torch.device) -> Bund
             why=f"it has {len(tokenizer)} tokens, the weights have {config.text_config.vocab_size}",
             hint="keep the files of one model together",
         )
-    preprocessing = _preprocessing(folder, manifest, config.vision_config.image_size)
+    preprocessing = read_preprocessing(folder, manifest, config.vision_config.image_size)
     card = folder / "README.md"
-    digest = hashlib.sha256(json.dumps(preprocessing.as_dict(), sort_keys=True).encode())
-    for file in HASHED:
-        digest.update((manifest.get("sha256", {}).get(file) or (_sha256(folder / file) if (folder / file).is_file() else "-")).encode())
     return Bundle(
         name=manifest.get("name", name),
-        content_hash=digest.hexdigest(),
+        content_hash=content_hash(folder, manifest, preprocessing),
         clip=clip.to(device),
         tokenizer=tokenizer,
         preprocessing=preprocessing,
@@ -194,7 +215,8 @@ def _load_folder(folder: Path, *, name: str, device: str | torch.device) -> Bund
     )
 
 
-def _manifest(folder: Path, name: str) -> dict[str, Any]:
+def read_manifest(folder: Path, name: str) -> dict[str, Any]:
+    """mmclip.json of a bundle; empty for a folder that mmclip did not write. Raises ModelError."""
     path = folder / "mmclip.json"
     if not path.is_file():
         return {}
@@ -247,7 +269,8 @@ def _check_weights(clip: CLIPModel, weights: dict[str, Tensor], name: str) -> No
         raise ModelError(f"the weights of model {name} do not fit its config.json", why=", and ".join(faults))
 
 
-def _preprocessing(folder: Path, manifest: dict[str, Any], image_size: int) -> Preprocessing:
+def read_preprocessing(folder: Path, manifest: dict[str, Any], image_size: int) -> Preprocessing:
+    """What pictures go through before the image tower: as mmclip.json says, else as CLIP's own processor does."""
     if "preprocessing" in manifest:
         stored = manifest["preprocessing"]
         return Preprocessing(stored["size"], stored["resize"], tuple(stored["mean"]), tuple(stored["std"]))
@@ -319,7 +342,9 @@ def save_bundle(
         _publish(beside, folder)
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
-        raise OutputError("cannot write the model", why=error.strerror or type(error).__name__, hint="another --out, or free space") from None
+        raise OutputError(
+            "cannot write the model", why=error.strerror or type(error).__name__, hint="another --out, or free space"
+        ) from None
     return folder
 
 

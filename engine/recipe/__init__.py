@@ -1,0 +1,18 @@
+"""Typed recipes: every number and every switch of a run, read strictly from YAML, checked, frozen. No torch.
+
+document.py      YAML text -> values, each with its line; what YAML lets through and a recipe does not
+shape.py         which keys a section may hold, and the nearest name of one it may not
+overrides.py     `key.sub=value` given outside the file
+faults.py        pydantic's findings in the recipe author's words
+loader.py        find a recipe by path or shipped name, load it
+base.py          what every recipe shares
+pretraining.py   the pretraining recipe
+prompts.py       the prompt recipe
+sentences.py     the recipe of sentences for weak pairs
+kinds.py         all of these by name, and which one a document looks like
+"""
+
+from engine.recipe.base import Recipe, Section
+from engine.recipe.loader import check_recipe, find_recipe, load_recipe, read_recipe, shipped_recipes
+
+__all__ = ["Recipe", "Section", "check_recipe", "find_recipe", "load_recipe", "read_recipe", "shipped_recipes"]

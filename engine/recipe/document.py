@@ -1,0 +1,240 @@
+"""The text of a recipe as plain values, each with the line it stands on: YAML, read more strictly than YAML asks for.
+
+What YAML would let through and a recipe does not:
+
+1. a key given twice (YAML keeps the last one and says nothing);
+2. anchors, aliases and tags (a few hundred bytes of aliases can stand for gigabytes; a tag can name a Python class);
+3. `yes`, `no`, `on`, `off` read as booleans: only `true` and `false` are, the others stay words;
+4. `010` read as 8 and `12:30:00` as 45000: both stay text; and `1e-3`, which YAML 1.1 reads as text, is a number;
+5. more than 1 MB, more than 32 levels, tabs, and text that is not UTF-8. A byte-order mark and CRLF line ends are read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import yaml
+
+from engine.errors import Fault
+
+Path = tuple[str | int, ...]
+Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 32
+
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
+_LONG_INTEGER = re.compile(r"[-+]?[1-9][0-9]{18,}")
+_FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][-+]?[0-9]+)?")
+_DIGIT = re.compile(r"[0-9]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Document:
+    """Values of a recipe, the 1-based line of every key and list item, and the faults found while reading."""
+
+    values: Value
+    lines: dict[Path, int] = field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
+
+    def line(self, path: Path) -> int:
+        """The line of a key, or of the nearest section around it."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 0)
+
+
+def dotted(path: Path) -> str:
+    """`('sources', 0, 'root')` as people write it: `sources.0.root`."""
+    return ".".join(map(str, path))
+
+
+def read_scalar(text: str) -> Value:
+    """The value of an unquoted word: null, true or false, an integer, a finite number, else the text itself.
+
+    Raises:
+        ValueError: a number too large to hold.
+    """
+    if text in ("", "~", "null"):
+        return None
+    if text in ("true", "false"):
+        return text == "true"
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _LONG_INTEGER.fullmatch(text):
+        raise ValueError("a whole number of more than 18 digits")
+    if _FLOAT.fullmatch(text) and _DIGIT.search(re.split("[eE]", text)[0]):
+        number = float(text)
+        if number in (float("inf"), float("-inf")):
+            raise ValueError("a number too large to hold")
+        return number
+    return text
+
+
+def read_document(raw: bytes) -> Document:
+    """The values and lines of one YAML document; faults are collected, never raised."""
+    if len(raw) > MAX_BYTES:
+        return _broken(0, f"{len(raw):,} bytes: a recipe has at most {MAX_BYTES:,}")
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return _broken(1, "text in UTF-16; save it as UTF-8")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        return _broken(raw.count(b"\n", 0, error.start) + 1, "a character that is not UTF-8 (Latin-1 perhaps); save the file as UTF-8")
+    return _Reader(text).read()
+
+
+def read_value(text: str) -> Value:
+    """The value of one setting given outside a file: a word, a quoted text, `[a, b]` or `{a: 1}`.
+
+    Raises:
+        ValueError: with the reason, when it is none of these.
+    """
+    text = text.strip()
+    if not text.startswith(("[", "{", '"', "'")):
+        return read_scalar(text)
+    document = read_document(text.encode("utf-8", "surrogatepass"))
+    if document.faults:
+        raise ValueError(document.faults[0].message)
+    return document.values
+
+
+def _broken(line: int, message: str) -> Document:
+    return Document(None, faults=(Fault(line, "", message),))
+
+
+class _Stop(Exception):  # noqa: N818 - ends the reading of a document whose rest makes no sense
+    pass
+
+
+class _Reader:
+    """Builds values from PyYAML's events, which carry marks and resolve nothing by themselves."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.lines: dict[Path, int] = {}
+        self.faults: list[Fault] = []
+
+    def read(self) -> Document:
+        values: Value = None
+        try:
+            events = iter(yaml.parse(self.text, Loader=yaml.SafeLoader))
+            values = self.document(events)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            self.faults.append(Fault(mark.line + 1 if mark else 0, "", _grammar(error)))
+            return Document(None, self.lines, tuple(self.faults))
+        except yaml.reader.ReaderError as error:
+            line = self.text.count("\n", 0, error.position) + 1
+            self.faults.append(Fault(line, "", f"a character that cannot stand in a recipe (code {ord(str(error.character)):#06x})"))
+            return Document(None, self.lines, tuple(self.faults))
+        except _Stop:
+            return Document(None, self.lines, tuple(self.faults))
+        return Document(values, self.lines, tuple(self.faults))
+
+    def document(self, events: Iterator[yaml.Event]) -> Value:
+        values: Value = None
+        documents = 0
+        for event in events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    self.fault(event, (), "a second document begins here; a recipe is one document")
+                    break
+            elif not isinstance(event, yaml.StreamStartEvent | yaml.StreamEndEvent | yaml.DocumentEndEvent):
+                self.lines[()] = _line(event)
+                values = self.value(event, events, ())
+        return values
+
+    def value(self, event: yaml.Event, events: Iterator[yaml.Event], path: Path) -> Value:
+        if len(path) >= MAX_DEPTH:
+            self.fault(event, path[:3], f"nested deeper than {MAX_DEPTH} levels")
+            raise _Stop
+        if isinstance(event, yaml.AliasEvent):
+            self.fault(event, path, f"alias *{event.anchor}: aliases are not read; write the value out")
+            return None
+        if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
+            if event.anchor is not None:
+                self.fault(event, path, f"anchor &{event.anchor}: anchors are not read; leave it out")
+            if event.tag is not None:
+                self.fault(event, path, f"tag {event.tag[:60]}: tags are not read; leave it out")
+        if isinstance(event, yaml.ScalarEvent):
+            return self.scalar(event, path)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self.sequence(events, path)
+        return self.mapping(events, path)
+
+    def scalar(self, event: yaml.ScalarEvent, path: Path) -> Value:
+        if _SURROGATE.search(event.value):
+            self.fault(event, path, "half of a surrogate pair, which is no character")
+            return None
+        if not event.implicit[0]:  # quoted, or a block of text
+            return str(event.value)
+        try:
+            return read_scalar(event.value)
+        except ValueError as error:
+            self.fault(event, path, str(error))
+            return None
+
+    def sequence(self, events: Iterator[yaml.Event], path: Path) -> Value:
+        items: list[Value] = []
+        for event in events:
+            if isinstance(event, yaml.SequenceEndEvent):
+                break
+            here = (*path, len(items))
+            self.lines[here] = _line(event)
+            items.append(self.value(event, events, here))
+        return items
+
+    def mapping(self, events: Iterator[yaml.Event], path: Path) -> Value:
+        items: dict[str, Value] = {}
+        for event in events:
+            if isinstance(event, yaml.MappingEndEvent):
+                break
+            key = self.key(event, events, path)
+            here = (*path, key)
+            line = _line(event)
+            if key in items:
+                self.fault(event, here, f"given twice, first on line {self.lines[here]}")
+                self.value(next(events), events, here)
+                continue
+            self.lines[here] = line
+            items[key] = self.value(next(events), events, here)
+        return items
+
+    def key(self, event: yaml.Event, events: Iterator[yaml.Event], path: Path) -> str:
+        """A key is the word as it is written, whatever it looks like: `no`, `010` and `1e-3` are names here."""
+        if isinstance(event, yaml.ScalarEvent) and event.tag is None and event.anchor is None and not _SURROGATE.search(event.value):
+            if not event.value:
+                self.fault(event, path, "an empty key")
+            return str(event.value)
+        what = "an alias" if isinstance(event, yaml.AliasEvent) else "a key that is not a plain word"
+        self.fault(event, path, f"{what}: keys are words")
+        if not isinstance(event, yaml.ScalarEvent | yaml.AliasEvent):
+            raise _Stop
+        return f"?{_line(event)}"
+
+    def fault(self, event: yaml.Event, path: Path, message: str) -> None:
+        self.faults.append(Fault(_line(event), dotted(path), message))
+
+
+def _line(event: yaml.Event) -> int:
+    """The 1-based line on which an event begins."""
+    return event.start_mark.line + 1 if event.start_mark else 0
+
+
+def _grammar(error: yaml.MarkedYAMLError) -> str:
+    """PyYAML's complaint in the words of someone who is editing a recipe."""
+    problem = str(error.problem or error.context or "not YAML")
+    if "'\\t'" in problem:
+        return "a tab; indent with spaces"
+    if "undefined alias" in problem:
+        return "an alias: aliases are not read; write the value out"
+    if "mapping values are not allowed here" in problem:
+        return "a colon where no key can stand; put the text in quotes or check the indentation"
+    if "expected <block end>" in problem or "could not find expected ':'" in problem:
+        return f"the structure breaks here ({problem}); check the indentation and the brackets"
+    return problem

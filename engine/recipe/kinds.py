@@ -1,0 +1,20 @@
+"""The kinds of recipe there are, and which one a document looks like."""
+
+from __future__ import annotations
+
+from engine.recipe.base import Recipe
+from engine.recipe.document import Value
+from engine.recipe.pretraining import PretrainRecipe
+from engine.recipe.prompts import PromptRecipe
+from engine.recipe.sentences import WeakSentences
+
+KINDS: dict[str, type[Recipe]] = {"pretraining": PretrainRecipe, "prompts": PromptRecipe, "sentences": WeakSentences}
+
+
+def kind_of(values: Value) -> str | None:
+    """The kind whose keys the values share most, or None when they share none."""
+    if not isinstance(values, dict):
+        return None
+    shared = {name: len(values.keys() & (kind.model_fields.keys() - Recipe.model_fields.keys())) for name, kind in KINDS.items()}
+    best = max(shared, key=lambda name: shared[name])
+    return best if shared[best] else None

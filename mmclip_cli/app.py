@@ -1,0 +1,143 @@
+"""The Typer app, and the one place where an error becomes one line on stderr and an exit code.
+
+0    done                                   74   input or output failed midway
+1    done, but some file failed             75   another run holds the lock
+2    usage                                  78   bad recipe, model or labels
+66   no such input                          130  stopped by Ctrl-C, after committing what was done
+70   internal, or scores not finite         141  whoever read our output has gone
+73   cannot write output                    143  stopped by SIGTERM, after committing what was done
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from mmclip_cli import console
+
+NOTICE = "RESEARCH USE ONLY - not for clinical use."
+VERBS = ("pretrain", "recipes", "models", "doctor")
+BROKEN_PIPE = 128 + 13
+
+app = typer.Typer(
+    name="mmclip",
+    help=f"Score chest radiographs against words, and train the model that does it. {NOTICE}",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+class Stopped(BaseException):
+    """A signal asks the run to end; no `except Exception` on the way may swallow it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        console.say(f"mmclip {version('mmclip')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    """Options that stand before the verb."""
+
+
+def _register() -> None:
+    """Each verb is a cheap module with a function `command`, or an `app` of several commands."""
+    for verb in VERBS:
+        module = importlib.import_module(f"mmclip_cli.{verb}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=verb)
+        else:
+            app.command(verb)(module.command)
+
+
+def main() -> None:
+    """The entry point: run the verb, and leave with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of one command line."""
+    console.hush_libraries()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        _register()
+        code = app(arguments, prog_name="mmclip", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BaseException as error:
+        return _exit_code(error)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """The first signal unwinds the run, which commits what was done; a second one ends it at once."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise Stopped(number)
+
+
+def _exit_code(error: BaseException) -> int:
+    """The exit code of an error, after one line about it."""
+    from engine.errors import EngineError, RecipeError
+
+    if console.debugging() and not isinstance(error, SystemExit):
+        traceback.print_exception(error)
+    if isinstance(error, EngineError):
+        faults = {"faults": [str(fault) for fault in error.faults]} if isinstance(error, RecipeError) else {}
+        return _leave(str(error), error.exit_code, **faults)
+    if isinstance(error, Stopped):
+        return _leave(f"stopped by {signal.Signals(error.exit_code - 128).name}; what was done is kept", error.exit_code)
+    if isinstance(error, BrokenPipeError) or (isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)):
+        # whoever read our output has gone: nothing more to say, not even when Python flushes on its way out
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 70
+    if _is_usage(error):
+        return _leave(f"{' '.join(str(error).split())} See mmclip --help.", 2)
+    if isinstance(error, OSError):
+        return _leave(f"input or output failed: {error.strerror or type(error).__name__} {_where(error)}", 74)
+    return _leave(f"internal error: {type(error).__name__} {_where(error)}; MMCLIP_DEBUG=1 shows more", 70)
+
+
+def _is_usage(error: BaseException) -> bool:
+    """Whether Typer turned the command line away (its classes for that have moved between releases)."""
+    return isinstance(error, Exception) and hasattr(error, "format_message") and getattr(error, "exit_code", None) == 2
+
+
+def _leave(message: str, code: int, **fields: object) -> int:
+    console.log(message, level="error", exit_code=code, **fields)
+    return code
+
+
+def _where(error: BaseException) -> str:
+    """Module and line of the deepest frame of ours: never a value, which might name a patient."""
+    frames = traceback.extract_tb(error.__traceback__)
+    house = Path(__file__).resolve().parent.parent
+    for frame in reversed(frames):
+        path = Path(frame.filename)
+        if path.is_relative_to(house) and path.relative_to(house).parts[0] in ("engine", "mmclip_cli"):
+            module = ".".join(path.relative_to(house).with_suffix("").parts)
+            return f"in {module}, line {frame.lineno}"
+    return "outside mmclip"

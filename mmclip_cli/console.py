@@ -1,0 +1,144 @@
+"""What a person or a log sees: progress bars on a terminal, JSON lines elsewhere, tables and JSON on stdout.
+
+stdout carries data and nothing else; stderr is for people on a terminal, and JSON lines, one object each, under cron or a pipe.
+Nothing here is coloured, so NO_COLOR has nothing to switch off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import logging
+import math
+import os
+import sys
+import unicodedata
+import warnings
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+def on_terminal() -> bool:
+    """Whether stderr is a terminal with a person before it."""
+    return sys.stderr.isatty()
+
+
+def log(message: str, *, level: str = "info", **fields: object) -> None:
+    """One line on stderr: the message alone on a terminal, a JSON object with time, level and fields elsewhere."""
+    message = " ".join(message.split())
+    if on_terminal():
+        line = message if level == "info" else f"mmclip: {message}"
+    else:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        line = json.dumps(plain({"time": now, "level": level, "message": message, **fields}), ensure_ascii=False)
+    with contextlib.suppress(BrokenPipeError, ValueError):
+        print(_encodable(line, sys.stderr), file=sys.stderr, flush=True)
+
+
+def progress(total: int | None, *, what: str, unit: str, start: int = 0, quiet: bool = False) -> tqdm[Any]:
+    """A progress bar on stderr; it draws nothing when stderr is no terminal or `quiet` is set."""
+    from tqdm import tqdm
+
+    disable = quiet or not on_terminal()
+    return tqdm(total=total, desc=what, unit=f" {unit}", initial=start, disable=disable, file=sys.stderr, dynamic_ncols=True, leave=True)
+
+
+@contextlib.contextmanager
+def closing(events: Iterable[T]) -> Iterator[Iterator[T]]:
+    """The events of a verb; whatever ends the loop, the verb's generator is closed, so that it commits what was done."""
+    iterator = iter(events)
+    try:
+        yield iterator
+    finally:
+        if isinstance(iterator, Generator):
+            iterator.close()
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A plain text table on stdout; numbers stand right, everything else left."""
+    rows = [list(row) for row in rows]
+    cells = [[_cell(value) for value in row] for row in rows]
+    right = [bool(rows) and all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(columns))]
+    widths = [max(_width(cell) for cell in column) for column in zip(columns, *cells, strict=True)]
+    for line in [list(columns), *cells]:
+        padded = (_pad(cell, width, to_right) for cell, width, to_right in zip(line, widths, right, strict=True))
+        say("  ".join(padded).rstrip())
+
+
+def say(text: str) -> None:
+    """One line of data on stdout."""
+    print(_encodable(text, sys.stdout))
+
+
+def say_json(value: object) -> None:
+    """One JSON object on stdout; NaN and infinity, which JSON has no words for, become null."""
+    say(json.dumps(plain(value), ensure_ascii=False, allow_nan=False, indent=2))
+
+
+def plain(value: object) -> Any:
+    """The value in JSON's types: dataclasses and models as objects, paths as text, NaN and infinity as null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {each.name: plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(each) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    return str(value)
+
+
+def hush_libraries() -> None:
+    """Keep warnings and log lines of libraries off stderr: they quote tag values, and values may name a patient."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if debugging():
+        return
+    warnings.simplefilter("ignore")
+    logging.getLogger().addHandler(logging.NullHandler())
+    logging.disable(logging.CRITICAL)
+
+
+def debugging() -> bool:
+    """Whether MMCLIP_DEBUG asks for tracebacks and the libraries' own words."""
+    return os.environ.get("MMCLIP_DEBUG", "") not in ("", "0")
+
+
+def shown(path: Path) -> str:
+    """A path of ours, relative to the current folder where it lies below it."""
+    with contextlib.suppress(ValueError):
+        return str(path.resolve().relative_to(Path.cwd()))
+    return str(path)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3f}" if math.isfinite(value) else "-"
+    return " ".join(str(value).split())
+
+
+def _width(text: str) -> int:
+    """Columns on a terminal: wide East Asian characters take two."""
+    return sum(2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text)
+
+
+def _pad(text: str, width: int, to_right: bool) -> str:
+    blank = " " * (width - _width(text))
+    return blank + text if to_right else text + blank
+
+
+def _encodable(text: str, stream: Any) -> str:
+    """The text with whatever the stream's encoding cannot say replaced, so that an ASCII locale never ends a run."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
