@@ -16,6 +16,8 @@ A mask is True where a patch is hidden.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -34,22 +36,26 @@ def patch_scores(image: Tensor, context: Tensor, padding_mask: Tensor | None, re
     Returns:
         (B, N) float32.
     """
-    image, context = image.float(), context.float()
+    with torch.autocast(image.device.type, enabled=False):  # autocast would take the products in bfloat16, whose steps make ties of ranks
+        return _patch_scores(image.float(), context.float(), padding_mask, recipe)
+
+
+def _patch_scores(image: Tensor, context: Tensor, padding_mask: Tensor | None, recipe: AttMIM) -> Tensor:
     queries, keys = image, context
     if recipe.normalize:
         queries, keys = torch.nn.functional.normalize(image, dim=-1), torch.nn.functional.normalize(context, dim=-1)
-    logits = queries @ keys.transpose(-1, -2) / image.shape[-1] ** 0.5  # (B, N, T)
+    logits = queries @ keys.transpose(-1, -2) / math.sqrt(image.shape[-1])  # (B, N, T)
     if padding_mask is not None:
         logits = logits.masked_fill(padding_mask[:, None, :], float("-inf"))
     if recipe.score == "logsumexp":
-        return logits.logsumexp(dim=-1)
+        return torch.logsumexp(logits, dim=-1)
     if recipe.score == "column":  # softmax over patches instead: which patch each token looks at, averaged over the tokens
         columns = torch.nan_to_num(logits.softmax(dim=1))  # a padding column is all -inf, hence NaN
         kept = columns.shape[-1] if padding_mask is None else (~padding_mask).sum(-1, keepdim=True)
-        return columns.sum(-1) / kept
+        return columns.sum(-1).div(kept)
     attended = logits.softmax(dim=-1) @ context  # A, (B, N, C)
     if recipe.score == "l2":
-        return attended.norm(dim=-1)
+        return torch.linalg.vector_norm(attended, dim=-1)
     if recipe.score == "mean":
         return attended.mean(dim=-1)
     return torch.nn.functional.cosine_similarity(attended, image, dim=-1)  # cos_img
@@ -93,6 +99,7 @@ def hidden_patches(
     recipe: AttMIM,
     *,
     strategy: MaskStrategy | None = None,
+    prompt_padding: Tensor | None = None,
     report: Tensor | None = None,
     padding_mask: Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -101,8 +108,9 @@ def hidden_patches(
 
     Args:
         image: E_img, (B, N, C).
-        prompts: E_prompt, (1, P, C), padding already dropped.
+        prompts: E_prompt, (1, P, C).
         strategy: overrides the recipe's (warm-up may mask at random).
+        prompt_padding: (1, P), True = padding of the prompts; None for no padding.
         report: E_report, (B, T, C); None for images without a report.
         padding_mask: (B, T), True = padding of the report.
         generator: of `image`'s device.
@@ -119,7 +127,7 @@ def hidden_patches(
     if report is not None and strategy in ("attmim", "report"):
         maps.append(patch_scores(image, report, padding_mask, recipe))
     if strategy in ("attmim", "prompt"):
-        maps.append(patch_scores(image, prompts, None, recipe))
+        maps.append(patch_scores(image, prompts, prompt_padding, recipe))
     if strategy in ("attmim", "self") or not maps:
         maps.append(patch_scores(image, image, None, recipe))
     union = torch.stack([top_patches(scores, recipe.top) for scores in maps]).any(0)

@@ -64,7 +64,7 @@ class Bundle:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.clip.logit_scale.device
+        return self.clip.logit_scale.device  # type: ignore[no-any-return]
 
     @property
     def logit_scale(self) -> float:
@@ -91,7 +91,7 @@ class Bundle:
             return torch.nn.functional.normalize(pooled.float(), dim=-1)
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
-        """T texts -> (T, D) float32, L2-normalised: the token at EOT through CLIP's projection. Long texts lose their end, not their EOT."""
+        """T texts -> (T, D) float32, L2-normalised: the token at EOT through CLIP's projection. A long text loses its end, not its EOT."""
         import torch
 
         from engine.model.vocabulary import tokenize

@@ -26,7 +26,7 @@ class Attention(nn.Module):
 
         key, value = self.key_value(source).chunk(2, dim=-1)
         attended = F.scaled_dot_product_attention(heads(self.query(queries)), heads(key), heads(value), attn_mask=mask)
-        return self.out(attended.transpose(1, 2).reshape(batch, length, width))
+        return self.out(attended.transpose(1, 2).reshape(batch, length, width))  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
@@ -47,7 +47,7 @@ class Block(nn.Module):
         x = x + self.self_attention(normed, normed, mask)
         if self.cross_attention is not None and self.cross_norm is not None:
             x = x + self.cross_attention(self.cross_norm(x), source)
-        return x + self.mlp(self.mlp_norm(x))
+        return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
 
 
 def sincos_positions(grid: int, width: int) -> Tensor:

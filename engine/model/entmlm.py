@@ -19,11 +19,11 @@ from engine.recipe.pretraining import EntMLM
 
 
 def _draw(units: Tensor, ratio: float, generator: torch.Generator | None) -> Tensor:
-    """Draw round(ratio * n) of the n units of each row, at least one where there is any. (B, U) bool -> (B, U) bool."""
+    """Draw round(ratio * n) of the n units of each row, at least one where there is any and the ratio is not 0. (B, U) bool -> same."""
     noise = torch.rand(units.shape, generator=generator, device=units.device)
     place = torch.where(units, noise, -1.0).argsort(dim=1, descending=True).argsort(dim=1)
     there = units.sum(dim=1, keepdim=True)
-    count = (ratio * there).round().clamp(min=1).minimum(there)
+    count = (ratio * there).round().clamp(min=1 if ratio > 0 else 0).minimum(there)
     return (place < count) & units
 
 

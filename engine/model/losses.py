@@ -58,7 +58,8 @@ def align_loss(image: Tensor, text: Tensor, logit_scale: Tensor, *, half: bool, 
         group: (B,) int64; rows of equal group say the same thing, and all of them are right answers (equal shares). None: row i alone.
     """
     image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
-    logits = logit_scale.float() * image @ text.T
+    with torch.autocast(image.device.type, enabled=False):  # a bfloat16 logit near 100 moves in steps of a half
+        logits = logit_scale.float() * (image @ text.T)
     if group is None:
         target = torch.eye(len(logits), device=logits.device)
     else:

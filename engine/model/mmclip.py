@@ -15,6 +15,7 @@ Decisions, where the paper leaves one open (recipe keys in brackets):
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
@@ -85,7 +86,9 @@ class MMCLIP(nn.Module):
             ("image_decoder", recipe.model.image_decoder.width, recipe.model.image_decoder.heads),
         ):
             if width % heads:
-                raise ModelError(f"the {decoder}'s width {width} is no multiple of its {heads} heads", hint=f"another model.{decoder}.heads")
+                raise ModelError(
+                    f"the {decoder}'s width {width} is no multiple of its {heads} heads", hint=f"another model.{decoder}.heads"
+                )
         size = recipe.model.image_decoder
         source = vision.hidden_size if size.input == "pre_proj" else clip.config.projection_dim
         self.image_decoder = ImageDecoder(
@@ -152,12 +155,10 @@ class MMCLIP(nn.Module):
         place = input_ids.argmax(-1) if eot == 2 else (input_ids == eot).int().argmax(-1)
         return self.clip.text_projection(tokens[torch.arange(len(tokens), device=tokens.device), place])  # type: ignore[no-any-return]
 
-    def prompt_tokens(self, prompt_ids: Tensor, prompt_padding: Tensor) -> Tensor:
-        """E_prompt (eq 5): (P, T) ids of disease prompts -> (1, tokens that are no padding, C), without gradient."""
+    def prompt_tokens(self, prompt_ids: Tensor) -> Tensor:
+        """E_prompt (eq 5): (P, T) ids of disease prompts -> (1, P * T, C), padding included, without gradient."""
         with torch.no_grad():
-            projected = self.clip.text_projection(self.encode_texts(prompt_ids))
-            kept = (~prompt_padding).flatten().nonzero().squeeze(1)
-            return projected.flatten(0, 1).index_select(0, kept)[None]  # type: ignore[no-any-return]
+            return self.clip.text_projection(self.encode_texts(prompt_ids)).flatten(0, 1)[None]  # type: ignore[no-any-return]
 
     # ---- losses -------------------------------------------------------------------------------------------------------------
 
@@ -175,21 +176,22 @@ class MMCLIP(nn.Module):
         Args:
             batch: `images` (B, 3, S, S) with `input_ids` (B, T), `padding_mask` (B, T; True = padding), `entity_ids` (B, T; 0 = none) and
                 optionally `report_group` (B,); `unpaired_images` (U, 3, S, S). Either half may be absent.
-            prompts: ids and padding mask of the disease prompts, (P, T) each.
+            prompts: ids and padding mask of the disease prompts, (P, T) each; T no longer than the longest of them saves work.
             objectives: which of the three to compute (warm-up leaves out `align`).
             mask: overrides `attmim.strategy` (warm-up may mask at random).
             generator: draws the masks; of the batch's device.
         """
-        paired = batch["images"] if "images" in batch else None
-        unpaired = batch.get("unpaired_images")
-        parts = [images for images in (paired, unpaired) if images is not None]
-        if not parts:
+        paired, unpaired = batch.get("images"), batch.get("unpaired_images")
+        if paired is None and unpaired is None:
             raise ModelError("the batch holds neither images nor unpaired_images")
         strategy: MaskStrategy = mask or self.recipe.attmim.strategy
-        with_mim = "mim" in objectives and (mask is not None or self.recipe.attmim.strategy != "none")
+        with_mim = "mim" in objectives and strategy != "none"
         with_mlm = "mlm" in objectives and self.recipe.entmlm.strategy != "none" and paired is not None
         with_align = "align" in objectives and paired is not None
 
+        parts = [images for images in (paired, unpaired if with_mim else None) if images is not None]
+        if not parts or not (with_mim or with_mlm or with_align):
+            return {}
         images = torch.cat(parts)
         image_tokens = self.encode_images(images)
         count = 0 if paired is None else len(paired)
@@ -204,7 +206,7 @@ class MMCLIP(nn.Module):
             losses["align"] = align_loss(
                 self.clip.visual_projection(image_tokens[:count, 0]),
                 self.pooled_text(text_tokens, batch["input_ids"]),
-                self.clip.logit_scale.exp().clamp(max=objective.max_logit_scale),
+                self._logit_scale(objective.max_logit_scale),
                 half=objective.half,
                 group=batch.get("report_group") if objective.positives == "group" else None,
             )
@@ -213,12 +215,16 @@ class MMCLIP(nn.Module):
             predicted = self._reconstruct(images, image_tokens, hidden)
             for name, part in (("mim", slice(0, count)), ("mim_unpaired", slice(count, None))):
                 if len(images[part]):
-                    losses[name] = mim_loss(
-                        predicted[part], images[part], hidden[part], norm_pix=self.recipe.model.image_decoder.norm_pix
-                    )
+                    losses[name] = mim_loss(predicted[part], images[part], hidden[part], norm_pix=self.recipe.model.image_decoder.norm_pix)
         if with_mlm and text_tokens is not None:
             losses["mlm"] = self._next_token_loss(text_tokens, image_tokens[:count], batch, generator)
         return losses
+
+    def _logit_scale(self, highest: float) -> Tensor:
+        """The multiplier of cosines. The parameter itself is clamped, as in CLIP: a clamped copy has no gradient to bring it back."""
+        with torch.no_grad():
+            self.clip.logit_scale.clamp_(max=math.log(highest))
+        return self.clip.logit_scale.exp()  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _hidden_patches(
@@ -233,7 +239,9 @@ class MMCLIP(nn.Module):
         """The (B + U, N) mask of the paired images, then of the unpaired."""
         image = self.clip.visual_projection(image_tokens[:, 1:])
         needs_prompts = strategy in ("attmim", "prompt")
-        prompt = self.prompt_tokens(*prompts) if needs_prompts else image.new_zeros(1, 1, image.shape[-1])
+        prompt = self.prompt_tokens(prompts[0]) if needs_prompts else image.new_zeros(1, 1, image.shape[-1])
+        # masked rather than dropped: dropping would make the shape depend on the data, and a GPU wait for the host
+        prompt_padding = prompts[1].flatten()[None] if needs_prompts else None
         report = None if text_tokens is None else self.clip.text_projection(text_tokens)
         count = len(batch["images"]) if "images" in batch else 0
         masks = []
@@ -244,13 +252,18 @@ class MMCLIP(nn.Module):
                     prompt,
                     self.recipe.attmim,
                     strategy=strategy,
+                    prompt_padding=prompt_padding,
                     report=report,
                     padding_mask=batch.get("padding_mask"),
                     generator=generator,
                 )
             )
         if len(image) > count:
-            masks.append(attmim.hidden_patches(image[count:], prompt, self.recipe.attmim, strategy=strategy, generator=generator))
+            masks.append(
+                attmim.hidden_patches(
+                    image[count:], prompt, self.recipe.attmim, strategy=strategy, prompt_padding=prompt_padding, generator=generator
+                )
+            )
         return torch.cat(masks)
 
     def _reconstruct(self, images: Tensor, image_tokens: Tensor, hidden: Tensor) -> Tensor:
@@ -258,7 +271,7 @@ class MMCLIP(nn.Module):
         if self.recipe.attmim.mask_level == "input":
             # every row hides equally many patches (ratio_of: image), so the visible ones form a rectangle
             visible = hidden.shape[1] - round(self.recipe.attmim.ratio * hidden.shape[1])
-            ids_keep = hidden.int().argsort(dim=1, stable=True)[:, :visible].sort(dim=1).values
+            ids_keep = hidden.int().argsort(dim=1, stable=True)[:, :visible]  # stable: in ascending order
             seen = self.encode_images(images, ids_keep)[:, 1:]
             place = ids_keep[..., None].expand(-1, -1, seen.shape[-1])
             tokens = seen.new_zeros(*hidden.shape, seen.shape[-1]).scatter(1, place, seen)

@@ -21,8 +21,8 @@ SOT, EOT = "<|startoftext|>", "<|endoftext|>"
 class Tokens(NamedTuple):
     """Texts as the text tower reads them.
 
-    input_ids: (B, T) int64. padding_mask: (B, T) bool, True = padding. offsets: per text one (start, end) per position; SOT, EOT and padding
-    have (0, 0).
+    input_ids: (B, T) int64. padding_mask: (B, T) bool, True = padding. offsets: per text one (start, end) per position, in characters of
+    the text as given, without the space before a word; SOT, EOT and padding have (0, 0).
     """
 
     input_ids: npt.NDArray[np.int64]
@@ -52,7 +52,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, context: int) -> PreT
     )
     tokenizer.train_from_iterator(texts, trainer)
     sot, eot = tokenizer.token_to_id(SOT), tokenizer.token_to_id(EOT)
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{SOT} $A {EOT}", special_tokens=[(SOT, sot), (EOT, eot)])
+    ends = processors.TemplateProcessing(single=f"{SOT} $A {EOT}", special_tokens=[(SOT, sot), (EOT, eot)])
+    tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=True), ends])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=SOT, eos_token=EOT, pad_token=EOT, unk_token=EOT, model_max_length=context
     )
@@ -67,7 +68,13 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], context: 
     if not texts:
         return Tokens(input_ids, padding_mask, offsets)
     encoded = tokenizer(
-        list(texts), truncation=True, max_length=context, padding=False, return_offsets_mapping=True, add_special_tokens=True
+        list(texts),
+        truncation=True,
+        max_length=context,
+        padding=False,
+        return_offsets_mapping=True,
+        add_special_tokens=True,
+        split_special_tokens=True,  # "<|endoftext|>" in a text is text: it must not end it
     )
     for row, (ids, spans) in enumerate(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)):
         input_ids[row, : len(ids)] = ids
