@@ -1,0 +1,246 @@
+"""Any CSV or Parquet table of images -> the image table: what a user without a named data set has.
+
+The table has a column `file`, and optional study, patient, view, report, split and finding columns (recipe: `TableSource`).
+A row that cannot be used is dropped with one of the codes of `DROPS`; nothing is dropped in silence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from engine.data.sources.findings import Findings, finding_columns, findings_of
+from engine.data.sources.rows import Row, rows_of
+from engine.data.weak import Wordings, load_sentences, wordings
+from engine.errors import ConfigError
+from engine.recipe.pretraining import TableSource
+from engine.recipe.sentences import WeakSentences
+
+DROPS = {
+    "row_ragged": "the row has more or fewer cells than the header",
+    "file_blank": "the row names no file",
+    "file_missing": "the file is not there",
+    "empty_file": "the file holds nothing",
+    "lfs_pointer": "the file or report is a Git-LFS pointer: the data themselves were never fetched",
+    "duplicate_image": "an earlier row names the same file",
+    "labels_contradict": "a finding is both present and absent",
+}
+"""Why a row is dropped."""
+
+LFS_POINTER = "version https://git-lfs.github.com/spec/"
+FINDING_TYPE = pl.Int8
+"""Type of the finding columns: 1 = present, 0 = absent, null = unknown."""
+
+COLUMNS: dict[str, Any] = {
+    "image": pl.String,  # stable id: the file as the table names it
+    "file": pl.String,  # absolute path
+    "study": pl.String,
+    "patient": pl.String,
+    "view": pl.String,
+    "report": pl.String,  # "" = none; of a weak pair: its first wording
+    "report_key": pl.String,  # into ImageTable.texts; "" = none
+    "report_group": pl.String,  # equal for reports that say the same findings are present; "" = none
+    "paired": pl.Boolean,
+    "held_out": pl.Boolean,
+    "source": pl.String,
+    "repeat": pl.Int32,
+}
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """Images with what is known about them.
+
+    Attributes:
+        frame: one row per image: the columns of `COLUMNS`, then one nullable Int8 column per finding (1 = present, 0 = absent).
+        dropped: columns file, reason (a code of `DROPS`).
+        findings: names of the finding columns.
+        texts: report_key -> its texts: the report itself, or all wordings of a weak pair.
+        facts: counts by source, for the log and the model card.
+    """
+
+    frame: pl.DataFrame
+    dropped: pl.DataFrame
+    findings: tuple[str, ...]
+    texts: Mapping[str, tuple[str, ...]]
+    facts: dict[str, Any]
+
+    def training_texts(self) -> list[str]:
+        """Every distinct text of a paired image that is trained on, sorted: what a tokenizer may learn from."""
+        used = self.frame.filter(pl.col("paired") & ~pl.col("held_out"))["report_key"].unique()
+        return sorted({text for key in used for text in self.texts[key]})
+
+    @staticmethod
+    def joined(tables: Sequence[ImageTable]) -> ImageTable:
+        """All tables as one; an image of an earlier table is not taken again from a later one."""
+        if len(tables) == 1:
+            return tables[0]
+        findings = tuple(dict.fromkeys(name for table in tables for name in table.findings))
+        frame = pl.concat([table.frame for table in tables], how="diagonal").select([*COLUMNS, *findings])
+        again = frame["file"].is_duplicated() & ~frame["file"].is_first_distinct()
+        dropped = pl.concat(
+            [*(table.dropped for table in tables), _drops([(file, "duplicate_image") for file in frame["file"].filter(again)])]
+        )
+        frame = frame.filter(~again)
+        clash = frame["image"].is_duplicated()
+        frame = frame.with_columns(image=pl.when(clash).then(pl.concat_str("source", "image", separator=":")).otherwise("image"))
+        if frame["image"].is_duplicated().any():
+            raise ConfigError("two sources of one name hold files of one name", hint="give each source its own `name`")
+        texts = {key: words for table in tables for key, words in table.texts.items()}
+        facts = {"sources": [table.facts for table in tables], "taken_twice": int(again.sum())}
+        return ImageTable(frame, dropped, findings, texts, facts)
+
+
+def read_table(source: TableSource) -> ImageTable:
+    """The images of one table.
+
+    Split and unpaired share go by patient: every image of a patient falls on one side, whatever else the table holds, because the
+    side is a hash of the seed and the patient alone. A table's own `split` column holds out what is not `train`, with the
+    patient's other images. Without a patient column every study, and without a study column every image, stands for itself.
+
+    Raises:
+        InputMissing: there is no such table.
+        ReadError: it is neither CSV nor Parquet.
+        ConfigError: columns are missing, or no row is left.
+    """
+    path = Path(source.file)
+    header, rows = rows_of(path, source)
+    name = source.name or path.stem
+    columns = finding_columns(header, source)
+    root = Path(source.root).absolute() if source.root else path.absolute().parent
+    sentences = load_sentences(source.sentences) if source.reports == "weak" else None
+
+    dropped: list[tuple[str, str]] = []
+    kept: list[dict[str, Any]] = []
+    bank: dict[Any, Wordings] = {}
+    left_out = 0
+    seen: set[Path] = set()
+    for row in rows:
+        if row.left_out:
+            left_out += 1
+            continue
+        file = root / row.file
+        reason = _why_dropped(row, file, seen)
+        found = findings_of(row.cells, columns, source)
+        if reason is None and found.contradicts:
+            reason = "labels_contradict"
+        if reason is not None:
+            dropped.append((str(file) if row.file else "", reason))
+            continue
+        seen.add(file)
+        words = _words(row, found, source, sentences, bank)
+        study = row.study or row.file
+        patient = row.patient or study
+        kept.append(
+            {
+                "image": row.file,
+                "file": str(file),
+                "study": f"{name}:{study}",
+                "patient": f"{name}:{patient}",
+                "view": row.view,
+                "report": words.texts[0] if words.texts else "",
+                "report_key": words.key if words.texts else "",
+                "report_group": words.group if words.texts else "",
+                "paired": bool(words.texts) and not _drawn(f"{source.split.seed}:unpaired:{patient}", source.unpaired_share),
+                "held_out": not _drawn(f"{source.split.seed}:{patient}", source.split.train) or row.split not in ("", "train"),
+                "source": name,
+                "repeat": source.repeat,
+                **{finding: value for finding, value in found.values.items() if value is not None},
+            }
+        )
+    if not kept:
+        why = "; ".join(f"{count} rows: {DROPS[code]}" for code, count in Counter(code for _, code in dropped).items())
+        filters = f"{left_out} rows are left out by `where`" if left_out else ""
+        raise ConfigError(
+            f"no image is left of source {name}",
+            why="; ".join(filter(None, [why, filters])) or "the table has no rows",
+            hint="check the table's `file` column against `root`, and the values under `where`",
+        )
+    findings = _finding_names(kept, columns, source)
+    frame = pl.DataFrame(kept, schema={**COLUMNS, **dict.fromkeys(findings, FINDING_TYPE)}, orient="row")
+    frame = frame.with_columns(held_out=pl.col("held_out").any().over("patient"))
+    texts = {words.key: words.texts for words in bank.values() if words.texts}
+    facts = _facts(name, frame, findings, left_out, dropped, texts)
+    return ImageTable(frame, _drops(dropped), findings, texts, facts)
+
+
+def _why_dropped(row: Row, file: Path, seen: set[Path]) -> str | None:
+    """A code of `DROPS`, or None for a row that can be used."""
+    if row.ragged:
+        return "row_ragged"
+    if not row.file:
+        return "file_blank"
+    if file in seen:
+        return "duplicate_image"
+    if not file.is_file():
+        return "file_missing"
+    size = file.stat().st_size
+    if size == 0:
+        return "empty_file"
+    if row.report.startswith(LFS_POINTER) or (size < 1024 and file.read_bytes().startswith(LFS_POINTER.encode())):
+        return "lfs_pointer"
+    return None
+
+
+def _words(row: Row, found: Findings, source: TableSource, sentences: WeakSentences | None, bank: dict[Any, Wordings]) -> Wordings:
+    """The texts of one row, made once for all rows that share them."""
+    if source.reports == "none":
+        return Wordings("", "", ())
+    if sentences is None:
+        from engine.data.reports import clean
+
+        text = clean(row.report)
+        key = "report:" + hashlib.sha256(text.encode()).hexdigest()[:16]
+        return bank.setdefault(key, Wordings(key, key, (text,) if text else ()))
+    known = (found.present, found.absent)
+    if known not in bank:
+        bank[known] = wordings(*known, source.variants, sentences, context=source.context)
+    return bank[known]
+
+
+def _drawn(salted: str, share: float) -> bool:
+    """True for this share of all strings, always the same ones."""
+    return int.from_bytes(hashlib.sha256(salted.encode()).digest()[:8], "big") < share * 2**64
+
+
+def _drops(rows: Sequence[tuple[str, str]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema={"file": pl.String, "reason": pl.String}, orient="row")
+
+
+def _finding_names(kept: Sequence[Mapping[str, Any]], columns: Mapping[str, str], source: TableSource) -> tuple[str, ...]:
+    """Findings of the recipe first, then others in the order in which the table names them."""
+    named = [*columns.values(), *source.exhaustive, *(name for name in source.rename.values() if name)]
+    return tuple(dict.fromkeys([*named, *(name for row in kept for name in row if name not in COLUMNS)]))
+
+
+def _facts(
+    name: str,
+    frame: pl.DataFrame,
+    findings: Sequence[str],
+    left_out: int,
+    dropped: Sequence[tuple[str, str]],
+    texts: Mapping[str, tuple[str, ...]],
+) -> dict[str, Any]:
+    """Counts that add up: rows = images + dropped + left_out."""
+    trained = frame.filter(~pl.col("held_out"))
+    return {
+        "source": name,
+        "rows": len(frame) + len(dropped) + left_out,
+        "left_out": left_out,
+        "dropped": dict(sorted(Counter(code for _, code in dropped).items())),
+        "images": len(frame),
+        "patients": frame["patient"].n_unique(),
+        "held_out_images": len(frame) - len(trained),
+        "held_out_patients": frame.filter(pl.col("held_out"))["patient"].n_unique(),
+        "paired_images": int(trained["paired"].sum()),
+        "unpaired_images": int((~trained["paired"]).sum()),
+        "texts": len({text for words in texts.values() for text in words}),
+        "present": {finding: int((frame[finding] == 1).sum()) for finding in findings},
+        "absent": {finding: int((frame[finding] == 0).sum()) for finding in findings},
+    }
