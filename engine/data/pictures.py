@@ -74,7 +74,7 @@ def _grey(image: Image.Image) -> Image.Image:
 
 
 def squared(picture: NDArray[np.uint8], size: int, resize: Resize) -> NDArray[np.uint8]:
-    """uint8 (H, W) -> uint8 (size, size), antialiased.
+    """uint8 (H, W) -> uint8 (size, size), antialiased by the filter that evaluation uses (LANCZOS).
 
     squash: both sides become `size`. pad: the longer side does, black on both ends of the shorter. crop: the shorter side does, the
     middle of the longer is kept.
@@ -84,11 +84,11 @@ def squared(picture: NDArray[np.uint8], size: int, resize: Resize) -> NDArray[np
     if resize == "crop":
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
-        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)))
+        return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side)))
     if resize == "squash":
-        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+        return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
     scale = size / max(width, height)
-    inner = image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BICUBIC)
+    inner = image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.LANCZOS)
     out = Image.new("L", (size, size))
     out.paste(inner, ((size - inner.width) // 2, (size - inner.height) // 2))
     return np.asarray(out)

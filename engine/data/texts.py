@@ -86,6 +86,7 @@ def _encoder(tokenizer: Any) -> Any:
     encoder = Tokenizer.from_str(getattr(tokenizer, "backend_tokenizer", tokenizer).to_str())
     encoder.no_truncation()
     encoder.no_padding()
+    encoder.encode_special_tokens = True  # "<|endoftext|>" in a text is text: it must not end it
     special = encoder.encode("lungs are clear").special_tokens_mask
     if len(special) < 3 or not special[0] or not special[-1]:
         raise ConfigError(

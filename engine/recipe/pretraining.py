@@ -262,6 +262,9 @@ class TableSource(Section):
     split: PatientSplit = PatientSplit()
     reports: Literal["column", "weak", "none"] = "column"
     """column: the table's report column; weak: sentences made from labels (weak pairs); none: images only."""
+    passage: Annotated[int, Field(ge=40)] | None = None
+    """Reports longer than this many characters are read in passages of at most that length, each from the beginning of a sentence;
+    a step draws one. None: a report is read from its beginning, and what the text tower has no place for is lost, as in the paper."""
     sentences: str = "weak_sentences.yaml"
     """The recipe of sentences for weak pairs."""
     variants: Positive = 64

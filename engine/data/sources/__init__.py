@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
+from engine.data.sources.published import check_published
 from engine.data.sources.table import FINDING_TYPE, ImageTable, read_table
-from engine.errors import ConfigError, InputMissing
 from engine.recipe.pretraining import Source, TableSource
 
 __all__ = ["FINDING_TYPE", "ImageTable", "read_sources", "read_table"]
@@ -19,22 +18,9 @@ def read_sources(sources: Sequence[Source]) -> ImageTable:
     Two files of one name in different folders stay apart: the source's name goes before theirs.
 
     Raises:
-        InputMissing: a source's table or folder is missing.
+        InputMissing: a source's table is missing.
         ReadError: a table cannot be read.
-        ConfigError: a source does not fit its recipe, or nothing at all is left to train on.
+        ConfigError: a source does not fit its recipe, holds no image that can be used, or cannot be read by this release.
     """
-    return ImageTable.joined([_read(source) for source in sources])
-
-
-def _read(source: Source) -> ImageTable:
-    if isinstance(source, TableSource):
-        return read_table(source)
-    if not Path(source.root).is_dir():
-        raise InputMissing(
-            f"the data set of source {source.kind} is missing",
-            why=f"{source.root} is no folder",
-            hint=f"set `root` of the source {source.kind} to the folder that holds it as published",
-        )
-    raise ConfigError(
-        f"source {source.kind} cannot be read by this version", hint="make a table of its images (a column `file`) and use `kind: table`"
-    )
+    check_published(sources)
+    return ImageTable.joined([read_table(source) for source in sources if isinstance(source, TableSource)])

@@ -7,6 +7,7 @@ A row that cannot be used is dropped with one of the codes of `DROPS`; nothing i
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ DROPS = {
 }
 """Why a row is dropped."""
 
+SENTENCE_END = re.compile(r"(?<=[.!?;])\s+")
 LFS_POINTER = "version https://git-lfs.github.com/spec/"
 FINDING_TYPE = pl.Int8
 """Type of the finding columns: 1 = present, 0 = absent, null = unknown."""
@@ -197,11 +199,27 @@ def _words(row: Row, found: Findings, source: TableSource, sentences: WeakSenten
 
         text = clean(row.report)
         key = "report:" + hashlib.sha256(text.encode()).hexdigest()[:16]
-        return bank.setdefault(key, Wordings(key, key, (text,) if text else ()))
+        return bank.setdefault(key, Wordings(key, key, passages(text, source.passage or len(text)) if text else ()))
     known = (found.present, found.absent)
     if known not in bank:
         bank[known] = wordings(*known, source.variants, sentences, context=source.context)
     return bank[known]
+
+
+def passages(text: str, longest: int) -> tuple[str, ...]:
+    """A text of at most `longest` characters as it is; of a longer one a passage from the beginning of each sentence, cut between words.
+
+    A last passage of less than a quarter of `longest` says too little to stand alone, and is left out.
+    """
+    if len(text) <= longest:
+        return (text,)
+    starts = [0, *(found.end() for found in SENTENCE_END.finditer(text) if len(text) - found.end() >= longest / 4)]
+    ends = [start + longest if start + longest < len(text) else len(text) for start in starts]
+    cut = [
+        text[start:end] if end == len(text) or text[end].isspace() else text[start:end].rpartition(" ")[0]
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    return tuple(dict.fromkeys(passage for passage in cut if passage))
 
 
 def _drawn(salted: str, share: float) -> bool:
