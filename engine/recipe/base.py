@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -14,6 +16,7 @@ class Section(BaseModel):
 class Recipe(Section):
     """The top of a recipe file."""
 
-    version: int
+    version: Literal[1]
+    """Of the recipe format: a release reads the versions it knows and refuses the others."""
     source: str = ""
     """Where the recipe's numbers or words come from."""

@@ -129,7 +129,7 @@ class _Reader:
             return Document(None, self.lines, tuple(self.faults))
         except yaml.reader.ReaderError as error:
             line = self.text.count("\n", 0, error.position) + 1
-            self.faults.append(Fault(line, "", f"a character that cannot stand in a recipe (code {ord(str(error.character)):#06x})"))
+            self.faults.append(Fault(line, "", f"a character that cannot stand in a recipe (code {_code(error.character):#06x})"))
             return Document(None, self.lines, tuple(self.faults))
         except _Stop:
             return Document(None, self.lines, tuple(self.faults))
@@ -224,6 +224,11 @@ class _Reader:
 def _line(event: yaml.Event) -> int:
     """The 1-based line on which an event begins."""
     return event.start_mark.line + 1 if event.start_mark else 0
+
+
+def _code(character: str | int) -> int:
+    """PyYAML gives the character's code from text and the character itself from a stream."""
+    return character if isinstance(character, int) else ord(character)
 
 
 def _grammar(error: yaml.MarkedYAMLError) -> str:

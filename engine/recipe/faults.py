@@ -64,6 +64,8 @@ def _one_message(path: Path, error: dict[str, Any], kind: type[BaseModel], value
     if what == "extra_forbidden":
         near = near_key(kind, path, values)
         return "unknown key" + (f"; did you mean {near}?" if near else "")
+    if path == ("version",) and what == "literal_error":
+        return f"this release reads recipes of version {context['expected']}"
     if what == "missing":
         return "missing"
     if what == "value_error":

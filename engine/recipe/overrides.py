@@ -58,7 +58,7 @@ def _put(values: Value, path: Path, value: Value, kind: type[BaseModel]) -> None
             raise UsageError(f"no such key: {dotted(path)}", why=f"{dotted(path[:depth]) or 'the recipe'} holds no keys")
         name = str(part)
         if not takes_any_key(kind, path[:depth], values):
-            _check_name(kind, (*path[:depth], name), values)
+            _check_name(kind, (*path[:depth], name), path[depth + 1 :], values)
         if last:
             here[name] = value
         else:
@@ -67,10 +67,10 @@ def _put(values: Value, path: Path, value: Value, kind: type[BaseModel]) -> None
             here = here[name]
 
 
-def _check_name(kind: type[BaseModel], path: Path, values: Value) -> None:
+def _check_name(kind: type[BaseModel], path: Path, rest: Path, values: Value) -> None:
     known = keys_at(kind, path[:-1], values)
     if known is not None and path[-1] in known:
         return
     near = near_key(kind, path, values)
-    hint = near or (f"one of {', '.join(known)}" if known else "")
-    raise UsageError(f"no such key: {dotted(path)}", hint=hint)
+    hint = ".".join([near, *map(str, rest)]) if near else f"one of {', '.join(known)}" if known else ""
+    raise UsageError(f"no such key: {dotted((*path, *rest))}", hint=hint)
