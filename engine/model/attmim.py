@@ -55,7 +55,7 @@ def _patch_scores(image: Tensor, context: Tensor, padding_mask: Tensor | None, r
         return columns.sum(-1).div(kept)
     attended = logits.softmax(dim=-1) @ context  # A, (B, N, C)
     if recipe.score == "l2":
-        return torch.linalg.vector_norm(attended, dim=-1)
+        return attended.square().sum(dim=-1).sqrt()
     if recipe.score == "mean":
         return attended.mean(dim=-1)
     return torch.nn.functional.cosine_similarity(attended, image, dim=-1)  # cos_img

@@ -10,10 +10,8 @@ the preprocessing of its own preprocessor_config.json. Weights are read from saf
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,26 +22,25 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import InputMissing, ModelError, OutputError
-from engine.model.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
+from engine.model.folder import (
+    HASHED,
+    MANIFEST,
+    WEIGHTS,
+    check_complete,
+    check_whole,
+    content_hash,
+    file_hash,
+    local_folder,
+    read_manifest,
+    read_preprocessing,
+)
+from engine.model.folder import shipped_models as shipped_models
+from engine.model.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-    from transformers import CLIPModel, PreTrainedTokenizerFast
-
-SHIPPED = Path(__file__).parent / "shipped"
-WEIGHTS = "model.safetensors"
-HASHED = ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json")
-
-
-def shipped_models() -> list[str]:
-    """Names of the models in this package, sorted."""
-    return sorted(path.parent.name for path in SHIPPED.glob("*/mmclip.json"))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    from transformers import CLIPModel, CLIPTextConfig, PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
@@ -96,6 +93,8 @@ class Bundle:
 
         from engine.model.vocabulary import tokenize
 
+        if not texts:
+            return torch.zeros(0, self.clip.config.projection_dim, device=self.device)
         tokens = tokenize(self.tokenizer, texts, self.context)
         with torch.inference_mode():
             input_ids = torch.from_numpy(tokens.input_ids).to(self.device)
@@ -116,49 +115,6 @@ def load_bundle(name_or_path: str | Path, device: str | torch.device = "cpu") ->
     return _load_folder(folder, name=Path(name_or_path).name, device=device)
 
 
-def local_folder(name_or_path: str | Path) -> Path | None:
-    """The folder of a shipped model or of a bundle on disk; None for what may be a Hugging Face id. Imports no torch.
-
-    Raises:
-        InputMissing: nothing of that name.
-        ModelError: a file, where a folder should be.
-    """
-    shipped = SHIPPED / str(name_or_path)
-    if re.fullmatch(r"[\w.-]+", str(name_or_path)) and (shipped / "mmclip.json").is_file():
-        return shipped
-    if Path(name_or_path).is_dir():
-        return Path(name_or_path)
-    if Path(name_or_path).is_file():
-        raise ModelError(
-            f"{Path(name_or_path).name} is one file, not a bundle folder", hint="the folder that holds config.json and model.safetensors"
-        )
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(name_or_path)):
-        return None
-    raise InputMissing(
-        f"no model named {name_or_path}",
-        hint=f"one of {', '.join(shipped_models()) or '(none shipped)'}, a bundle folder or a Hugging Face id",
-    )
-
-
-def check_whole(folder: Path, manifest: Mapping[str, Any], name: str) -> None:
-    """Compare every file with the sha256 that the manifest holds; raises ModelError for the first that differs."""
-    for file, expected in manifest.get("sha256", {}).items():
-        if not (folder / file).is_file() or _sha256(folder / file) != expected:
-            raise ModelError(
-                f"{file} of model {name} is missing, truncated or altered",
-                why=f"its sha256 is not {expected[:12]}... as mmclip.json says",
-                hint="copy the model again",
-            )
-
-
-def content_hash(folder: Path, manifest: Mapping[str, Any], preprocessing: Preprocessing) -> str:
-    """sha256 over weights, configuration, tokenizer and preprocessing; trusts the file hashes that the manifest holds."""
-    digest = hashlib.sha256(json.dumps(preprocessing.as_dict(), sort_keys=True).encode())
-    for file in HASHED:
-        digest.update((manifest.get("sha256", {}).get(file) or (_sha256(folder / file) if (folder / file).is_file() else "-")).encode())
-    return digest.hexdigest()
-
-
 def _download(model_id: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -172,37 +128,29 @@ def _download(model_id: str) -> Path:
 
 
 def _load_folder(folder: Path, *, name: str, device: str | torch.device) -> Bundle:
+    import torch
     from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
-    for needed in ("config.json", WEIGHTS):
-        if not (folder / needed).is_file():
-            pickled = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
-            raise ModelError(
-                f"model {name} has no {needed}",
-                why=f"it holds {pickled[0]}, and pickled weights are never opened" if pickled and needed == WEIGHTS else "",
-                hint="convert it to safetensors with the tool it came from" if pickled else "a complete bundle folder",
-            )
+    from engine.model.weights import load_weights, read_weights
+
+    check_complete(folder, name)
     manifest = read_manifest(folder, name)
     check_whole(folder, manifest, name)
-    weights = _read_weights(folder / WEIGHTS, name)
+    weights = read_weights(folder / WEIGHTS, name)
     try:
-        config = CLIPConfig.from_pretrained(folder)
-        clip = CLIPModel(config).eval()
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        config = CLIPConfig.from_pretrained(folder, local_files_only=True)
+        with torch.random.fork_rng(devices=[]):  # what is drawn here is replaced below: the caller's generator stays as it was
+            clip = CLIPModel(config).eval()
+    except Exception as error:  # whatever a configuration with other types and sizes runs into
         raise ModelError(f"config.json of model {name} is no CLIP configuration", why=type(error).__name__) from None
-    _check_weights(clip, weights, name)
-    clip.load_state_dict(weights, strict=False)
+    load_weights(clip, weights, name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        # code that lies beside the weights is never run, nor asked about
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a broken tokenizer.json surfaces as a bare Exception of the Rust library
         raise ModelError(f"the tokenizer of model {name} cannot be read", why=type(error).__name__) from None
-    if len(tokenizer) > config.text_config.vocab_size or tokenizer.eos_token_id is None:
-        raise ModelError(
-            f"the tokenizer of model {name} does not fit its weights",
-            why=f"it has {len(tokenizer)} tokens, the weights have {config.text_config.vocab_size}",
-            hint="keep the files of one model together",
-        )
-    preprocessing = read_preprocessing(folder, manifest, config.vision_config.image_size)
+    _check_tokenizer(tokenizer, config.text_config, name)
+    preprocessing = read_preprocessing(folder, manifest, config.vision_config.image_size, name)
     card = folder / "README.md"
     return Bundle(
         name=manifest.get("name", name),
@@ -215,69 +163,17 @@ def _load_folder(folder: Path, *, name: str, device: str | torch.device) -> Bund
     )
 
 
-def read_manifest(folder: Path, name: str) -> dict[str, Any]:
-    """mmclip.json of a bundle; empty for a folder that mmclip did not write. Raises ModelError."""
-    path = folder / "mmclip.json"
-    if not path.is_file():
-        return {}
-    try:
-        manifest = json.loads(path.read_text("utf-8"))
-    except ValueError:
-        manifest = None
-    if not isinstance(manifest, dict):
-        raise ModelError(f"mmclip.json of model {name} is not a JSON object", hint="copy the model again")
-    return manifest
-
-
-def _read_weights(path: Path, name: str) -> dict[str, Tensor]:
-    """The state dict as float32.
-
-    Raises:
-        ModelError: not a whole safetensors file, or a value that is no finite number.
-    """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        weights = load_file(path)
-    except (SafetensorError, OSError, ValueError):
-        raise ModelError(f"{WEIGHTS} of model {name} is truncated or no safetensors file", hint="copy the model again") from None
-    for key, value in weights.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise ModelError(f"model {name} holds NaN or infinite weights", why=f"in {key}")
-    return {key: value.float() if value.is_floating_point() else value for key, value in weights.items()}
-
-
-def _check_weights(clip: CLIPModel, weights: dict[str, Tensor], name: str) -> None:
-    """Refuse weights whose names or shapes are not exactly the configuration's. Position ids of old checkpoints are dropped."""
-    for key in [key for key in weights if key.endswith("position_ids")]:
-        del weights[key]
-    wanted = clip.state_dict()
-    missing, extra = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
-    shapes = [
-        f"{key} is {list(weights[key].shape)}, not {list(value.shape)}"
-        for key, value in wanted.items()
-        if key in weights and weights[key].shape != value.shape
-    ]
-    faults = [
-        f"{len(group)} {word}, first {'; '.join(group[:3])}"
-        for word, group in (("missing", missing), ("unknown", extra), ("of another shape", shapes))
-        if group
-    ]
-    if faults:
-        raise ModelError(f"the weights of model {name} do not fit its config.json", why=", and ".join(faults))
-
-
-def read_preprocessing(folder: Path, manifest: dict[str, Any], image_size: int) -> Preprocessing:
-    """What pictures go through before the image tower: as mmclip.json says, else as CLIP's own processor does."""
-    if "preprocessing" in manifest:
-        stored = manifest["preprocessing"]
-        return Preprocessing(stored["size"], stored["resize"], tuple(stored["mean"]), tuple(stored["std"]))
-    processor = folder / "preprocessor_config.json"
-    stored = json.loads(processor.read_text("utf-8")) if processor.is_file() else {}
-    # CLIP's own processor takes the middle of the longer side
-    return Preprocessing(image_size, "crop", tuple(stored.get("image_mean", CLIP_MEAN)), tuple(stored.get("image_std", CLIP_STD)))
+def _check_tokenizer(tokenizer: PreTrainedTokenizerFast, config: CLIPTextConfig, name: str) -> None:
+    """Refuse tokens that the weights do not have, and an end of text that the text tower would not find (it would pool SOT instead)."""
+    # token 2 as EOT marks OpenAI's converted weights, whose EOT is really the highest id
+    eot = config.vocab_size - 1 if config.eos_token_id == 2 else config.eos_token_id
+    if len(tokenizer) > config.vocab_size:
+        why = f"it has {len(tokenizer)} tokens, the weights have {config.vocab_size}"
+    elif tokenizer.eos_token_id != eot:
+        why = f"its end of text is token {tokenizer.eos_token_id}, the weights expect {eot}"
+    else:
+        return
+    raise ModelError(f"the tokenizer of model {name} does not fit its weights", why=why, hint="keep the files of one model together")
 
 
 def save_bundle(
@@ -300,6 +196,7 @@ def save_bundle(
         OutputError: it cannot be written.
     """
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -334,22 +231,22 @@ def save_bundle(
         manifest = {
             "name": name,
             "preprocessing": preprocessing.as_dict(),
-            "sha256": {file: _sha256(beside / file) for file in HASHED if (beside / file).is_file()},
+            "sha256": {file: file_hash(beside / file) for file in HASHED if (beside / file).is_file()},
             "provenance": dict(provenance or {}),
         }
-        (beside / "mmclip.json").write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+        (beside / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
         (beside / "README.md").write_text(card, "utf-8")
         _publish(beside, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise OutputError("cannot write the model", why=why, hint="another --out, or free space") from None
+    finally:
         shutil.rmtree(beside, ignore_errors=True)
-        raise OutputError(
-            "cannot write the model", why=error.strerror or type(error).__name__, hint="another --out, or free space"
-        ) from None
     return folder
 
 
 def _publish(beside: Path, folder: Path) -> None:
-    """fsync every file, then swap the folder in by renames."""
+    """fsync every file, then swap the folder in by renames; where the second fails, the first is taken back."""
     for path in [*beside.rglob("*"), beside]:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -357,9 +254,16 @@ def _publish(beside: Path, folder: Path) -> None:
         finally:
             os.close(descriptor)
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    if folder.exists():
+    shutil.rmtree(old, ignore_errors=True)
+    replaces = folder.exists()
+    if replaces:
         folder.rename(old)
-    beside.rename(folder)
+    try:
+        beside.rename(folder)
+    except OSError:
+        if replaces:
+            old.rename(folder)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

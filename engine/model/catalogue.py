@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import InputMissing, ModelError
-from engine.model.bundle import WEIGHTS, check_whole, content_hash, local_folder, read_manifest, read_preprocessing
+from engine.model.folder import WEIGHTS, check_whole, content_hash, local_folder, read_manifest, read_preprocessing
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def describe(name_or_path: str | Path) -> Description:
     manifest = read_manifest(folder, name)
     check_whole(folder, manifest, name)
     image_size, text_tokens = _sizes(folder / "config.json", name)
-    preprocessing = read_preprocessing(folder, manifest, image_size)
+    preprocessing = read_preprocessing(folder, manifest, image_size, name)
     card = folder / "README.md"
     return Description(
         name=manifest.get("name", name),

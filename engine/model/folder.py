@@ -1,0 +1,136 @@
+"""A model folder as it lies on disk: where it is, what its manifest says, whether its files are whole. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from engine.errors import InputMissing, ModelError
+from engine.model.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing, Resize
+
+SHIPPED = Path(__file__).parent / "shipped"
+MANIFEST = "mmclip.json"
+WEIGHTS = "model.safetensors"
+HASHED = ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json")
+
+
+def shipped_models() -> list[str]:
+    """Names of the models in this package, sorted."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{MANIFEST}"))
+
+
+def local_folder(name_or_path: str | Path) -> Path | None:
+    """The folder of a shipped model or of a bundle on disk; None for what may be a Hugging Face id.
+
+    Raises:
+        InputMissing: nothing of that name.
+        ModelError: a file, where a folder should be.
+    """
+    shipped = SHIPPED / str(name_or_path)
+    if re.fullmatch(r"[\w.-]+", str(name_or_path)) and (shipped / MANIFEST).is_file():
+        return shipped
+    if Path(name_or_path).is_dir():
+        return Path(name_or_path)
+    if Path(name_or_path).is_file():
+        raise ModelError(
+            f"{Path(name_or_path).name} is one file, not a bundle folder", hint="the folder that holds config.json and model.safetensors"
+        )
+    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(name_or_path)):
+        return None
+    raise InputMissing(
+        f"no model named {name_or_path}",
+        hint=f"one of {', '.join(shipped_models()) or '(none shipped)'}, a bundle folder or a Hugging Face id",
+    )
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_complete(folder: Path, name: str) -> None:
+    """Refuse a folder without configuration or safetensors weights: ModelError, which names a pickle that lies there instead."""
+    for needed in ("config.json", WEIGHTS):
+        if not (folder / needed).is_file():
+            pickled = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
+            raise ModelError(
+                f"model {name} has no {needed}",
+                why=f"it holds {pickled[0]}, and pickled weights are never opened" if pickled and needed == WEIGHTS else "",
+                hint="convert it to safetensors with the tool it came from" if pickled else "a complete bundle folder",
+            )
+
+
+def read_manifest(folder: Path, name: str) -> dict[str, Any]:
+    """mmclip.json of a bundle; empty for a folder that mmclip did not write. Raises ModelError."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return {}
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        manifest = None
+    sections = ("sha256", "preprocessing", "provenance")
+    if not isinstance(manifest, dict) or not all(isinstance(manifest.get(key, {}), dict) for key in sections):
+        raise ModelError(f"{MANIFEST} of model {name} is not what mmclip writes", hint="copy the model again")
+    return manifest
+
+
+def check_whole(folder: Path, manifest: Mapping[str, Any], name: str) -> None:
+    """Compare every file with the sha256 that the manifest holds; raises ModelError for the first that differs."""
+    for file, expected in manifest.get("sha256", {}).items():
+        if not (folder / file).is_file() or file_hash(folder / file) != expected:
+            raise ModelError(
+                f"{file} of model {name} is missing, truncated or altered",
+                why=f"its sha256 is not {str(expected)[:12]}... as {MANIFEST} says",
+                hint="copy the model again",
+            )
+
+
+def content_hash(folder: Path, manifest: Mapping[str, Any], preprocessing: Preprocessing) -> str:
+    """sha256 over weights, configuration, tokenizer and preprocessing; trusts the file hashes that the manifest holds."""
+    digest = hashlib.sha256(json.dumps(preprocessing.as_dict(), sort_keys=True).encode())
+    for file in HASHED:
+        known = manifest.get("sha256", {}).get(file)
+        digest.update((known or (file_hash(folder / file) if (folder / file).is_file() else "-")).encode())
+    return digest.hexdigest()
+
+
+def read_preprocessing(folder: Path, manifest: Mapping[str, Any], image_size: int, name: str) -> Preprocessing:
+    """What pictures go through before the image tower: as mmclip.json says, else as CLIP's own processor does.
+
+    Raises:
+        ModelError: something else than a way to `image_size` and the mean and deviation of three channels.
+    """
+    source = MANIFEST if "preprocessing" in manifest else "preprocessor_config.json"
+    try:
+        if "preprocessing" in manifest:
+            stored = manifest["preprocessing"]
+            size, resize, mean, std = stored["size"], stored["resize"], stored["mean"], stored["std"]
+        else:
+            stored = json.loads((folder / source).read_text("utf-8")) if (folder / source).is_file() else {}
+            size, resize = image_size, "crop"  # CLIP's own processor takes the middle of the longer side
+            mean, std = stored.get("image_mean", CLIP_MEAN), stored.get("image_std", CLIP_STD)
+        preprocessing = Preprocessing(size, resize, _three(mean), _three(std))
+        fits = resize in get_args(Resize) and size == image_size and min(preprocessing.std) > 0
+    except (KeyError, TypeError, ValueError, AttributeError):
+        fits = False
+    if not fits:
+        raise ModelError(
+            f"the preprocessing in {source} of model {name} does not fit it",
+            why=f"it needs size {image_size}, a known resize, and mean and deviation of three channels",
+            hint="copy the model again",
+        )
+    return preprocessing
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    first, second, third = (float(value) for value in values)
+    if not all(map(math.isfinite, (first, second, third))):
+        raise ValueError("not finite")
+    return first, second, third

@@ -1,0 +1,56 @@
+"""The weights of a CLIP: read from safetensors, checked before use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from engine.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel
+
+
+def read_weights(path: Path, name: str) -> dict[str, Tensor]:
+    """The state dict as float32, whatever the file holds.
+
+    Raises:
+        ModelError: not a whole safetensors file, or a value that is no finite number.
+    """
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError):
+        raise ModelError(f"{path.name} of model {name} is truncated or no safetensors file", hint="copy the model again") from None
+    for key, value in weights.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise ModelError(f"model {name} holds NaN or infinite weights", why=f"in {key}")
+    return {key: value.float() if value.is_floating_point() else value for key, value in weights.items()}
+
+
+def load_weights(clip: CLIPModel, weights: dict[str, Tensor], name: str) -> None:
+    """Put weights into a model whose names and shapes they have exactly. Position ids of old checkpoints are dropped.
+
+    Raises:
+        ModelError: missing, unknown or misshapen weights; how many of each, and the first three.
+    """
+    weights = {key: value for key, value in weights.items() if not key.endswith("position_ids")}
+    wanted = clip.state_dict()
+    missing, unknown = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+    misshapen = [
+        f"{key} is {list(weights[key].shape)}, not {list(value.shape)}"
+        for key, value in wanted.items()
+        if key in weights and weights[key].shape != value.shape
+    ]
+    faults = [
+        f"{len(group)} {word}, first {'; '.join(group[:3])}"
+        for word, group in (("missing", missing), ("unknown", unknown), ("of another shape", misshapen))
+        if group
+    ]
+    if faults:
+        raise ModelError(f"the weights of model {name} do not fit its config.json", why=", and ".join(faults))
+    clip.load_state_dict(weights)
