@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,7 +83,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     *,
     start: int = 0,
-) -> Iterator[Step | Saved]:
+) -> Generator[Step | Saved, None, None]:
     """Take steps `start` to `plan.stop - 1`; tell each one, and each checkpoint.
 
     A run that is stopped from outside (the iterator is closed, SIGINT, SIGTERM) saves what it has finished before it leaves.
@@ -132,8 +132,9 @@ def train(
                 yield written
             if told:
                 clock = time.perf_counter()
-    except (GeneratorExit, KeyboardInterrupt, SystemExit):
-        if checkpoints is not None and is_whole and finished > saved:
+    except BaseException as error:
+        was_stopped = not isinstance(error, Exception)  # closed, or a signal: nothing is wrong with the run itself
+        if was_stopped and checkpoints is not None and is_whole and finished > saved:
             _read(unread)  # not finite: nothing to keep, and the error says so
             checkpoints.save(finished, module, optimizer)
         raise

@@ -1,0 +1,97 @@
+"""What a run leaves to read: `log.jsonl`, one event a line as it happens, and `run.json`, what was run on what with which versions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.tables.publish import publish
+
+LOG, RUN = "log.jsonl", "run.json"
+
+
+class RunRecord:
+    """The log and the summary of one run in its folder.
+
+    The summary is written when the record is made and at every `say`, so that it also tells of a run that was killed. A log that can no
+    longer be written (a full disk) does not end the run: checkpoints are what must be kept, and they answer for themselves.
+    """
+
+    def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.facts: dict[str, Any] = {"status": "running", "seconds": 0.0, **facts}
+        self._begun = time.monotonic()
+        self.log_lines_lost = 0
+        self.say()
+
+    def say(self, **facts: Any) -> None:
+        """Add facts to `run.json` and write it anew, whole."""
+        self.facts |= facts | {"seconds": round(time.monotonic() - self._begun, 3)}
+        if self.log_lines_lost:
+            self.facts["log_lines_lost"] = self.log_lines_lost
+        text = json.dumps(plain(self.facts), indent=2, ensure_ascii=False) + "\n"
+        publish(self.folder / RUN, lambda stream: stream.write(text.encode()))
+
+    def log(self, event: object) -> None:
+        """Append one event (a dataclass) as one line, with its kind and the seconds since the run began."""
+        line = {"event": type(event).__name__.lower(), "at": round(time.monotonic() - self._begun, 3), **plain(event)}
+        try:
+            append_line(self.folder / LOG, json.dumps(line, ensure_ascii=False))
+        except OSError:
+            self.log_lines_lost += 1
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line; what a kill left of the last one is ended first, so that every other line stays whole."""
+    with path.open("a+b") as file:
+        if file.tell() and (file.seek(-1, 2), file.read(1))[1] != b"\n":
+            file.write(b"\n")
+        file.write(line.encode() + b"\n")
+
+
+def plain(value: Any) -> Any:
+    """The value in JSON's own types; NaN and infinity, which JSON lacks, become null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)
+
+
+def code_version() -> str:
+    """The version of mmclip that runs; "source" where it runs from a checkout without being installed."""
+    try:
+        return metadata.version("mmclip")
+    except metadata.PackageNotFoundError:
+        return "source"
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Versions of Python, mmclip and those of the packages that are installed, without importing any."""
+    found = {"python": platform.python_version(), "mmclip": code_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def device_facts(device: torch.device) -> dict[str, Any]:
+    """What was computed on: kind, name, and on a CPU the number of threads, which rounding may depend on."""
+    if device.type == "cuda":
+        return {"kind": "cuda", "name": torch.cuda.get_device_name(device)}
+    return {"kind": device.type, "name": platform.machine(), "threads": torch.get_num_threads()}

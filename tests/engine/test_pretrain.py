@@ -1,0 +1,269 @@
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import spacy
+import torch
+from PIL import Image
+
+from engine.data.prepared import pictures
+from engine.errors import ConfigError, LockHeld, ModelError, NotFinite, UsageError
+from engine.model.bundle import load_bundle
+from engine.pretrain import Event, Finished, Prepared, Started, pretrain, recipe_hash
+from engine.recipe.pretraining import PretrainRecipe
+from engine.tables.publish import locked
+from engine.training.checkpoint import Refused, Saved
+from engine.training.loop import Step
+
+FINDINGS = ("Pneumonia", "No Finding", "Pleural Effusion")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve small pictures of twelve patients with a finding each, one that is no picture, and one that is not there."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    rows = ["file,patient,labels"]
+    for number in range(12):
+        Image.fromarray(rng.integers(0, 256, (40, 48), dtype=np.uint8)).save(folder / f"{number}.png")
+        rows.append(f"{number}.png,p{number},{FINDINGS[number % 3]}")
+    (folder / "broken.png").write_bytes((folder / "0.png").read_bytes()[:-700])
+    rows += ["broken.png,p20,Pneumonia", "gone.png,p21,Pneumonia"]
+    (folder / "table.csv").write_text("\n".join(rows) + "\n")
+    return folder / "table.csv"
+
+
+@pytest.fixture(scope="module")
+def ruler(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recogniser of three terms."""
+    nlp = spacy.blank("en")
+    terms = [{"label": "FINDING", "pattern": [{"LOWER": word}]} for word in ("pneumonia", "effusion", "consolidation")]
+    nlp.add_pipe("entity_ruler").add_patterns(terms)
+    folder = tmp_path_factory.mktemp("recogniser") / "ruler"
+    nlp.to_disk(folder)
+    return folder
+
+
+@pytest.fixture
+def recipe(table: Path, ruler: Path) -> Callable[..., PretrainRecipe]:
+    def with_changes(**changes: Any) -> PretrainRecipe:
+        tower = {"width": 16, "layers": 1, "heads": 2}
+        settings: dict[str, Any] = {
+            "version": 1,
+            "sources": [
+                {
+                    "kind": "table",
+                    "file": str(table),
+                    "labels": "labels",
+                    "exhaustive": list(FINDINGS),
+                    "reports": "weak",
+                    "unpaired_share": 0.4,
+                    "variants": 4,
+                }
+            ],
+            "model": {
+                "image": {**tower, "size": 32, "patch": 8},
+                "text": {**tower, "context": 24},
+                "projection": 16,
+                "image_decoder": tower,
+                "text_decoder": {"layers": 1, "heads": 2},
+            },
+            "prompt": {"findings": list(FINDINGS)},
+            "warmup": {"iterations": 2},
+            "batch": {"paired": 4, "unpaired": 2},
+            "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.1, "schedule": "cosine", "lr_warmup": 1, "clip_norm": 1.0},
+            "augmentation": {"scale": (0.8, 1.0), "rotate": 5.0, "contrast": 0.1},
+            "tokenizer": {"vocab": 400},
+            "checkpoint": {"every": 2, "keep": 2},
+            "entities": str(ruler),
+            "steps": 6,
+            "store_size": 40,
+        }
+        return PretrainRecipe.model_validate(settings | changes)
+
+    return with_changes
+
+
+def steps_of(events: list[Event]) -> list[tuple[int, dict[str, float], float]]:
+    return [(event.step, event.losses, event.lr) for event in events if isinstance(event, Step)]
+
+
+def weights_of(out: Path) -> str:
+    return hashlib.sha256((out / "bundle" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_pictures_and_weak_words_become_a_bundle(recipe, tmp_path):
+    events = list(pretrain(recipe(), tmp_path / "run", device="cpu"))
+    prepared, started, finished = events[0], events[1], events[-1]
+    assert isinstance(prepared, Prepared)
+    assert isinstance(started, Started)
+    assert isinstance(finished, Finished)
+    assert (prepared.images, prepared.paired + prepared.unpaired) == (12, 12)
+    assert 0 < prepared.unpaired < 12
+    assert sum(prepared.dropped.values()) == 2
+    assert prepared.entities is not None
+    assert 0 < prepared.entities <= 1
+
+    names = [set(losses) for _, losses, _ in steps_of(events)]
+    assert names == [{"mim", "mim_unpaired", "mlm"}] * 2 + [{"align", "mim", "mim_unpaired", "mlm"}] * 4
+    bundle = load_bundle(finished.bundle)
+    features = bundle.image_features(bundle.pixels([np.arange(48 * 40, dtype=np.uint32).astype(np.uint8).reshape(48, 40)]))
+    cosines = features @ bundle.text_features(["pneumonia", "no pneumonia"]).T
+    assert features.shape == (1, 16)
+    assert bool(torch.isfinite(cosines).all())
+
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert run["status"] == "finished"
+    assert run["steps"] == 6
+    assert run["recipe_hash"] == recipe_hash(recipe()) == bundle.provenance["recipe_hash"]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == [type(event).__name__.lower() for event in events]
+    assert [line["loss"] for line in lines if line["event"] == "step"] == [event.loss for event in events if isinstance(event, Step)]
+
+
+@pytest.mark.parametrize("how", ["max_steps", "closed"])
+def test_a_resumed_run_repeats_the_unbroken_one_to_the_bit(recipe, tmp_path, how):
+    whole = list(pretrain(recipe(), tmp_path / "whole", device="cpu"))
+    begun: list[Event] = []
+    if how == "max_steps":
+        begun = list(pretrain(recipe(), tmp_path / "broken", device="cpu", max_steps=3))
+    else:
+        with contextlib.closing(pretrain(recipe(), tmp_path / "broken", device="cpu")) as run:
+            while len(steps_of(begun)) < 3:
+                begun.append(next(run))
+        assert json.loads((tmp_path / "broken" / "run.json").read_text())["status"] == "stopped"
+    ended = list(pretrain(recipe(), tmp_path / "broken", device="cpu", resume=True))
+    assert len(steps_of(ended)) == 3
+    assert steps_of(begun) + steps_of(ended) == steps_of(whole)
+    assert weights_of(tmp_path / "broken") == weights_of(tmp_path / "whole")
+
+
+def test_another_seed_is_another_run(recipe, tmp_path):
+    first = steps_of(list(pretrain(recipe(), tmp_path / "a", device="cpu", max_steps=1)))
+    other = steps_of(list(pretrain(recipe(seed=1), tmp_path / "b", device="cpu", max_steps=1)))
+    assert first != other
+
+
+def test_a_folder_with_checkpoints_is_not_written_over(recipe, tmp_path):
+    list(pretrain(recipe(), tmp_path, device="cpu", max_steps=2))
+    before = (tmp_path / "run.json").read_bytes()
+    with pytest.raises(UsageError, match=r"--resume .* or another --out"):
+        list(pretrain(recipe(), tmp_path, device="cpu"))
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+def test_another_recipe_cannot_go_on_from_a_checkpoint(recipe, tmp_path):
+    list(pretrain(recipe(), tmp_path, device="cpu", max_steps=2))
+    with pytest.raises(ModelError, match="a run with another recipe"):
+        list(pretrain(recipe(seed=5), tmp_path, device="cpu", resume=True))
+
+
+def test_a_changed_picture_is_noticed_and_other_data_are_refused(recipe, table, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for file in table.parent.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    source = recipe().sources[0].model_copy(update={"file": str(folder / "table.csv")})
+    moved = recipe(sources=[source.model_dump()])
+    list(pretrain(moved, tmp_path / "run", device="cpu", max_steps=2))
+    Image.fromarray(np.full((40, 48), 9, np.uint8) + np.arange(48, dtype=np.uint8)).save(folder / "3.png")
+    with pytest.raises(ModelError, match="a run with another data"):
+        list(pretrain(moved, tmp_path / "run", device="cpu", resume=True))
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_says_so(recipe, tmp_path):
+    list(pretrain(recipe(), tmp_path / "whole", device="cpu"))
+    list(pretrain(recipe(), tmp_path / "run", device="cpu", max_steps=4))
+    newest = tmp_path / "run" / "checkpoints" / "step-00000004" / "weights.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-10])
+    events = list(pretrain(recipe(), tmp_path / "run", device="cpu", resume=True))
+    refused = [event for event in events if isinstance(event, Refused)]
+    assert [one.name for one in refused] == ["step-00000004"]
+    assert [event.step for event in events if isinstance(event, Step)] == [3, 4, 5, 6]
+    assert [event.step for event in events if isinstance(event, Saved)] == [4, 6]
+    assert weights_of(tmp_path / "run") == weights_of(tmp_path / "whole")
+
+
+def test_resume_without_a_checkpoint_begins(recipe, tmp_path):
+    events = list(pretrain(recipe(), tmp_path, device="cpu", resume=True, max_steps=1))
+    assert [event.step for event in events if isinstance(event, Step)] == [1]
+
+
+def test_a_run_that_has_ended_only_writes_its_bundle_again(recipe, tmp_path):
+    list(pretrain(recipe(), tmp_path, device="cpu"))
+    before = weights_of(tmp_path)
+    events = list(pretrain(recipe(), tmp_path, device="cpu", resume=True))
+    assert steps_of(events) == []
+    assert weights_of(tmp_path) == before
+
+
+def test_a_rate_that_blows_up_stops_naming_step_and_loss(recipe, tmp_path):
+    wild = recipe(optimizer={"name": "sgd", "lr": 1e30, "momentum": 0.0}, precision="fp32", checkpoint={"every": 1, "keep": 2})
+    with pytest.raises(NotFinite, match=r"step [12]\b"):
+        list(pretrain(wild, tmp_path, device="cpu"))
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert run["status"] == "failed"
+    assert "step" in run["error"]
+
+
+def test_two_runs_do_not_share_a_folder_and_do_share_prepared_data(recipe, tmp_path):
+    with locked(tmp_path / "run"), pytest.raises(LockHeld):
+        list(pretrain(recipe(), tmp_path / "run", device="cpu"))
+    for name in ("a", "b"):
+        list(pretrain(recipe(seed=ord(name)), tmp_path / name, device="cpu", max_steps=1, data=tmp_path / "data"))
+    assert len(list((tmp_path / "data").glob("texts-*.npz"))) == 1
+    assert not (tmp_path / "a" / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"init": "tiny-of-nobody", "text": {"context": 24}}}, "both `model.init` and `tokenizer.vocab`"),
+        ({"prompt": {"findings": ["pleural effusion and very much more"] * 9}}, r"joined prompts need \d+ tokens, the text tower has 24"),
+        ({"entities": "no_such_model"}, "no entity model is called no_such_model"),
+    ],
+)
+def test_a_recipe_that_contradicts_itself_is_refused(recipe, tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        list(pretrain(recipe(**changes), tmp_path, device="cpu"))
+
+
+def test_separate_prompts_input_masks_and_images_alone_train_too(recipe, tmp_path):
+    for name, changes in {
+        "separate": {"prompt": {"findings": list(FINDINGS), "mode": "separate"}},
+        "input": {"attmim": {"mask_level": "input"}, "entmlm": {"mode": "input"}},
+        "alone": {"batch": {"paired": 0, "unpaired": 3}},
+        "contrastive": {"attmim": {"strategy": "none"}, "entmlm": {"strategy": "none"}, "warmup": {"iterations": 0}},
+    }.items():
+        events = list(pretrain(recipe(**changes), tmp_path / name, device="cpu", max_steps=3))
+        losses = steps_of(events)[-1][1]
+        wanted = {"alone": {"mim_unpaired"}, "contrastive": {"align"}}.get(name, {"align", "mim", "mim_unpaired", "mlm"})
+        assert set(losses) == wanted
+
+
+def test_a_model_goes_on_from_the_weights_of_another(recipe, tmp_path):
+    first = list(pretrain(recipe(), tmp_path / "first", device="cpu", max_steps=1))[-1]
+    assert isinstance(first, Finished)
+    model = recipe().model.model_dump() | {"init": str(first.bundle)}
+    second = recipe(model=model, tokenizer={}, optimizer={"name": "sgd", "lr": 1e-12, "momentum": 0.0})
+    list(pretrain(second, tmp_path / "second", device="cpu", max_steps=1))
+    old, new = (load_bundle(tmp_path / name / "bundle").clip.state_dict() for name in ("first", "second"))
+    assert all(torch.allclose(old[name], new[name], atol=1e-6) for name in old)
+
+
+def test_no_device_is_invented(recipe, tmp_path):
+    with pytest.raises(UsageError, match="no device is called tpu"):
+        list(pretrain(recipe(), tmp_path, device="tpu"))
+
+
+def test_held_out_patients_are_never_drawn(recipe, tmp_path):
+    source = recipe().sources[0].model_dump() | {"split": {"train": 0.5, "seed": 3}, "unpaired_share": 0.0}
+    found = pictures(recipe(sources=[source]), tmp_path, verify=True)
+    held_out = set(found.table.frame.filter(found.table.frame["held_out"])["image"])
+    assert 0 < len(held_out) < 12
+    assert not held_out & set(found.frame["image"])
