@@ -122,7 +122,7 @@ def words(texts: Mapping[str, Sequence[str]], tokenizer: Any, recogniser: Recogn
 def _read_bank(file: Path) -> TextBank | None:
     """The bank in that file; None where there is none, or only what a careless copy left of one."""
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             ends = np.cumsum(stored["counts"])
             places = dict(zip(stored["keys"].tolist(), np.split(stored["places"], ends)[:-1], strict=True))
             return TextBank(stored["input_ids"], stored["lengths"], stored["entity_ids"], places)
