@@ -172,7 +172,7 @@ def augment(images: Tensor, augmentation: Augmentation, size: int, generator: to
 
     A crop of random side, aspect and place, turned and perhaps mirrored, is read off by one bilinear sampling; then contrast,
     brightness and gamma change. Pictures much larger than the view are shrunk beforehand (`MAX_STEP`).
-    With nothing to draw this is the preprocessing of evaluation: an antialiased cubic resize, within a grey value or two of Pillow's LANCZOS.
+    With nothing to draw this is the preprocessing of evaluation: an antialiased cubic resize, close to Pillow's LANCZOS.
 
     Args:
         generator: on the pictures' device; its state decides every view.
