@@ -1,0 +1,80 @@
+"""What a user names as INPUT, as one stream of files: folders and DICOM files by walking, image tables row by row."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.dicom.find import find_files
+from engine.dicom.policy import LATERAL_VIEWS, Outcome
+from engine.errors import InputMissing
+from engine.tables.images import TableRow, UserImageTable
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input file, and what its user said of it beside the file.
+
+    Attributes:
+        decided: outcome and reason where they need no opening.
+        study, patient, view: from an image table; None where it does not tell.
+        picture: PNG and JPEG are welcome too, because a table named the file.
+    """
+
+    path: Path
+    decided: tuple[Outcome, str] | None = None
+    study: str | None = None
+    patient: str | None = None
+    view: str | None = None
+    picture: bool = False
+
+
+def check_inputs(inputs: Sequence[Path]) -> None:
+    """Refuse inputs that are not there, by their number: a path may name a patient.
+
+    Raises:
+        InputMissing: the first of them.
+    """
+    for number, path in enumerate(inputs, 1):
+        if not path.exists():
+            raise InputMissing(f"input {number} of {len(inputs)} does not exist", hint="check the path and its mount")
+
+
+def input_items(inputs: Sequence[Path], tables: Mapping[Path, UserImageTable], out: Path, *, min_age: float = 0.0) -> Iterator[Item]:
+    """Every file of the inputs in a stable order; what lies in the output folder is ours and left out.
+
+    Args:
+        inputs: folders, files, and the keys of `tables`.
+        tables: the inputs that are image tables.
+        out: the output folder.
+        min_age: seconds a file must have stood still.
+
+    Raises:
+        InputMissing: an input has gone.
+    """
+    ours = out.resolve()
+    for given in inputs:
+        if given in tables:
+            yield from map(_of_row, tables[given].rows())
+            continue
+        holds_ours = ours.is_relative_to(given.resolve())
+        for found in find_files([given], min_age=min_age):
+            if holds_ours and found.path.resolve().is_relative_to(ours):
+                continue
+            yield Item(found.path, (found.outcome, found.reason or "") if found.outcome else None)
+
+
+def _of_row(row: TableRow) -> Item:
+    decided: tuple[Outcome, str] | None = None
+    try:
+        if not stat.S_ISREG(row.file.stat().st_mode):
+            decided = ("skip", "not_regular")
+    except (FileNotFoundError, NotADirectoryError):
+        decided = ("reject", "vanished")
+    except (OSError, ValueError):
+        decided = ("reject", "unreadable")
+    if decided is None and (row.view or "").strip().upper() in LATERAL_VIEWS | {"L"}:
+        decided = ("reject", "lateral_view")
+    return Item(row.file, decided, row.study, row.patient, row.view, picture=True)

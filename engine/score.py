@@ -1,0 +1,389 @@
+"""Score: a folder of DICOM or an image table, prompts and a model -> one row per study, one per file, and figures where there are labels.
+
+    input files -> known by content? -> read in workers -> settle duplicates -> image features -> part of the image table
+                -> features x prompts -> image rows -> study rows -> tables, figures, run.json
+
+One bad file never changes another file's row and never stops the run: it is a row with its reason. What is written stands in engine/tables.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from engine.dicom.inputs import Item, check_inputs, input_items
+from engine.dicom.policy import Outcome
+from engine.dicom.reading import Reading, Registry
+from engine.dicom.remembered import NOT_KEPT, Found, Remembered, found_readings
+from engine.dicom.rows import result_row, table_row
+from engine.errors import NotFinite, UsageError
+from engine.metrics.findings import FindingFigures, figures
+from engine.model.encoding import encode
+from engine.model.zero_shot import logit_scale, words_by_finding, zero_shot
+from engine.recipe.loader import find_recipe, load_recipe
+from engine.recipe.prompts import PromptRecipe
+from engine.tables.columns import NOTICE, check_findings, file_hash
+from engine.tables.identity import Names, site_key
+from engine.tables.images import UserImageTable, is_image_table
+from engine.tables.labels import Joined, Labels, join, read_labels
+from engine.tables.parts import ImageTable, text_of_path
+from engine.tables.publish import locked, make_folder
+from engine.tables.results import FLAG_SEPARATOR, Aggregate, Results, joined_flags, split_flags
+from engine.tables.run_record import clear_previous, contents_hash, publish_metrics, publish_record, publish_tables, versions
+
+if TYPE_CHECKING:
+    from engine.model.bundle import Bundle
+
+Device = Literal["auto", "cpu", "cuda"]
+Vector = NDArray[np.float32]
+
+FAILURES = frozenset(
+    {
+        "corrupt_header", "decode_crash", "decode_error", "decode_timeout", "empty_file", "io_error", "nesting_too_deep",
+        "pixel_length_mismatch", "resource_limit", "truncated", "unreadable", "vanished",
+    }
+)  # fmt: skip
+"""Reasons that mean a file is damaged or out of reach, as opposed to whole and turned away by policy."""
+
+PART_ROWS = 512
+PART_SECONDS = 30.0
+"""A part of the image table is published after so many files or seconds, whichever comes first: the most that a kill can cost."""
+EQUAL_IMAGES = 10
+"""From so many different images on, equal scores for all of them mean a broken model."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """Everything is checked and loaded. `known`: files that the image table remembers for this model."""
+
+    findings: tuple[str, ...]
+    model: str
+    device: str
+    known: int
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something to be said to a person; holds no identifier."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One input file has its row. `reused`: it was known by its content and cost no reading."""
+
+    image: str
+    outcome: Outcome
+    reason: str | None
+    reused: bool
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The end of a dry run: files in all, of them those already known, and those left out unopened, by reason."""
+
+    files: int
+    known: int
+    left_out: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Published:
+    """The tables stand in `out`, which is still locked: the moment to write a report beside them. `run` will become run.json."""
+
+    out: Path
+    run: dict[str, Any]
+    studies: pl.DataFrame
+    images: pl.DataFrame
+    figures: list[FindingFigures]
+    labelled: pl.DataFrame
+    """Studies with labels: `study`, and a label 1, 0 or null per finding."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run is complete: `run` is what run.json holds."""
+
+    run: dict[str, Any]
+
+
+Event = Started | Notice | Seen | Planned | Published | Finished
+
+
+def score(
+    inputs: Sequence[Path],
+    *,
+    prompts: str | Path = "chest14",
+    model: str | Path = "tiny",
+    labels: Path | None = None,
+    out: Path = Path("mmclip-out"),
+    device: Device = "auto",
+    aggregate: Aggregate = "mean",
+    retain_uids: bool = False,
+    min_age: float = 0.0,
+    workers: int | None = None,
+    batch_size: int | None = None,
+    dry_run: bool = False,
+) -> Iterator[Event]:
+    """Score every chest radiograph of the inputs and write the tables to `out`.
+
+    Args:
+        inputs: folders, DICOM files, or image tables (.csv, .tsv, .parquet with a column `file`).
+        prompts: a prompt recipe: a path, else a shipped name.
+        model: a shipped name, a bundle folder or a Hugging Face id.
+        labels: a labels file; without it, finding columns of an image table serve.
+        out: the output folder; one run at a time.
+        device: auto takes a GPU where there is one.
+        aggregate: a study's score is the mean or the maximum over its images.
+        retain_uids: name studies and images by their UIDs, not by hashes of them.
+        min_age: seconds a file must have stood still.
+        workers: processes that read files; None: as many as this process has cores.
+        batch_size: images per forward pass; None: 8 on a CPU, 64 on a GPU. Scores agree to 1e-5 between batch sizes.
+        dry_run: check everything, count the files, write nothing.
+
+    Closing the generator early keeps what was done: the next run with the same `out` goes on from there.
+
+    Raises:
+        InputMissing: an input, the recipe or the model is not there.
+        RecipeError, ModelError, LabelsError, ConfigError: one of them cannot be used.
+        OutputError, LockHeld: `out` cannot be written, or another run is at it.
+        NotFinite: the model gives NaN, or the same scores to every image.
+    """
+    clock = _Clock()
+    check_inputs(inputs)
+    recipe_file = find_recipe(prompts)
+    recipe = load_recipe(recipe_file, PromptRecipe)
+    findings = tuple(recipe.findings)
+    check_findings(findings)
+    tables = {path: UserImageTable(path) for path in inputs if is_image_table(path)}
+    truth = [read_labels(labels, findings)] if labels else [own for each in tables.values() if (own := each.labels(findings))]
+    names = Names(site_key(), retain_uids)
+    items = input_items(inputs, tables, out, min_age=min_age)
+    if dry_run:
+        yield from _plan(items, _load(model, device), out)
+        return
+    with locked(out):
+        make_folder(out / "private", mode=0o700)
+        bundle = _load(model, device)
+        words = words_by_finding(recipe, lambda texts: bundle.text_features(texts).cpu().numpy())
+        scale = logit_scale(recipe, bundle.logit_scale)
+
+        def scores_of(features: Vector) -> Vector:
+            return zero_shot(features, words, score=recipe.score, pool=recipe.pool, scale=scale).astype(np.float32)
+
+        table = _table(bundle, out)
+        remembered = Remembered(table, scores_of)
+        yield Started(findings, bundle.name, str(bundle.device), len(remembered))
+        if table.unreadable:
+            yield Notice(f"{len(table.unreadable)} damaged parts of the image table were left out; their files are read again")
+        clock.lap("load")
+        run = _Run(Results(findings), names, table)
+        size = batch_size or (64 if bundle.device.type == "cuda" else 8)
+        cores = workers or len(os.sched_getaffinity(0))
+        found = found_readings(items, remembered, size=bundle.preprocessing.size, workers=cores)
+        with closing(found), closing(run):
+            for each, features in _with_features(found, bundle, size):
+                yield run.take(each, features, each.scores if features is None else scores_of(features[None])[0])
+        clock.lap("images")
+        run.reflag()
+        results = run.results
+        _refuse_equal_scores(results.images(), findings)
+        joined = _join(truth, run)
+        yield from map(Notice, joined.notices() if joined else ())
+        studies = results.studies(aggregate)
+        labelled = (joined or Joined({}, {})).frame(findings)
+        rows = _figures(studies, labelled, run, findings) if joined else []
+        clear_previous(out)
+        publish_tables(out, studies, results.images(), results.private())
+        if joined:
+            publish_metrics(out, [row.as_row() for row in rows], joined.account)
+        clock.lap("tables")
+        account = {
+            "notice": NOTICE,
+            "versions": versions(),
+            "device": str(bundle.device),
+            "model": {"name": bundle.name, "sha256": bundle.content_hash},
+            "recipe": {"name": recipe_file.stem, "version": recipe.version, "source": recipe.source, "sha256": file_hash(recipe_file)},
+            "inputs": {"files": run.results.images().height, "sha256": contents_hash(run.results.images()["content_hash"])},
+            "labels": dict(joined.account) | ({"sha256": file_hash(labels)} if labels else {}) if joined else None,
+            "options": {"aggregate": aggregate, "retain_uids": retain_uids, "min_age": min_age, "workers": cores, "batch_size": size},
+            "counts": run.counts(studies.height),
+        }
+        yield Published(out, account | {"seconds": clock.laps()}, studies, results.images(), rows, labelled)
+        clock.lap("report")
+        yield Finished(publish_record(out, account | {"seconds": clock.laps()}))
+
+
+@dataclass
+class _Clock:
+    """Seconds since the start and of each lap, by the clock that no one sets."""
+
+    start: float = field(default_factory=time.monotonic)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def lap(self, name: str) -> None:
+        self.seconds[name] = time.monotonic() - self.start - sum(self.seconds.values())
+
+    def laps(self) -> dict[str, float]:
+        return {name: round(value, 3) for name, value in (*self.seconds.items(), ("total", time.monotonic() - self.start))}
+
+
+def _load(model: str | Path, device: Device) -> Bundle:
+    import torch
+
+    from engine.model.bundle import load_bundle
+
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise UsageError("there is no CUDA device here", hint="--device cpu or auto")
+    return load_bundle(model, "cuda" if there and device != "cpu" else "cpu")
+
+
+def _table(bundle: Bundle, out: Path) -> ImageTable:
+    """The image table of this model, as read by this version of the code."""
+    try:
+        reader = f"mmclip {version('mmclip')}"
+    except PackageNotFoundError:
+        reader = "mmclip, not installed"
+    return ImageTable(out, bundle.content_hash, reader, int(bundle.clip.config.projection_dim))
+
+
+def _plan(items: Iterator[Item], bundle: Bundle, out: Path) -> Iterator[Event]:
+    remembered = Remembered(_table(bundle, out), lambda features: np.empty((len(features), 0), dtype=np.float32))
+    files, known = 0, 0
+    left_out: Counter[str] = Counter()
+    for item in items:
+        files += 1
+        if item.decided:
+            left_out[item.decided[1]] += 1
+        elif len(remembered) and remembered.get_file(item):
+            known += 1
+    yield Planned(files, known, dict(sorted(left_out.items())))
+
+
+def _with_features(found: Iterator[Found], bundle: Bundle, size: int) -> Iterator[tuple[Found, Vector | None]]:
+    """Each file with its image features (D,), in order; None where it has none, or has scores already. Pictures wait for a full batch."""
+    waiting: list[Found] = []
+    new: list[Found] = []
+
+    def flush() -> Iterator[tuple[Found, Vector | None]]:
+        features = iter(encode(bundle, [each.reading.picture for each in new if each.reading.picture is not None], size))
+        for each in waiting:
+            yield each, next(features) if _needs_features(each) else None
+        waiting.clear()
+        new.clear()
+
+    for each in found:
+        waiting.append(each)
+        if _needs_features(each):
+            new.append(each)
+        if len(new) == size or not new or len(waiting) >= PART_ROWS:
+            yield from flush()
+    yield from flush()
+
+
+def _needs_features(found: Found) -> bool:
+    return not found.known and found.reading.outcome == "score" and found.reading.picture is not None
+
+
+@dataclass
+class _Run:
+    """What grows while files go by: rows of the results, duplicates and conflicts, and the part of the image table being filled."""
+
+    results: Results
+    names: Names
+    table: ImageTable
+    registry: Registry = field(default_factory=Registry)
+    reused: int = 0
+    _part: list[tuple[dict[str, Any], Vector | None]] = field(default_factory=list)
+    _part_since: float = field(default_factory=time.monotonic)
+
+    def take(self, found: Found, features: Vector | None, scores: Vector | None) -> Seen:
+        """Row of the results and, where it is new, of the image table."""
+        item, reading = found.item, found.reading
+        if not found.known and reading.content_hash and reading.reason not in NOT_KEPT:
+            self._part.append((table_row(reading), features))
+            if len(self._part) >= PART_ROWS or time.monotonic() - self._part_since > PART_SECONDS:
+                self.close()
+        settled = self.registry.settle(reading)
+        if settled.outcome not in ("score", "duplicate"):
+            scores = None
+        row = result_row(item, settled, scores, self.names)
+        self.results.add(row)
+        self.reused += found.known
+        return Seen(row.public["image"], settled.outcome, settled.reason, found.known)
+
+    def close(self) -> None:
+        """Publish the part being filled."""
+        self.table.add([row for row, _ in self._part], [features for _, features in self._part])
+        self._part.clear()
+        self._part_since = time.monotonic()
+
+    def reflag(self) -> None:
+        """Conflicts of identity are only all known now: they flag earlier files too."""
+        if self.registry.conflicting:
+            self.results.reflag(self._final_flags)
+
+    def _final_flags(self, row: dict[str, Any]) -> str:
+        uids = {name: row[name] for name in ("series_instance_uid", "study_instance_uid")}
+        return joined_flags(self.registry.final_flags(Reading(Path(), "score", flags=split_flags(row["flags"]), **uids)))
+
+    def counts(self, studies: int) -> dict[str, Any]:
+        """Files by outcome and reason, those that failed among them, studies."""
+        counts = self.results.counts()
+        failed = sum(count for reason, count in counts["reasons"].items() if reason in FAILURES)
+        return {**counts, "failed": failed, "reused": self.reused, "studies": studies}
+
+
+def _refuse_equal_scores(images: pl.DataFrame, findings: Sequence[str]) -> None:
+    scored = images.filter(pl.col("outcome") == "score")
+    if scored.height >= EQUAL_IMAGES and all(scored[name].min() == scored[name].max() for name in findings):
+        raise NotFinite(f"the model gives the same scores to all of {scored.height} different images", hint="another model")
+
+
+def _join(truth: Sequence[Labels], run: _Run) -> Joined | None:
+    """Labels of scored studies: by UID, by the name of the study in the tables, or by file."""
+    if not truth:
+        return None
+    frame = run.results.frame().filter(pl.col("outcome").is_in(["score", "duplicate"]))
+    scored = dict.fromkeys(frame.filter(pl.col("outcome") == "score")["study"], "")
+    conflicts = frame.filter(pl.col("flags").str.split(FLAG_SEPARATOR).list.contains("uid_conflict"))["study"]
+    scored |= {study: "uid_conflict" for study in conflicts if study in scored}
+    by_name = {run.names.hashed(study): study for study in scored} if run.names.retain_uids else {}
+    by_file: dict[str, str] = {}
+    if any(labels.key == "file" for labels in truth):
+        by_file = {_absolute(path): study for path, study in frame.select("path", "study").iter_rows()}
+
+    def study_of(labels: Labels, key: str) -> str | None:
+        if labels.key == "file":
+            return by_file.get(_absolute(text_of_path(labels.folder / key)))
+        return next((name for name in (key, run.names.of(key), by_name.get(key)) if name in scored), None)
+
+    return join(truth, [study_of(labels, key) for labels in truth for key in labels.keys], scored)
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - links stay as they were named
+
+
+def _figures(studies: pl.DataFrame, labelled: pl.DataFrame, run: _Run, findings: Sequence[str]) -> list[FindingFigures]:
+    """The rows of metrics.csv. A study whose patient is not known stands for a patient of its own."""
+    patients = run.results.frame().filter(pl.col("outcome") == "score").group_by("study").agg(pl.col("patient").drop_nulls().first())
+    table = labelled.select("study").join(studies, on="study", how="left", maintain_order="left")
+    table = table.join(patients, on="study", how="left", maintain_order="left")
+    truth = labelled.select(findings).cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    # The two kinds of names are kept apart, lest a patient be called like another's study
+    owners = [f"patient {patient}" if patient else f"study {study}" for study, patient in table.select("study", "patient").iter_rows()]
+    return figures(findings, table.select(findings).cast(pl.Float64).to_numpy(), truth, np.array(owners, dtype=object).astype(str))

@@ -1,0 +1,134 @@
+"""The columns of every table, how cells become safe, and the sentence that goes with all of them.
+
+The sentence stands in a CSV as the name of a last, empty column: so it is there in an empty table too, and no reader trips over it as over
+a comment line. In Parquet it is in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import polars as pl
+
+from engine.errors import UsageError
+from engine.tables.publish import publish
+
+NOTICE = "RESEARCH USE ONLY - not for clinical use"
+TABLE_VERSION = "1"
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""A spreadsheet takes a cell that begins with one of these for a formula (OWASP, CSV injection)."""
+
+STUDY_COLUMNS: dict[str, type[pl.DataType]] = {"study": pl.String, "n_images": pl.Int64}
+IMAGE_COLUMNS: dict[str, type[pl.DataType]] = {
+    "image": pl.String,
+    "study": pl.String,
+    "content_hash": pl.String,
+    "outcome": pl.String,
+    "reason": pl.String,
+    "flags": pl.String,
+    "modality": pl.String,
+    "view": pl.String,
+    "rows": pl.Int64,
+    "columns": pl.Int64,
+    "transfer_syntax": pl.String,
+}
+PRIVATE_COLUMNS: dict[str, type[pl.DataType]] = {
+    "image": pl.String,
+    "path": pl.String,
+    "sop_instance_uid": pl.String,
+    "study_instance_uid": pl.String,
+    "patient": pl.String,
+}
+METRIC_COLUMNS: dict[str, type[pl.DataType]] = {
+    "finding": pl.String,
+    "n": pl.Int64,
+    "n_positive": pl.Int64,
+    "auroc": pl.Float64,
+    "auroc_low": pl.Float64,
+    "auroc_high": pl.Float64,
+    "auprc": pl.Float64,
+    "f1": pl.Float64,
+    "accuracy": pl.Float64,
+    "threshold": pl.Float64,
+    "threshold_source": pl.String,
+    "test_max_f1": pl.Float64,
+    "test_max_f1_accuracy": pl.Float64,
+    "test_max_f1_threshold": pl.Float64,
+    "interval": pl.String,
+    "reason": pl.String,
+}
+"""`interval` names how auroc_low and auroc_high were found; `reason` says why a finding has no figures."""
+
+
+def study_schema(findings: Sequence[str]) -> dict[str, type[pl.DataType]]:
+    """Columns of scores.*: study, n_images, one score in [0, 1] per finding, flags."""
+    return {**STUDY_COLUMNS, **dict.fromkeys(findings, pl.Float32), "flags": pl.String}
+
+
+def image_schema(findings: Sequence[str]) -> dict[str, type[pl.DataType]]:
+    """Columns of images.*: what the file is, what became of it, and one score per finding (null where it was not scored)."""
+    return {**IMAGE_COLUMNS, **dict.fromkeys(findings, pl.Float32)}
+
+
+def check_findings(findings: Sequence[str]) -> None:
+    """Refuses findings whose names are taken by other columns.
+
+    Raises:
+        UsageError: a finding is called like a column of the tables.
+    """
+    taken = {*STUDY_COLUMNS, *IMAGE_COLUMNS, "flags", NOTICE} & set(findings)
+    if taken:
+        raise UsageError(f"the prompts call findings like columns of the tables: {', '.join(sorted(taken))}", hint="other names for them")
+
+
+def neutral(text: str) -> str:
+    """The text with an apostrophe before it where a spreadsheet would take it for a formula."""
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+
+
+def plain_code(text: str | None) -> str | None:
+    """A code of a few plain characters, as modality, view and transfer syntax are; None where it is anything else, which is not repeated."""
+    plain = (text or "").strip()
+    return plain if plain and len(plain) <= 64 and plain.isascii() and all(c.isalnum() or c in "._ " for c in plain) else None
+
+
+def write_csv(frame: pl.DataFrame, path: Path) -> None:
+    """The table as UTF-8 CSV with six decimals, published whole; cells and column names neutralised, the notice as last column.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    texts = [name for name, kind in frame.schema.items() if kind == pl.String]
+    starts = r"^[=+\-@\t\r\n]"
+    safe = frame.with_columns(
+        pl.when(pl.col(name).str.contains(starts)).then(pl.concat_str(pl.lit("'"), pl.col(name))).otherwise(pl.col(name)).alias(name)
+        for name in texts
+    ).rename({name: neutral(name) for name in frame.columns if neutral(name) != name})
+    safe = safe.with_columns(pl.lit(None, dtype=pl.String).alias(NOTICE))
+
+    def write(stream: BinaryIO) -> None:
+        safe.write_csv(stream, float_precision=6)
+
+    publish(path, write)
+
+
+def write_parquet(frame: pl.DataFrame, path: Path, *, mode: int = 0o666) -> None:
+    """The table as Parquet (zstd), published whole, the notice and the table's version in the file's metadata.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+
+    def write(stream: BinaryIO) -> None:
+        frame.write_parquet(stream, metadata={"notice": NOTICE, "mmclip_table_version": TABLE_VERSION})
+
+    publish(path, write, mode=mode)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
