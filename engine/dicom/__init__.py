@@ -1,0 +1,15 @@
+"""DICOM in: which files, what their headers say, and one grey picture from each, without ever trusting one of them.
+
+find.py       which files of a folder are worth opening (no file is opened here)
+policy.py     the closed list of reason codes and flags, and which pictures are scored
+outline.py    where the elements of a data set lie: lengths, order and nesting checked before anything is parsed
+header.py     the typed header: every value validated before it is used
+codestream.py what a compressed picture claims about itself, read without decoding it
+pixels.py     transfer syntax -> stored values, reduced where the codec can
+grey.py       stored values -> one 8-bit picture, bone bright (the order of PS3.3 C.11, C.7.6.3.1.5)
+picture.py    plain PNG and JPEG files named by an image table
+reading.py    what one file came to (Reading); duplicates and conflicts between files (Registry)
+reader.py     one file -> Reading, in the process that calls it
+sandbox.py    the child process: reads one file at a time under limits, knows nothing else
+workers.py    disposable child processes with time and memory limits; the order of the input is kept
+"""

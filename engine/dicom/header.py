@@ -1,0 +1,275 @@
+"""The typed header of one data set: every value checked for its kind before anyone uses it; no message ever quotes one.
+
+Only the elements named here are handed to pydicom, cut out of the data set by `outline`, so its parser sees about forty elements
+whatever the file holds. Its warnings quote values of the file (patient names among them) and are silenced.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+
+from engine.dicom.outline import PIXEL_DATA, Outline
+from engine.dicom.policy import Refusal
+
+logging.getLogger("pydicom").addHandler(logging.NullHandler())
+logging.getLogger("pydicom").propagate = False
+
+_KEYWORDS = (
+    "SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID Modality PresentationIntentType PatientID IssuerOfPatientID BodyPartExamined"
+    " ViewPosition StudyInstanceUID SeriesInstanceUID PatientOrientation SamplesPerPixel PhotometricInterpretation PlanarConfiguration"
+    " NumberOfFrames Rows Columns PixelAspectRatio ImagerPixelSpacing PixelSpacing BitsAllocated BitsStored HighBit PixelRepresentation"
+    " PixelPaddingValue PixelPaddingRangeLimit BurnedInAnnotation WindowCenter WindowWidth VOILUTFunction RescaleIntercept RescaleSlope"
+    " ModalityLUTSequence VOILUTSequence ViewCodeSequence PresentationLUTShape"
+).split()
+_TAGS = sorted(int(tag) for tag in map(tag_for_keyword, _KEYWORDS) if tag is not None)
+_LARGEST_VALUE = 1 << 18
+"""Bytes; a lookup table has at most 65,536 entries of 2 bytes, nothing else asked for comes near."""
+
+
+@dataclass(frozen=True, eq=False)
+class LookupTable:
+    """A modality or VOI LUT (PS3.3 C.11.1.1, C.11.2.1.1): input value `first` maps to values[0]; outputs lie in [0, 2^bits - 1]."""
+
+    first: int
+    bits: int
+    values: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """What one data set says about itself.
+
+    Text is '' where absent; numbers are None where absent. `invalid` holds the keywords whose value is of the wrong kind (a text where a
+    number should be, two values where one should be); such an attribute reads as None. `flags` are codes of policy.FLAGS.
+    """
+
+    sop_class: str = ""
+    modality: str = ""
+    sop_instance_uid: str = ""
+    series_instance_uid: str = ""
+    study_instance_uid: str = ""
+    patient: str = ""
+    body_part: str = ""
+    view: str = ""
+    view_codes: tuple[str, ...] = ()
+    presentation_intent: str = ""
+    image_type: tuple[str, ...] = ()
+    patient_orientation: tuple[str, ...] = ()
+    burned_in: str = ""
+    photometric: str = ""
+    rows: int | None = None
+    columns: int | None = None
+    frames: int | None = None
+    samples: int | None = None
+    planar: int | None = None
+    bits_allocated: int | None = None
+    bits_stored: int | None = None
+    high_bit: int | None = None
+    signed: int | None = None
+    padding: int | None = None
+    padding_limit: int | None = None
+    slope: float | None = None
+    intercept: float | None = None
+    window: tuple[float, float] | None = None
+    voi_function: str = "LINEAR"
+    modality_lut: LookupTable | None = None
+    voi_lut: LookupTable | None = None
+    lut_shape: str = ""
+    aspect: float = 1.0
+    invalid: frozenset[str] = frozenset()
+    flags: tuple[str, ...] = ()
+
+
+def read_header(data: memoryview, outline: Outline) -> Header:
+    """The header of the data set that `outline` walked; elements past a damage are not there.
+
+    Raises:
+        Refusal: `corrupt_header` when pydicom cannot parse what the walk accepted, `nesting_too_deep` when it recurses too far.
+    """
+    cut = [outline.elements[tag] for tag in _TAGS if tag in outline.elements and tag != PIXEL_DATA]
+    raw = b"".join(bytes(data[element.start : element.stop]) for element in cut if element.stop - element.start <= _LARGEST_VALUE)
+    validation = pydicom.config.settings.reading_validation_mode
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+        try:
+            dataset = read_dataset(io.BytesIO(raw), outline.implicit, outline.little)
+            return _Reader(dataset).header()
+        except RecursionError:
+            raise Refusal("nesting_too_deep") from None
+        except (MemoryError, Refusal):
+            raise
+        except Exception:  # pydicom raises almost anything on hostile bytes; the reason is one and the same
+            raise Refusal("corrupt_header") from None
+        finally:
+            pydicom.config.settings.reading_validation_mode = validation
+
+
+class _Reader:
+    """Takes typed values out of a pydicom data set and remembers which were of the wrong kind."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.invalid: set[str] = set()
+        self.flags: list[str] = []
+
+    def header(self) -> Header:
+        signed = self.number("PixelRepresentation")
+        slope, intercept = self.decimal("RescaleSlope"), self.decimal("RescaleIntercept")
+        return Header(
+            sop_class=self.text("SOPClassUID"),
+            modality=self.text("Modality").upper(),
+            sop_instance_uid=self.text("SOPInstanceUID"),
+            series_instance_uid=self.text("SeriesInstanceUID"),
+            study_instance_uid=self.text("StudyInstanceUID"),
+            patient="\\".join(filter(None, (self.text("PatientID"), self.text("IssuerOfPatientID")))),
+            body_part=self.text("BodyPartExamined").upper(),
+            view=self.text("ViewPosition").upper(),
+            view_codes=tuple(self.codes("ViewCodeSequence")),
+            presentation_intent=self.text("PresentationIntentType").upper(),
+            image_type=self.texts("ImageType"),
+            patient_orientation=self.texts("PatientOrientation"),
+            burned_in=self.text("BurnedInAnnotation").upper(),
+            photometric=self.text("PhotometricInterpretation").upper(),
+            rows=self.number("Rows"),
+            columns=self.number("Columns"),
+            frames=self.number("NumberOfFrames"),
+            samples=self.number("SamplesPerPixel"),
+            planar=self.number("PlanarConfiguration"),
+            bits_allocated=self.number("BitsAllocated"),
+            bits_stored=self.number("BitsStored"),
+            high_bit=self.number("HighBit"),
+            signed=signed,
+            padding=self.number("PixelPaddingValue"),
+            padding_limit=self.number("PixelPaddingRangeLimit"),
+            slope=slope,
+            intercept=intercept,
+            window=self.window(),
+            voi_function=self.text("VOILUTFunction").upper() or "LINEAR",
+            modality_lut=self.table("ModalityLUTSequence", bool(signed)),
+            voi_lut=self.table("VOILUTSequence", bool(signed)),
+            lut_shape=self.text("PresentationLUTShape").upper(),
+            aspect=self.aspect(),
+            invalid=frozenset(self.invalid),
+            flags=tuple(dict.fromkeys(self.flags)),
+        )
+
+    def values(self, keyword: str) -> list[Any] | None:
+        """The values of an attribute, [] where it is empty, None where it is absent or cannot be converted (noted as invalid)."""
+        try:
+            if keyword not in self.dataset:
+                return None
+            value = self.dataset[keyword].value
+        except (RecursionError, MemoryError):
+            raise
+        except Exception:
+            self.invalid.add(keyword)
+            return None
+        if value is None or value == "" or value == b"":
+            return []
+        return list(value) if isinstance(value, (list, tuple, pydicom.multival.MultiValue, pydicom.sequence.Sequence)) else [value]
+
+    def texts(self, keyword: str) -> tuple[str, ...]:
+        return tuple(_plain(value) for value in self.values(keyword) or [])
+
+    def text(self, keyword: str) -> str:
+        return "\\".join(self.texts(keyword))
+
+    def number(self, keyword: str) -> int | None:
+        values = self.values(keyword)
+        if not values:
+            return None
+        if (
+            len(values) != 1
+            or isinstance(values[0], (str, bytes))
+            or not isinstance(values[0], (int, float))
+            or values[0] != int(values[0])
+        ):
+            self.invalid.add(keyword)
+            return None
+        return int(values[0])
+
+    def decimals(self, keyword: str) -> list[float] | None:
+        values = self.values(keyword)
+        if values is None:
+            return None
+        try:
+            return [float(value) for value in values]
+        except (TypeError, ValueError):
+            self.invalid.add(keyword)
+            return None
+
+    def decimal(self, keyword: str) -> float | None:
+        values = self.decimals(keyword)
+        return values[0] if values else None
+
+    def codes(self, keyword: str) -> list[str]:
+        return [_plain(item.get("CodeValue", "")) for item in self.values(keyword) or [] if isinstance(item, Dataset)]
+
+    def window(self) -> tuple[float, float] | None:
+        """The first window (PS3.3 C.11.2.1.2), None with the flag bad_window where it cannot be one."""
+        centers, widths = self.decimals("WindowCenter"), self.decimals("WindowWidth")
+        if not centers and not widths and not self.invalid & {"WindowCenter", "WindowWidth"}:
+            return None
+        exact = self.text("VOILUTFunction").upper() in {"LINEAR_EXACT", "SIGMOID"}
+        if centers and widths and math.isfinite(centers[0]) and abs(centers[0]) < 1e9:
+            width = widths[0]
+            if math.isfinite(width) and width < 1e9 and (width > 0 if exact else width >= 1):
+                return centers[0], width
+        self.flags.append("bad_window")
+        return None
+
+    def table(self, keyword: str, signed: bool) -> LookupTable | None:
+        """The first item of a LUT sequence, None with the flag bad_lut where data and descriptor disagree."""
+        items = self.values(keyword)
+        if not items:
+            return None
+        try:
+            descriptor = [int(value) for value in items[0].LUTDescriptor]
+            entries, first, bits = descriptor
+            entries = entries if entries > 0 else entries + 65536
+            first = first - 65536 if signed and first > 32767 else first
+            data = items[0].LUTData
+            if isinstance(data, bytes):
+                wide = len(data) >= 2 * entries
+                values = np.frombuffer(data[: 2 * entries] if wide else data[:entries], "<u2" if wide else "u1").astype(np.float32)
+            else:
+                values = np.atleast_1d(np.asarray(data, np.float64)).astype(np.float32)
+                values = np.where(values < 0, values + 65536, values)
+            if not 8 <= bits <= 16 or len(values) < entries or entries < 2 or values.max() >= 2**bits:
+                raise ValueError
+            return LookupTable(first, bits, values[:entries])
+        except (RecursionError, MemoryError):
+            raise
+        except Exception:
+            self.flags.append("bad_lut")
+            return None
+
+    def aspect(self) -> float:
+        """Height of a pixel over its width (PS3.3 C.7.6.3.1.7), 1.0 for square ones; a ratio beyond 4 is no radiograph and is left out."""
+        for keyword in ("PixelAspectRatio", "ImagerPixelSpacing", "PixelSpacing"):
+            pair = self.decimals(keyword)
+            if pair and len(pair) == 2 and all(math.isfinite(value) and value > 0 for value in pair):
+                ratio = pair[0] / pair[1]
+                if abs(ratio - 1) < 0.01:
+                    return 1.0
+                self.flags.append("aspect")
+                return ratio if 0.25 <= ratio <= 4 else 1.0
+        return 1.0
+
+
+def _plain(value: Any) -> str:
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    return text.replace("\0", "").strip()

@@ -1,0 +1,286 @@
+"""The closed list of reason codes and flags, and which pictures are scored: one place to read, argue with and change.
+
+A file ends in exactly one outcome. `score` carries no reason, only flags; every other outcome carries one code of `REASONS`.
+Where several faults meet, the first of this order names the file:
+  1. the container (empty, not DICOM, archive, damaged file meta group, no transfer syntax);
+  2. a claim of more than the pixel limit (no further look is worth its memory);
+  3. what the picture is (modality, SOP class), read from what is intact of the header;
+  4. damage of the data set (truncated, corrupt, nested too deep), then missing pixel data, then a picture too small;
+  5. identity (SOP instance and study UID), selection (body part, view, presentation intent);
+  6. the pixel description (attributes, bits, rescale, photometric interpretation), then the pixels themselves.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from engine.dicom.header import Header
+
+Outcome = Literal["score", "reject", "skip", "duplicate"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One reason code: the outcome it leads to, what it means, and what to do about it."""
+
+    outcome: Outcome
+    meaning: str
+    advice: str
+
+
+REASONS: dict[str, Reason] = {
+    # skip: not meant for us
+    "archive": Reason("skip", "zip, gzip, tar or another archive; never unpacked", "unpack it and score the folder"),
+    "dicomdir": Reason(
+        "skip", "a DICOMDIR index; its references are never followed", "nothing: the files beside it are read by themselves"
+    ),
+    "in_progress": Reason("skip", "still being written (.part, .tmp, or it changed within --min-age)", "run again later"),
+    "not_regular": Reason("skip", "a fifo, socket, device, or a folder named like a file", "nothing"),
+    "os_junk": Reason("skip", "a file the operating system left (Thumbs.db, .DS_Store, ._*)", "nothing"),
+    "symlink": Reason("skip", "a symbolic link; links are never followed", "name the link's target as an input"),
+    # duplicate
+    "same_pixels": Reason("duplicate", "the same bytes, or the same SOP instance with the same pixels, were read before", "nothing"),
+    # reject: the file
+    "decode_crash": Reason(
+        "reject", "the decoder crashed; only its process died", "convert the file with another tool, or report the file's kind"
+    ),
+    "decode_timeout": Reason("reject", "reading took longer than the time limit", "raise the limit, or convert the file"),
+    "empty_file": Reason("reject", "zero bytes", "fetch the file again"),
+    "io_error": Reason("reject", "the file system failed while the file was read, twice", "check the disk or the mount, then run again"),
+    "not_dicom": Reason(
+        "reject",
+        "another kind of file named as DICOM, or of no kind known; skipped where it is a plain picture",
+        "take it out of the folder",
+    ),
+    "resource_limit": Reason(
+        "reject", "needs more bytes, pixels or memory than the limits allow", "raise the limits where the file is trusted"
+    ),
+    "unreadable": Reason("reject", "no permission to read the file, or its path is too long", "check the rights of the user who runs this"),
+    "vanished": Reason("reject", "gone between the walk and the read", "run again"),
+    # reject: the header
+    "corrupt_header": Reason(
+        "reject", "the data set cannot be followed: wrong value representation, repeated elements, bytes of no meaning", "fetch again"
+    ),
+    "invalid_attribute": Reason("reject", "a required attribute has a value of the wrong kind", "have the sender corrected"),
+    "invalid_uid": Reason("reject", "a UID that is no UID (paths, formulas, text)", "have the sender corrected"),
+    "missing_attribute": Reason("reject", "a required attribute is absent or empty", "have the sender corrected"),
+    "nesting_too_deep": Reason("reject", "sequences nested deeper than the limit", "treat the file as hostile"),
+    "truncated": Reason("reject", "the file, or the compressed picture in it, ends early", "fetch the file again"),
+    "uid_conflict": Reason(
+        "reject", "its SOP instance UID belongs to another picture that was read before", "find out which of the two is right"
+    ),
+    # reject: not a frontal chest radiograph for presentation
+    "color_image": Reason("reject", "three channels that differ", "export the grey original"),
+    "derived_image": Reason("reject", "a localizer or another picture derived from something that is no radiograph", "nothing"),
+    "for_processing": Reason("reject", "raw detector data, FOR PROCESSING", "export the FOR PRESENTATION picture"),
+    "lateral_view": Reason("reject", "a lateral or oblique view; the models read frontal ones", "nothing"),
+    "multi_frame": Reason("reject", "more than one frame", "export single frames"),
+    "unsupported_sop_class": Reason(
+        "reject", "no radiograph by SOP class (reports, structure sets, waveforms, unknown classes)", "nothing"
+    ),
+    "wrong_body_part": Reason("reject", "tagged as another part of the body", "correct the tag where it is wrong"),
+    "wrong_modality": Reason("reject", "CT, MR, US, MG and others", "nothing"),
+    # reject: the pixels
+    "decode_error": Reason(
+        "reject", "the compressed picture cannot be decoded, or is not what the header says", "fetch again, or convert with another tool"
+    ),
+    "degenerate_image": Reason("reject", "a constant picture", "nothing: there is no picture in it"),
+    "invalid_bits": Reason("reject", "BitsStored above BitsAllocated, or zero", "have the sender corrected"),
+    "invalid_dimensions": Reason("reject", "rows or columns of zero, or other than the compressed picture's", "have the sender corrected"),
+    "invalid_rescale": Reason(
+        "reject", "rescale slope or intercept is zero, no number, or beyond any picture", "have the sender corrected"
+    ),
+    "no_pixel_data": Reason("reject", "no pixel data, or empty pixel data", "fetch the file again"),
+    "pixel_length_mismatch": Reason("reject", "more or fewer bytes than rows x columns x bits call for", "fetch again"),
+    "too_small": Reason("reject", "a side below the smallest that is scored", "export the full picture"),
+    "unsupported_bits": Reason(
+        "reject", "bits allocated other than 8, 16, 32, or a high bit that is not the highest stored one", "convert the file"
+    ),
+    "unsupported_photometric": Reason(
+        "reject", "PALETTE COLOR or another photometric interpretation that CR and DX forbid", "export the grey original"
+    ),
+    "unsupported_transfer_syntax": Reason(
+        "reject", "an encoding that is not read (unknown, video, JPEG XL)", "convert to explicit VR little endian"
+    ),
+}
+
+FLAGS: dict[str, str] = {
+    "aspect": "pixels are not square; the picture was resampled to square ones",
+    "bad_attribute": "an attribute that should be there is absent or out of its range, and was not needed",
+    "bad_lut": "a lookup table contradicts its descriptor; it was left out",
+    "bad_window": "the window cannot be used (width below 1, half of a pair, off the data); the range of the data was used",
+    "burned_in": "the header says that text is burned into the pixels: show no thumbnail",
+    "burned_in_unknown": "the header does not say whether text is burned into the pixels: show no thumbnail",
+    "color_as_grey": "three equal channels, read as one",
+    "guessed_transfer_syntax": "no file meta group; the encoding was recognised from the data set",
+    "invalid_uid": "a UID with letters, leading zeros or more than 64 characters",
+    "no_window": "the file names no window; the range of the data was used",
+    "orientation": "rotated or mirrored by its tags or by measurement",
+    "out_of_distribution": "does not look like a frontal chest radiograph",
+    "padding": "padding was excluded from the range of grey",
+    "polarity": "looks inverted: bone is dark after all the header's steps",
+    "recoded": "the same SOP instance was read before in another encoding, or with its grey scale inverted",
+    "secondary_capture": "a secondary capture: how it came to its grey values is unknown",
+    "second_decoder": "only the second decoder could read it",
+    "trailing_bytes": "zero bytes follow the data set",
+    "uid_conflict": "a series UID in two studies, or a study UID with two patients",
+    "view_unknown": "no tag tells the view",
+}
+
+
+class Refusal(Exception):  # noqa: N818 - it is an answer, not an error
+    """A file that will not be scored, with its reason code; carries no value of the file."""
+
+    def __init__(self, code: str) -> None:
+        if code not in REASONS:
+            raise ValueError(f"no such reason code: {code}")
+        self.code = code
+        super().__init__(code)
+
+
+# --- what is scored -------------------------------------------------------------------------------------------------------------
+
+CR = "1.2.840.10008.5.1.4.1.1.1"
+DX_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.1"
+DX_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+MULTI_FRAME_CAPTURES = frozenset(f"{SECONDARY_CAPTURE}.{n}" for n in (1, 2, 3, 4))
+DICOMDIR = "1.2.840.10008.1.3.10"
+
+RADIOGRAPH_CLASSES = frozenset({CR, DX_PRESENTATION, DX_PROCESSING})
+CAPTURE_CLASSES = frozenset({SECONDARY_CAPTURE}) | MULTI_FRAME_CAPTURES
+SCORED_CLASSES = RADIOGRAPH_CLASSES | CAPTURE_CLASSES
+RADIOGRAPH_MODALITIES = frozenset({"CR", "DX", "RG", "DR"})
+"""RG is what film scanners write; DR was never a defined term but is common in the field."""
+MIN_SIDE = 64
+"""Pixels; thumbnails and remnants below this are not scored."""
+
+CHEST_WORDS = ("CHEST", "THORAX", "LUNG", "RIB", "TORAX", "CHST", "TORACE", "THORAC", "PULM", "HEART", "CLAVICLE", "STERNUM")
+FRONTAL_VIEWS = frozenset({"PA", "AP", "", "APAX", "AXIAL", "ANTEROPOSTERIOR", "POSTEROANTERIOR", "FRONTAL", "AP_SUPINE", "AP_ERECT"})
+LATERAL_VIEWS = frozenset(
+    {"LL", "RL", "LLD", "RLD", "LLO", "RLO", "LAT", "LATERAL", "RAO", "LAO", "RPO", "LPO", "LO", "RO", "OBLIQUE", "XTL"}
+)
+LATERAL_VIEW_CODES = frozenset(
+    {
+        "R-10236", "R-10232", "R-10234", "R-10228", "R-10230", "R-1021A", "R-1021B", "R-10224", "R-10222", "R-10220", "R-1021F", "R-1021D",
+        "399173006", "399236008", "399198007", "399348003",
+    }
+)  # fmt: skip
+"""CID 4010 'DX View': left and right lateral, the obliques (SNOMED RT and CT)."""
+
+
+def is_chest(body_part: str) -> bool | None:
+    """True or False where the tag says so, None where it is blank or says nothing (PS3.3 C.8.11.1.1, free text in CR)."""
+    word = body_part.strip().upper()
+    if word in {"", "UNKNOWN", "OTHER", "BODY", "WHOLEBODY", "TRUNK", "UNDEFINED", "NONE", "NA", "N/A", "PORT CHEST"}:
+        return True if word == "PORT CHEST" else None
+    if any(part in word for part in ("SPINE", "CSPINE", "TSPINE", "LSPINE")) and "CHEST" not in word:
+        return False
+    return any(chest in word for chest in CHEST_WORDS)
+
+
+def refuse_class(sop_class: str, modality: str, *, has_picture: bool) -> None:
+    """Turn away what is no radiograph by modality and SOP class; both may be empty strings.
+
+    Objects without pixel data (reports, plans, structure sets, headers alone) are named by their class, pictures by their modality.
+
+    Raises:
+        Refusal: `wrong_modality`, `unsupported_sop_class`, `dicomdir`.
+    """
+    if sop_class == DICOMDIR:
+        raise Refusal("dicomdir")
+    other_class = bool(sop_class) and sop_class not in SCORED_CLASSES
+    other_modality = bool(modality) and modality not in RADIOGRAPH_MODALITIES
+    if other_modality and has_picture:
+        raise Refusal("wrong_modality")
+    if other_class or other_modality:
+        raise Refusal("unsupported_sop_class")
+
+
+_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
+
+
+def uid_fault(uid: str) -> Literal["", "flag", "reject"]:
+    """'' for a UID of PS3.5 section 9, 'flag' for one that is only sloppy, 'reject' for what must never be a path or a cell."""
+    if _UID.fullmatch(uid) and len(uid) <= 64:
+        return ""
+    sloppy = len(uid) <= 128 and re.fullmatch(r"[0-9A-Za-z]+(\.[0-9A-Za-z]+)+", uid) is not None
+    return "flag" if sloppy else "reject"
+
+
+# --- what the header rules out --------------------------------------------------------------------------------------------------
+
+
+def refuse_identity(header: Header) -> None:
+    """Raises Refusal: `missing_attribute` without SOP instance or study UID, `invalid_uid` for what is no UID at all."""
+    if not header.sop_instance_uid or not header.study_instance_uid:
+        raise Refusal("missing_attribute")
+    if any(uid_fault(uid) == "reject" for uid in (header.sop_instance_uid, header.study_instance_uid, header.series_instance_uid) if uid):
+        raise Refusal("invalid_uid")
+
+
+def refuse_selection(header: Header) -> None:
+    """Only frontal chest pictures for presentation; blank tags pass.
+
+    Raises:
+        Refusal: `for_processing`, `wrong_body_part`, `lateral_view`, `derived_image`.
+    """
+    if header.sop_class == DX_PROCESSING or header.presentation_intent == "FOR PROCESSING":
+        raise Refusal("for_processing")
+    if is_chest(header.body_part) is False:
+        raise Refusal("wrong_body_part")
+    if header.view.replace(" ", "") in LATERAL_VIEWS or any(code in LATERAL_VIEW_CODES for code in header.view_codes):
+        raise Refusal("lateral_view")
+    if "LOCALIZER" in (word.upper() for word in header.image_type[2:]):
+        raise Refusal("derived_image")
+
+
+def refuse_description(header: Header) -> None:
+    """The image pixel module (PS3.3 C.7.6.3) and the modality LUT (C.11.1), checked before any of it is used.
+
+    Raises:
+        Refusal: `invalid_attribute`, `missing_attribute`, `invalid_dimensions`, `unsupported_photometric`, `color_image`,
+            `unsupported_bits`, `invalid_bits`, `invalid_rescale`.
+    """
+    required = {"Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation"}
+    if header.invalid & (required | {"HighBit", "NumberOfFrames"}):
+        raise Refusal("invalid_attribute")
+    numbers = (header.rows, header.columns, header.samples, header.bits_allocated, header.bits_stored, header.signed)
+    if None in numbers or not header.photometric:
+        raise Refusal("missing_attribute")
+    if not header.rows or not header.columns or header.rows < 0 or header.columns < 0:
+        raise Refusal("invalid_dimensions")
+    if header.photometric not in {"MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT"}:
+        raise Refusal("unsupported_photometric")
+    if header.samples != (1 if header.photometric.startswith("MONOCHROME") else 3):
+        raise Refusal("invalid_attribute")
+    if header.samples == 3 and header.bits_allocated != 8:
+        raise Refusal("color_image")
+    if header.bits_allocated not in (8, 16, 32):
+        raise Refusal("unsupported_bits")
+    assert header.bits_stored is not None
+    if not 2 <= header.bits_stored <= header.bits_allocated:
+        raise Refusal("invalid_bits")
+    if header.high_bit is not None and header.high_bit != header.bits_stored - 1:
+        raise Refusal("unsupported_bits")
+    if header.signed not in (0, 1):
+        raise Refusal("invalid_attribute")
+    if header.modality_lut is None:
+        slope, intercept = (1.0 if header.slope is None else header.slope), (header.intercept or 0.0)
+        if {"RescaleSlope", "RescaleIntercept"} & header.invalid or not math.isfinite(slope) or not math.isfinite(intercept):
+            raise Refusal("invalid_rescale")
+        if not 1e-12 < abs(slope) < 1e12 or abs(intercept) > 1e12:
+            raise Refusal("invalid_rescale")
+
+
+def is_turned(orientation: tuple[str, ...]) -> bool:
+    """Whether PatientOrientation (PS3.3 C.7.6.1.1.1) says other than a frontal picture as it hangs: rows to L, columns to F."""
+    if len(orientation) != 2 or not all(orientation):
+        return False
+    row, column = orientation[0][:1].upper(), orientation[1][:1].upper()
+    return (row, column) != ("L", "F") and row in "LRHFAP" and column in "LRHFAP"

@@ -1,0 +1,263 @@
+"""One file -> Reading, in the process that calls it; workers.py calls it in processes that may die.
+
+The steps stand in `read_file` in the order in which policy.py ranks their reasons. Any fault of the file becomes the reading's reason;
+nothing here raises for what a file holds, save MemoryError inside a process whose memory is limited (which becomes `resource_limit`).
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.dicom import policy
+from engine.dicom.grey import to_picture
+from engine.dicom.header import Header, read_header
+from engine.dicom.outline import DEFLATED, EXPLICIT, IMPLICIT, PIXEL_DATA, FileMeta, Outline, outline, read_meta
+from engine.dicom.pixels import FAMILIES, expected_bytes, read_pixels
+from engine.dicom.policy import Refusal
+from engine.dicom.reading import Reading
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one file may cost.
+
+    seconds: wall clock from hand-over to answer. memory: bytes a worker may allocate beyond what it holds when idle. file_bytes: on disk,
+    and after inflating a deflated data set. pixels: rows x columns x samples claimed by header or codestream. depth: nested sequences.
+    """
+
+    seconds: float = 30.0
+    memory: int = 2 << 30
+    file_bytes: int = 512 << 20
+    inflated_bytes: int = 256 << 20
+    pixels: int = 100_000_000
+    depth: int = 64
+
+
+@dataclass
+class _Facts:
+    """What is known of a file so far; it goes into the reading whatever happens next."""
+
+    path: Path
+    known: dict[str, Any] = field(default_factory=dict)
+    flags: list[str] = field(default_factory=list)
+
+    def reading(self, outcome: policy.Outcome, reason: str | None, **more: Any) -> Reading:
+        return Reading(self.path, outcome, reason, tuple(dict.fromkeys(self.flags)), **{**self.known, **more})
+
+
+def read_file(path: Path, *, size: int, limits: Limits = Limits(), pictures: bool = False) -> Reading:  # noqa: B008 - frozen
+    """Read one file whole and turn it into a picture of shorter side `size`, or into the reason why not.
+
+    `pictures`: also read plain PNG and JPEG files (the files that an image table names), which are skipped or rejected otherwise.
+    """
+    facts = _Facts(path)
+    try:
+        data = load_bytes(path, limits.file_bytes)
+        facts.known["content_hash"] = hashlib.sha256(data).hexdigest()
+        return _read(data, facts, size, limits, pictures)
+    except Refusal as refusal:
+        return facts.reading(policy.REASONS[refusal.code].outcome, refusal.code)
+    except (MemoryError, RecursionError):
+        return facts.reading("reject", "resource_limit")
+
+
+def load_bytes(path: Path, most: int) -> bytes:
+    """The whole file, its kind and size checked on the open descriptor.
+
+    Raises:
+        Refusal: `not_regular`, `symlink`, `resource_limit`, `vanished`, `unreadable`, `io_error` (after one more try), `in_progress` when it grew.
+    """
+    for attempt in (1, 2):
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+            try:
+                before = os.fstat(handle)
+                if not stat.S_ISREG(before.st_mode):
+                    raise Refusal("not_regular")
+                if before.st_size > most:
+                    raise Refusal("resource_limit")
+                with os.fdopen(handle, "rb", buffering=0, closefd=False) as file:
+                    data = file.read(before.st_size + 1)
+                after = os.fstat(handle)
+            finally:
+                os.close(handle)
+            if len(data) != before.st_size or after.st_mtime_ns != before.st_mtime_ns:
+                raise Refusal("in_progress")
+            return data
+        except FileNotFoundError:
+            raise Refusal("vanished") from None
+        except IsADirectoryError:
+            raise Refusal("not_regular") from None
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP):
+                raise Refusal("unreadable") from None
+            if error.errno == errno.ENXIO:
+                raise Refusal("not_regular") from None
+            if attempt == 2:
+                raise Refusal("io_error") from None
+    raise AssertionError("unreachable")
+
+
+def _read(data: bytes, facts: _Facts, size: int, limits: Limits, pictures: bool) -> Reading:
+    if not data:
+        raise Refusal("empty_file")
+    kind = kind_of(data)
+    if kind == "picture":
+        if pictures:
+            from engine.dicom.picture import read_picture
+
+            picture, rows, columns, pixel_hash, flags = read_picture(data, size, limits.pixels)
+            facts.flags += flags
+            return facts.reading("score", None, rows=rows, columns=columns, pixel_hash=pixel_hash, picture=picture)
+        named = facts.path.suffix.lower() in _PICTURE_SUFFIXES
+        return facts.reading("skip" if named else "reject", "not_dicom")
+    if kind in ("archive", "os_junk"):
+        raise Refusal(kind)
+    view = memoryview(data)
+    meta = read_meta(view)
+    if meta.sop_class == policy.DICOMDIR:
+        raise Refusal("dicomdir")
+    facts.known["transfer_syntax"] = meta.transfer_syntax or None
+    body, walked = _walk(view, meta, limits)
+    syntax = meta.transfer_syntax
+    if not syntax:
+        syntax = IMPLICIT if walked.implicit else EXPLICIT
+        facts.flags.append("guessed_transfer_syntax")
+    if walked.trailing:
+        facts.flags.append("trailing_bytes")
+    header = read_header(body, walked)
+    _note(header, facts)
+    _refuse_by_header(header, walked, syntax, limits)
+    facts.flags += _flags_of(header)
+    stored = read_pixels(body, walked, header, syntax, least=2 * size, max_pixels=limits.pixels)
+    picture, flags = to_picture(stored, header, size)
+    facts.flags += flags
+    if stored.grey_from_color:
+        facts.flags.append("color_as_grey")
+    return facts.reading("score", None, pixel_hash=stored.pixel_hash, picture=picture)
+
+
+def _walk(view: memoryview, meta: FileMeta, limits: Limits) -> tuple[memoryview, Outline]:
+    if meta.transfer_syntax != DEFLATED:
+        return view, outline(view, meta.body, meta.transfer_syntax, max_depth=limits.depth)
+    inflated = memoryview(inflate(view[meta.body :], limits.inflated_bytes))
+    return inflated, outline(inflated, 0, EXPLICIT, max_depth=limits.depth)
+
+
+def inflate(deflated: memoryview, most: int) -> bytes:
+    """A deflated data set (PS3.5 A.5), at most `most` bytes of it.
+
+    Raises:
+        Refusal: `resource_limit`, `truncated`, `corrupt_header`.
+    """
+    from isal import isal_zlib
+
+    machine = isal_zlib.decompressobj(wbits=-15)
+    try:
+        result: bytes = machine.decompress(deflated, most + 1)
+    except isal_zlib.error:
+        raise Refusal("corrupt_header") from None
+    if len(result) > most:
+        raise Refusal("resource_limit")
+    if not machine.eof:
+        raise Refusal("truncated")
+    return result
+
+
+_PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".svg"})
+_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM", b"GIF8", b"\0\0\0\x0cjP  ")
+_ARCHIVES = (
+    b"PK\x03\x04",
+    b"PK\x05\x06",
+    b"\x1f\x8b",
+    b"7z\xbc\xaf\x27\x1c",
+    b"Rar!\x1a\x07",
+    b"BZh",
+    b"\xfd7zXZ\0",
+    b"\x28\xb5\x2f\xfd",
+    b"\x04\x22\x4d\x18",
+)
+_JUNK = (b"\x00\x05\x16\x07\x00\x02", b"\x00\x05\x16\x00\x00\x02", b"\x00\x00\x00\x01Bud1", b"\xd0\xcf\x11\xe0")
+"""AppleDouble, AppleSingle, .DS_Store, and the OLE container of Thumbs.db."""
+
+
+def kind_of(data: bytes) -> str:
+    """'dicom', 'picture', 'archive', 'os_junk' or '' by content: a preamble may hold anything, so DICM at 128 wins over every other magic."""
+    if data[128:132] == b"DICM":
+        return "dicom"
+    if data.startswith(_PICTURES):
+        return "picture"
+    if data.startswith(_ARCHIVES) or data[257:262] == b"ustar":
+        return "archive"
+    return "os_junk" if data.startswith(_JUNK) else ""
+
+
+def _note(header: Header, facts: _Facts) -> None:
+    facts.known |= {
+        "modality": header.modality or None,
+        "view": header.view or None,
+        "sop_class": header.sop_class or None,
+        "rows": header.rows,
+        "columns": header.columns,
+        "sop_instance_uid": header.sop_instance_uid or None,
+        "series_instance_uid": header.series_instance_uid or None,
+        "study_instance_uid": header.study_instance_uid or None,
+        "patient": header.patient or None,
+    }
+
+
+def _refuse_by_header(header: Header, walked: Outline, syntax: str, limits: Limits) -> None:
+    """Turn away by what the header says, in the order that the head of policy.py gives."""
+    element = walked.elements.get(PIXEL_DATA)
+    if (header.rows or 0) * (header.columns or 0) * (header.samples or 1) > limits.pixels:
+        native = element is not None and not walked.encapsulated and None not in (header.samples, header.bits_allocated)
+        short = native and element is not None and element.stop - element.value < expected_bytes(header)
+        raise Refusal("pixel_length_mismatch" if short else "resource_limit")
+    capture = header.sop_class in policy.CAPTURE_CLASSES
+    if not header.modality and capture and not policy.is_chest(header.body_part):
+        raise Refusal("unsupported_sop_class")
+    policy.refuse_class(header.sop_class, header.modality, has_picture=walked.has_picture)
+    if walked.damage:
+        raise Refusal(walked.damage)
+    if not header.sop_class or (capture and not header.modality):
+        raise Refusal("missing_attribute")
+    if element is None or element.value == element.stop or (walked.encapsulated and not walked.fragments):
+        raise Refusal("no_pixel_data")
+    if header.rows and header.columns and 0 < min(header.rows, header.columns) < policy.MIN_SIDE:
+        raise Refusal("too_small")
+    policy.refuse_identity(header)
+    policy.refuse_selection(header)
+    if syntax not in FAMILIES:
+        raise Refusal("unsupported_transfer_syntax")
+    policy.refuse_description(header)
+    if FAMILIES[syntax] == "native" and not walked.encapsulated:
+        length, expected = element.stop - element.value, expected_bytes(header)
+        if not expected <= length <= expected + 1:
+            raise Refusal("pixel_length_mismatch")
+    if (header.frames or 1) > 1:
+        raise Refusal("multi_frame")
+
+
+def _flags_of(header: Header) -> list[str]:
+    flags = list(header.flags)
+    if header.sop_class in policy.CAPTURE_CLASSES:
+        flags.append("secondary_capture")
+    if not header.modality or (header.sop_class == policy.DX_PRESENTATION and not header.presentation_intent):
+        flags.append("bad_attribute")
+    if not header.series_instance_uid or header.frames == 0 or header.bits_allocated == 32:
+        flags.append("bad_attribute")
+    if any(policy.uid_fault(uid) for uid in (header.sop_instance_uid, header.study_instance_uid, header.series_instance_uid) if uid):
+        flags.append("invalid_uid")
+    if header.burned_in == "YES":
+        flags.append("burned_in")
+    elif header.burned_in != "NO" and header.sop_class == policy.DX_PRESENTATION:
+        flags.append("burned_in_unknown")
+    if header.patient_orientation and policy.is_turned(header.patient_orientation):
+        flags.append("orientation")
+    return flags

@@ -1,0 +1,147 @@
+"""What one file came to, and how files of one run stand to each other (duplicates, conflicts of identity)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.dicom.policy import Outcome
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """One file: its outcome, why, and, where it is scored, its picture.
+
+    outcome 'score' has a picture and no reason; every other outcome has a reason (policy.REASONS) and no picture. content_hash is the
+    SHA-256 of the bytes that were read, '' where none were. pixel_hash is the same for the same stored values in every lossless encoding,
+    None where they were not decoded whole. picture: uint8 (H, W), bone bright, shorter side as asked. Identifiers (the UIDs,
+    patient) and path are for private tables only.
+    """
+
+    path: Path
+    outcome: Outcome
+    reason: str | None = None
+    flags: tuple[str, ...] = ()
+    content_hash: str = ""
+    pixel_hash: str | None = None
+    modality: str | None = None
+    view: str | None = None
+    transfer_syntax: str | None = None
+    sop_class: str | None = None
+    rows: int | None = None
+    columns: int | None = None
+    sop_instance_uid: str | None = None
+    series_instance_uid: str | None = None
+    study_instance_uid: str | None = None
+    patient: str | None = None
+    picture: NDArray[np.uint8] | None = None
+
+    def without_picture(self, outcome: Outcome, reason: str) -> Reading:
+        """The same file with another outcome, its picture dropped."""
+        return replace(self, outcome=outcome, reason=reason, picture=None)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=12).digest()
+
+
+_SAME_GREY = 4.0
+"""Of 255: coarse pictures of one radiograph in two encodings (lossy ones included) differ by less, other radiographs by far more."""
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """What is kept of one scored copy of a SOP instance; coarse: 256 grey values."""
+
+    transfer_syntax: str | None
+    pixel_hash: str | None
+    coarse: bytes
+
+    def repeats(self, known: _Copy) -> bool:
+        return self.transfer_syntax == known.transfer_syntax and self._equals(known) and self._looks_like(known, inverted=False)
+
+    def recodes(self, known: _Copy) -> bool:
+        return self._equals(known) and (self._looks_like(known, inverted=False) or self._looks_like(known, inverted=True))
+
+    def _equals(self, known: _Copy) -> bool:
+        return None in (self.pixel_hash, known.pixel_hash) or self.pixel_hash == known.pixel_hash
+
+    def _looks_like(self, known: _Copy, *, inverted: bool) -> bool:
+        mine, theirs = (np.frombuffer(coarse, np.uint8).astype(np.float32) for coarse in (self.coarse, known.coarse))
+        return bool(np.abs(mine - (255 - theirs if inverted else theirs)).max() <= _SAME_GREY)
+
+
+@dataclass
+class Registry:
+    """Settles readings one by one, in the order they come: about 500 bytes are kept for each scored file.
+
+    The first of several equal files is scored, later ones are duplicates (`same_pixels`): the same bytes, or the same SOP instance UID
+    in the same transfer syntax with the same stored values. The same instance in another encoding, or with its grey scale inverted, is
+    scored with the flag `recoded`. The same UID with another picture is a reject (`uid_conflict`). Where stored values cannot be
+    compared exactly (lossy, or decoded at a fraction of their size) the coarse picture decides.
+
+    A series UID in two studies, or a study UID with two patients, flags every file of the run that has it: `settle` flags the later
+    ones, `final_flags` tells for any reading once the run is over.
+    """
+
+    contents: set[bytes] = field(default_factory=set)
+    instances: dict[bytes, list[_Copy]] = field(default_factory=dict)
+    study_of_series: dict[bytes, bytes] = field(default_factory=dict)
+    patient_of_study: dict[bytes, bytes] = field(default_factory=dict)
+    conflicting: set[bytes] = field(default_factory=set)
+
+    def settle(self, reading: Reading) -> Reading:
+        """The reading with its final outcome; its flags may still grow, see final_flags."""
+        if reading.outcome != "score" or reading.picture is None:
+            return reading
+        content = bytes.fromhex(reading.content_hash)[:12]
+        if content in self.contents:
+            return reading.without_picture("duplicate", "same_pixels")
+        self.contents.add(content)
+        if reading.sop_instance_uid:
+            copies = self.instances.setdefault(_digest(reading.sop_instance_uid), [])
+            copy = _Copy(reading.transfer_syntax, reading.pixel_hash, coarse_picture(reading.picture))
+            if any(copy.repeats(known) for known in copies):
+                return reading.without_picture("duplicate", "same_pixels")
+            if copies and not any(copy.recodes(known) for known in copies):
+                return reading.without_picture("reject", "uid_conflict")
+            if copies:
+                reading = replace(reading, flags=(*reading.flags, "recoded"))
+            copies.append(copy)
+        self._connect(reading)
+        return replace(reading, flags=self.final_flags(reading))
+
+    def _connect(self, reading: Reading) -> None:
+        series, study, patient = (_digest(uid or "") for uid in (reading.series_instance_uid, reading.study_instance_uid, reading.patient))
+        if reading.series_instance_uid and self.study_of_series.setdefault(series, study) != study:
+            self.conflicting.add(series)
+        if reading.study_instance_uid and self.patient_of_study.setdefault(study, patient) != patient:
+            self.conflicting.add(study)
+
+    def final_flags(self, reading: Reading) -> tuple[str, ...]:
+        """The flags of a settled reading, conflicts found after it included."""
+        uids = (reading.series_instance_uid, reading.study_instance_uid)
+        if "uid_conflict" not in reading.flags and any(uid and _digest(uid) in self.conflicting for uid in uids):
+            return (*reading.flags, "uid_conflict")
+        return reading.flags
+
+
+def reconcile(readings: Iterable[Reading]) -> list[Reading]:
+    """All readings of a run, settled, with every flag: two passes over a list, for runs that fit into memory."""
+    registry = Registry()
+    settled = [registry.settle(reading) for reading in readings]
+    return [replace(reading, flags=registry.final_flags(reading)) if reading.outcome == "score" else reading for reading in settled]
+
+
+def coarse_picture(picture: NDArray[np.uint8]) -> bytes:
+    """16 x 16 means of a picture (H, W), row by row: what `settle` compares, and the same again when taken of itself."""
+    rows = np.linspace(0, picture.shape[0], 17).astype(int)[:-1]
+    columns = np.linspace(0, picture.shape[1], 17).astype(int)[:-1]
+    sums = np.add.reduceat(np.add.reduceat(picture.astype(np.float32), rows, 0), columns, 1)
+    counts = np.outer(np.diff([*rows, picture.shape[0]]), np.diff([*columns, picture.shape[1]]))
+    return np.rint(sums / counts).astype(np.uint8).tobytes()

@@ -1,0 +1,156 @@
+"""The child process of workers.py: reads one file at a time under limits and writes answers that cannot run code.
+
+Started as `python -c "from engine.dicom.sandbox import serve; serve()"`, so that neither the user's main module nor torch is imported here.
+Requests come on standard input, answers leave on a duplicate of standard output; both real streams are closed to what native libraries
+print. An answer is a length, JSON and the raw bytes of the picture: a decoder that was taken over can lie in it, not run code through it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from engine.dicom.reading import Reading
+
+_LENGTHS = struct.Struct("<II")
+_LARGEST_ANSWER = 256 << 20
+_TEXTS = tuple(field.name for field in fields(Reading) if field.name not in {"path", "picture", "flags", "rows", "columns"})
+
+
+def pack(head: Mapping[str, Any], body: bytes = b"") -> bytes:
+    """One message: two lengths, JSON, bytes."""
+    text = json.dumps(head).encode("ascii")
+    return _LENGTHS.pack(len(text), len(body)) + text + body
+
+
+def message_in(buffer: bytearray) -> tuple[dict[str, Any], bytes] | None:
+    """Take one whole message out of the front of `buffer`, None where it is not all there yet.
+
+    Raises:
+        ValueError: what stands there is no message.
+    """
+    if len(buffer) < _LENGTHS.size:
+        return None
+    head, body = _LENGTHS.unpack_from(buffer)
+    if head > 1 << 20 or body > _LARGEST_ANSWER:
+        raise ValueError("no message")
+    end = _LENGTHS.size + head + body
+    if len(buffer) < end:
+        return None
+    parsed = json.loads(buffer[_LENGTHS.size : _LENGTHS.size + head])
+    if not isinstance(parsed, dict):
+        raise ValueError("no message")
+    rest = bytes(buffer[_LENGTHS.size + head : end])
+    del buffer[:end]
+    return parsed, rest
+
+
+def pack_reading(reading: Reading, *, spent: bool) -> bytes:
+    """A reading as a message; its path stays behind, the parent knows it. `spent`: the child wants to be replaced."""
+    picture = reading.picture
+    head = {name: getattr(reading, name) for name in (*_TEXTS, "flags", "rows", "columns")}
+    head["spent"] = spent
+    head["shape"] = None if picture is None else picture.shape
+    return pack(head, b"" if picture is None else picture.tobytes())
+
+
+def unpack_reading(path: Path, head: Mapping[str, Any], body: bytes) -> Reading:
+    """The reading of a message.
+
+    Raises:
+        ValueError, KeyError, TypeError: the message is no reading.
+    """
+    texts = {name: head[name] for name in _TEXTS}
+    if not all(value is None or isinstance(value, str) for value in texts.values()):
+        raise ValueError("no reading")
+    picture = None
+    if head["shape"] is not None:
+        height, width = head["shape"]
+        picture = np.frombuffer(body, np.uint8).reshape(height, width).copy()
+    return Reading(path=path, flags=tuple(map(str, head["flags"])), rows=head["rows"], columns=head["columns"], picture=picture, **texts)
+
+
+def serve() -> None:
+    """Answer requests until standard input closes."""
+    requests = os.fdopen(os.dup(0), "rb", buffering=0)
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nowhere, stream)
+    _die_with_parent()
+    # imported here: the limits below count from what a worker holds when idle
+    import imagecodecs  # noqa: F401
+    import PIL.Jpeg2KImagePlugin
+    import PIL.JpegImagePlugin
+    import PIL.PngImagePlugin  # noqa: F401
+
+    from engine.dicom.reader import Limits, read_file
+
+    buffer = bytearray()
+    _send(answers, pack({"ready": True}))
+    held = 0
+    while (request := _next(requests, buffer)) is not None:
+        head, name = request
+        limits = Limits(**head["limits"])
+        if not held:
+            held = _limit(limits.memory)
+        reading = read_file(Path(os.fsdecode(name)), size=head["size"], limits=limits, pictures=head["pictures"])
+        _send(answers, pack_reading(reading, spent=_address_space() - held > limits.memory // 2))
+
+
+def _next(requests: BinaryIO, buffer: bytearray) -> tuple[dict[str, Any], bytes] | None:
+    while (message := message_in(buffer)) is None:
+        chunk = requests.read(1 << 16)
+        if not chunk:
+            return None
+        buffer += chunk
+    return message
+
+
+def _send(answers: BinaryIO, message: bytes) -> None:
+    view = memoryview(message)
+    while view:
+        view = view[answers.write(view) :]
+
+
+def _die_with_parent() -> None:
+    """No orphans: the kernel kills this process when the one that started it dies, however it dies."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
+    if sys.platform == "linux":
+        import ctypes
+
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+        if os.getppid() == 1:
+            os._exit(0)
+
+
+def _address_space() -> int:
+    """Bytes of address space this process has now, 0 where /proc does not tell."""
+    import resource
+
+    with contextlib.suppress(OSError, ValueError):
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    return 0
+
+
+def _limit(memory: int) -> int:
+    """Address space: what is held now (returned) plus `memory`. No core files (they would hold pictures and names), no files at all."""
+    import resource
+
+    held = _address_space()
+    for kind, value in ((resource.RLIMIT_AS, held + memory), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(kind, (value, value))
+    return held

@@ -1,0 +1,201 @@
+"""Disposable child processes that read files under limits of time and memory; a crash, a hang or a bomb costs one file and one process.
+
+    for reading in read_files(paths, size=224, workers=2):
+        ...
+
+Readings come in the order of the paths. The children are plain subprocesses: safe beside the threads of torch, from a notebook, and from a
+script without a main guard; they know neither (about 0.3 s to start). A child that answers nothing in time is killed; a child that keeps
+more than half of its memory is replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from engine.dicom.policy import OUTCOMES
+from engine.dicom.reader import Limits
+from engine.dicom.reading import Reading
+from engine.dicom.sandbox import message_in, pack, unpack_reading
+from engine.errors import EngineError
+
+__all__ = ["Limits", "read_files"]
+
+_START = 60.0
+"""Seconds a child may take to import its libraries on a cold, busy disk."""
+_AHEAD = 32
+"""Files per worker that may be done before an earlier, slower one is: bounds what is held back to keep the order."""
+
+
+def read_files(
+    files: Iterable[Path], *, size: int, workers: int = 2, limits: Limits = Limits(), pictures: bool = False  # noqa: B008 - frozen
+) -> Iterator[Reading]:
+    """One Reading per path, in the order of the paths; paths are taken as they are needed.
+
+    Args:
+        files: paths that are worth opening (find.find_files).
+        size: shorter side of the pictures, pixels.
+        workers: child processes. 0 reads in this process: for one trusted file, without any of the limits.
+        limits: what one file may cost.
+        pictures: also read plain PNG and JPEG files, as image tables name them.
+
+    Raises:
+        EngineError: no child can be started.
+    """
+    if workers <= 0:
+        from engine.dicom.reader import read_file
+
+        for path in files:
+            yield read_file(path, size=size, limits=limits, pictures=pictures)
+        return
+    pool: list[_Worker] = []
+    waiting, done = deque[tuple[int, Path]](), dict[int, Reading]()
+    source, taken, next_out, exhausted = iter(files), 0, 0, False
+    head = {"size": size, "pictures": pictures, "limits": asdict(limits)}
+    selector = selectors.DefaultSelector()
+    try:
+        while True:
+            while not exhausted and len(waiting) < workers and taken - next_out < workers * _AHEAD:
+                try:
+                    waiting.append((taken, next(source)))
+                    taken += 1
+                except StopIteration:
+                    exhausted = True
+            while len(pool) < min(workers, len(waiting) + sum(worker.busy for worker in pool)):
+                pool.append(_Worker(selector, limits))
+            for worker in pool:
+                if waiting and worker.idle:
+                    worker.give(*waiting.popleft(), head)
+            while next_out in done:
+                yield done.pop(next_out)
+                next_out += 1
+            if exhausted and not waiting and not any(worker.busy for worker in pool):
+                return
+            if next_out < taken or waiting:
+                _wait(selector, pool, done)
+    finally:
+        for worker in pool:
+            worker.end()
+        selector.close()
+
+
+def _wait(selector: selectors.BaseSelector, pool: list[_Worker], done: dict[int, Reading]) -> None:
+    """Wait for the next answer, death or deadline; finished files go to `done`, dead workers leave the pool."""
+    until = min(worker.deadline for worker in pool)
+    events = selector.select(max(0.0, until - time.monotonic()))
+    for key, _ in events:
+        worker: _Worker = key.data
+        answer = worker.hear()
+        if answer is not None:
+            done[answer[0]] = answer[1]
+    now = time.monotonic()
+    for worker in [worker for worker in pool if worker.dead or worker.deadline <= now]:
+        lost = worker.lose("decode_crash" if worker.dead else "decode_timeout")
+        if lost is not None:
+            done[lost[0]] = lost[1]
+        pool.remove(worker)
+
+
+class _Worker:
+    """One child process: starting, idle, busy with one file, or dead."""
+
+    def __init__(self, selector: selectors.BaseSelector, limits: Limits) -> None:
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        environment = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        command = [sys.executable, "-c", "from engine.dicom.sandbox import serve; serve()"]
+        try:
+            self.process = subprocess.Popen(  # noqa: S603
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, bufsize=0, close_fds=True
+            )
+        except OSError as error:
+            raise EngineError("no worker process can be started", why=os.strerror(error.errno or 0)) from None
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.requests, self.answers = self.process.stdin, self.process.stdout
+        self.selector, self.limits = selector, limits
+        self.buffer = bytearray()
+        self.ready = self.dead = False
+        self.task: tuple[int, Path] | None = None
+        self.deadline = time.monotonic() + _START
+        os.set_blocking(self.answers.fileno(), False)
+        selector.register(self.answers, selectors.EVENT_READ, self)
+
+    @property
+    def busy(self) -> bool:
+        return self.task is not None
+
+    @property
+    def idle(self) -> bool:
+        return self.ready and not self.dead and self.task is None
+
+    def give(self, number: int, path: Path, head: dict[str, object]) -> None:
+        """Hand over one file; its clock starts."""
+        self.task = number, path
+        self.deadline = time.monotonic() + self.limits.seconds
+        try:
+            self.requests.write(pack(head, os.fsencode(path)))
+        except OSError:
+            self.dead = True
+
+    def hear(self) -> tuple[int, Reading] | None:
+        """Read what the child has written: the finished file, or None; sets `dead` at the end of its stream or for what is no answer."""
+        try:
+            chunk = self.answers.read(1 << 20)
+        except OSError:
+            chunk = b""
+        if chunk is None:
+            return None
+        if not chunk:
+            self.dead = True
+            return None
+        self.buffer += chunk
+        try:
+            message = message_in(self.buffer)
+            if message is None:
+                return None
+            if not self.ready:
+                self.ready, self.deadline = True, float("inf")
+                return None
+            if self.task is None:
+                raise ValueError("an answer nobody asked for")
+            number, path = self.task
+            reading = unpack_reading(path, *message)
+            if reading.outcome not in OUTCOMES:
+                raise ValueError("no outcome")
+        except (ValueError, KeyError, TypeError):
+            self.dead = True
+            return None
+        self.task, self.deadline = None, float("inf")
+        self.dead = bool(message[0].get("spent"))
+        return number, reading
+
+    def lose(self, reason: str) -> tuple[int, Reading] | None:
+        """Kill the child; the file it was busy with gets `reason`.
+
+        Raises:
+            EngineError: it never became ready, so that a new one would not either.
+        """
+        task, started = self.task, self.ready
+        self.end()
+        if not started:
+            why = f"a child process ended or stayed silent for {_START:.0f} s before it could read"
+            raise EngineError("worker processes do not start", why=why, hint="run `mmclip doctor`")
+        return None if task is None else (task[0], Reading(task[1], "reject", reason))
+
+    def end(self) -> None:
+        """Kill and collect the child; safe to call twice."""
+        with contextlib.suppress(KeyError, ValueError):
+            self.selector.unregister(self.answers)
+        for stream in (self.requests, self.answers):
+            with contextlib.suppress(OSError):
+                stream.close()
+        self.process.kill()
+        self.process.wait()
