@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.data.pictures import Unreadable, is_dicom, picture_of, squared
+from engine.data.pictures import is_dicom, picture_of, squared
 from engine.errors import ConfigError, InputMissing, LockHeld, OutputError, ReadError
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def build_store(
     """Every picture of an image table, read once; what is there already, and unchanged, is kept.
 
     Args:
-        frame: columns image (id) and file (path); PNG, JPEG, TIFF, BMP, or DICOM, told by content.
+        frame: columns image (id) and file (path); PNG, JPEG or DICOM, told by content.
         verify: read known files again to compare their SHA-256; False compares their size alone.
 
     A picture that cannot be read has no row, and `PixelStore.dropped` says why.
@@ -187,10 +187,12 @@ def _made(pair: tuple[str, Path], known: Entry | None, size: int, resize: Resize
         return None
     if is_dicom(raw):
         return _Made(len(raw), digest, dicom=True)
+    from engine.dicom.policy import Refusal
+
     try:
         return _Made(len(raw), digest, picture=picture_of(raw, size, resize))
-    except Unreadable as error:
-        return _Made(len(raw), digest, reason=error.reason)
+    except Refusal as refusal:
+        return _Made(len(raw), digest, reason=refusal.code)
 
 
 def _with_dicom(
