@@ -47,5 +47,5 @@ def squared(picture: NDArray[np.uint8], size: int, resize: Resize) -> NDArray[np
     shape = (size, size) if side == 0 else (max(1, round(width * size / side)), max(1, round(height * size / side)))
     image = Image.fromarray(np.ascontiguousarray(picture))
     image = image.resize(shape, Image.Resampling.LANCZOS) if shape != image.size else image
-    left, top = (shape[0] - size) // 2, (shape[1] - size) // 2  # negative where black is added
+    left, top = -((size - shape[0]) // 2), -((size - shape[1]) // 2)  # negative where black is added
     return np.asarray(image.crop((left, top, left + size, top + size)))

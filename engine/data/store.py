@@ -206,11 +206,10 @@ def _with_dicom(
     from engine.dicom.workers import read_files
 
     for index, reading in zip(waiting, read_files([chunk[index][1] for index in waiting], size=size, workers=workers), strict=True):
-        scored = reading.outcome == "score" and reading.picture is not None
-        picture = squared(reading.picture, size, resize) if scored else None
+        picture = None if reading.picture is None else squared(reading.picture, size, resize)
         one = made[index]
         assert one is not None  # `waiting` holds no other
-        done[index] = _Made(one.bytes, one.sha256, picture=picture, reason=None if scored else str(reading.reason or reading.outcome))
+        done[index] = _Made(one.bytes, one.sha256, picture=picture, reason=reading.reason)
     return done
 
 
