@@ -31,7 +31,13 @@ def make_optimizer(module: nn.Module, section: OptimizerSection) -> torch.optim.
         raise ConfigError("nothing to train", why="every parameter of the model is frozen", hint="unfreeze a part of the model")
     fused = all(p.device.type in _FUSED_DEVICES and p.is_floating_point() for p in parameters)
     if section.name == "sgd":
-        return torch.optim.SGD(groups, lr=section.lr, momentum=section.momentum, fused=fused)
+        sgd = torch.optim.SGD(groups, lr=section.lr, momentum=section.momentum, fused=fused)
+        if section.momentum:
+            # The fused kernel cannot mix parameters that have momentum with others that meet their first gradient, as the projections do
+            # when warm-up ends. A buffer of zeros is the same as none: m * 0 + gradient.
+            for parameter in parameters:
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        return sgd
     return torch.optim.AdamW(groups, lr=section.lr, betas=section.betas, fused=fused)
 
 

@@ -79,3 +79,24 @@ def test_a_rate_that_is_set_reaches_every_group():
 def test_a_frozen_model_is_refused():
     with pytest.raises(ConfigError, match="nothing to train"):
         make_optimizer(nn.Linear(2, 2).requires_grad_(False), Optimizer())
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_part_that_learns_only_after_warm_up_takes_the_steps_it_would_take_alone(name):
+    section = Optimizer(name=name, lr=0.1, momentum=0.8)
+    torch.manual_seed(0)
+    parts, alone = nn.ModuleDict({"early": nn.Linear(4, 4), "late": nn.Linear(4, 4)}), nn.Linear(4, 4)
+    alone.load_state_dict(parts["late"].state_dict())
+    both, single = make_optimizer(parts, section), make_optimizer(alone, section)
+    for step in range(5):
+        x = torch.randn(2, 4)
+        both.zero_grad(set_to_none=True)
+        loss = parts["early"](x).square().sum()
+        if step >= 2:
+            loss = loss + parts["late"](x).square().sum()
+            single.zero_grad(set_to_none=True)
+            alone(x).square().sum().backward()
+            single.step()
+        loss.backward()
+        both.step()
+    torch.testing.assert_close(parts["late"].weight, alone.weight)
