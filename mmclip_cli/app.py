@@ -114,8 +114,11 @@ def _exit_code(error: BaseException) -> int:
         return BROKEN_PIPE
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 70
+    if type(error).__name__ == "NoArgsIsHelpError":  # a bare `mmclip` or `mmclip recipes`
+        print(error, file=sys.stderr)
+        return 2
     if _is_usage(error):
-        return _leave(f"{' '.join(str(error).split())} See mmclip --help.", 2)
+        return _leave(f"{' '.join(str(error).split()).rstrip('.')}. See mmclip --help.", 2)
     if isinstance(error, OSError):
         return _leave(f"input or output failed: {error.strerror or type(error).__name__} {_where(error)}", 74)
     return _leave(f"internal error: {type(error).__name__} {_where(error)}; MMCLIP_DEBUG=1 shows more", 70)

@@ -32,15 +32,26 @@ def on_terminal() -> bool:
 
 
 def log(message: str, *, level: str = "info", **fields: object) -> None:
-    """One line on stderr: the message alone on a terminal, a JSON object with time, level and fields elsewhere."""
+    """One line on stderr: words on a terminal, a JSON object with time, level and fields elsewhere.
+
+    An error's message says all there is to say to a person, so that its fields (exit code, faults) are for machines alone.
+    """
     message = " ".join(message.split())
     if on_terminal():
-        line = message if level == "info" else f"mmclip: {message}"
+        details = "; ".join(
+            f"{name.replace('_', ' ')} {_cell(plain(value))}" for name, value in fields.items() if value not in (None, {}, ())
+        )
+        line = f"mmclip: {message}" if level == "error" else f"{message}: {details}" if details else message
     else:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         line = json.dumps(plain({"time": now, "level": level, "message": message, **fields}), ensure_ascii=False)
     with contextlib.suppress(BrokenPipeError, ValueError):
-        print(_encodable(line, sys.stderr), file=sys.stderr, flush=True)
+        if "tqdm" in sys.modules and on_terminal():
+            from tqdm import tqdm
+
+            tqdm.write(_encodable(line, sys.stderr), file=sys.stderr)  # above a progress bar, not through it
+        else:
+            print(_encodable(line, sys.stderr), file=sys.stderr, flush=True)
 
 
 def progress(total: int | None, *, what: str, unit: str, start: int = 0, quiet: bool = False) -> tqdm[Any]:
@@ -48,7 +59,7 @@ def progress(total: int | None, *, what: str, unit: str, start: int = 0, quiet: 
     from tqdm import tqdm
 
     disable = quiet or not on_terminal()
-    return tqdm(total=total, desc=what, unit=f" {unit}", initial=start, disable=disable, file=sys.stderr, dynamic_ncols=True, leave=True)
+    return tqdm(total=total, desc=what, unit=f" {unit}", initial=start, disable=disable, file=sys.stderr, dynamic_ncols=True)
 
 
 @contextlib.contextmanager

@@ -125,6 +125,8 @@ def _scispacy_models() -> list[str]:
 def _text(value: object) -> object:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:.1f}"
     if isinstance(value, dict):
         return ", ".join(f"{name} {each}" for name, each in value.items()) or "none"
     return value

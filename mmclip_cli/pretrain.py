@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,7 +14,11 @@ from mmclip_cli import console
 from mmclip_cli.options import DryRun, Json, Quiet, Settings
 
 if TYPE_CHECKING:
+    from engine.pretrain import Event
     from engine.recipe.pretraining import PretrainRecipe
+
+LOG_SECONDS = 10
+"""Between two log lines of steps, where stderr is no terminal; out/log.jsonl holds every step."""
 
 
 def command(
@@ -43,7 +49,7 @@ def command(
 
 def _say_plan(name: str, recipe: PretrainRecipe, out: Path, *, json: bool) -> None:
     if json:
-        console.say_json({"recipe": name, "out": console.shown(out), "steps": recipe.steps, "settings": recipe.model_dump(mode="json")})
+        console.say_json({"recipe": name, "out": out, "steps": recipe.steps, "settings": recipe.model_dump(mode="json")})
         return
     batch = recipe.batch
     console.say(
@@ -54,27 +60,41 @@ def _say_plan(name: str, recipe: PretrainRecipe, out: Path, *, json: bool) -> No
 def _run(
     name: str, recipe: PretrainRecipe, out: Path, *, resume: bool, max_steps: int | None, device: str, json: bool, quiet: bool
 ) -> None:
-    """Show the run's events as they come: steps as one line that moves (where nobody watches, a line each 50), the rest as they are."""
-    from engine.pretrain import pretrain
+    """Show the run's events as they come: steps as one line that moves, or a log line now and then where nobody watches."""
+    from engine.pretrain import Finished, Started, pretrain
+    from engine.training.loop import Step
 
     events = pretrain(recipe, out, resume=resume, max_steps=max_steps, device=device)
     last: dict[str, object] = {}
-    total = min(recipe.steps, max_steps or recipe.steps)
-    with console.closing(events) as watched, console.progress(total, what=name, unit="step", quiet=quiet) as bar:
+    logged = float("-inf")
+    stop = recipe.steps
+    with console.closing(events) as watched, contextlib.ExitStack() as shown:
+        bar = None
         for event in watched:
-            facts = {each.name: getattr(event, each.name) for each in dataclasses.fields(event)}
-            if "losses" not in facts:
-                last |= {type(event).__name__.lower(): facts}
-                if not quiet:
-                    console.log(type(event).__name__.lower(), **facts)
+            last[type(event).__name__.lower()] = event
+            if isinstance(event, Step):
+                if bar is not None:
+                    bar.update(event.step - bar.n)
+                    bar.set_postfix(
+                        {name: f"{loss:.3f}" for name, loss in event.losses.items()} | {"loss": f"{event.loss:.3f}"}, refresh=False
+                    )
+                elif not quiet and (time.monotonic() - logged >= LOG_SECONDS or event.step == stop):
+                    logged = time.monotonic()
+                    console.log(f"step {event.step} of {stop}", **_facts(event))
                 continue
-            step, losses = facts["step"], facts["losses"]
-            last["step"] = facts
-            bar.update(step - bar.n)
-            bar.set_postfix({"loss": f"{facts['loss']:.3f}", **{each: f"{value:.3f}" for each, value in losses.items()}}, refresh=False)
-            if bar.disable and not quiet and (step % 50 == 0 or step == total):
-                console.log("step", **facts)
+            if isinstance(event, Started):
+                stop = event.stop
+                if console.on_terminal() and not quiet:
+                    bar = shown.enter_context(console.progress(stop, what=name, unit="step", start=event.start))
+            if not quiet and not isinstance(event, Finished):
+                console.log(type(event).__name__.lower(), **_facts(event))
+    finished = last["finished"]
+    assert isinstance(finished, Finished)  # a generator that ends without it has raised
     if json:
-        console.say_json({"recipe": name, "out": console.shown(out), **last})
+        console.say_json({"recipe": name, "out": out, **last})
     else:
-        console.say(console.shown(out))
+        console.say(f"{finished.steps:,} steps, model in {console.shown(finished.bundle)}")
+
+
+def _facts(event: Event) -> dict[str, Any]:
+    return {each.name: getattr(event, each.name) for each in dataclasses.fields(event)}
