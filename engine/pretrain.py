@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from engine.data.entities import Recogniser
     from engine.recipe.pretraining import PretrainRecipe
 
+CHECKPOINTS = "checkpoints"
 READ_EVERY = 50
 """Steps between two readings of the losses on a GPU, which would otherwise wait for the host at every step."""
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "polars", "pillow", "spacy", "scispacy")
@@ -116,14 +117,8 @@ def pretrain(
     """
     where = resolved_device(device)
     with locked(out):
-        checkpoints = Checkpoints(out / "checkpoints", {}, recipe.checkpoint.keep)
-        if checkpoints.steps() and not resume:
-            raise UsageError(
-                "the output folder holds the checkpoints of a run",
-                why=f"the last of them after step {checkpoints.steps()[-1]}",
-                hint="--resume to go on with it, or another --out",
-            )
-        record = RunRecord(out, _facts(recipe, where))
+        _check_folder(recipe, out, resume)
+        record = RunRecord(out, _facts(recipe, where), waits=resume)
         begun = time.monotonic()
         with contextlib.closing(_events(recipe, out, record, resume, max_steps, where, data or out / "data")) as events:
             steps = 0
@@ -154,6 +149,26 @@ def pretrain(
                 raise
 
 
+def _check_folder(recipe: PretrainRecipe, out: Path, resume: bool) -> None:
+    """Refuse, before any work, to write over a run or to go on with one of another recipe or other code."""
+    checkpoints = Checkpoints(out / CHECKPOINTS, _identity(recipe))
+    if not (steps := checkpoints.steps()):
+        return
+    if not resume:
+        raise UsageError(
+            "the output folder holds the checkpoints of a run",
+            why=f"the last of them after step {steps[-1]}",
+            hint="--resume to go on with it, or another --out",
+        )
+    for step in steps:
+        checkpoints.check_identity(step)
+
+
+def _identity(recipe: PretrainRecipe) -> dict[str, str]:
+    """What of a run is known before its data are."""
+    return {"recipe": recipe_hash(recipe), "code": code_version()}
+
+
 def _events(
     recipe: PretrainRecipe, out: Path, record: RunRecord, resume: bool, max_steps: int | None, device: torch.device, folder: Path
 ) -> Generator[Event, None, None]:
@@ -170,8 +185,7 @@ def _events(
 
     module = starting.module.to(device)
     optimizer = make_optimizer(module, recipe.optimizer)
-    identity = {"recipe": recipe_hash(recipe), "data": found.content_hash, "code": code_version()}
-    checkpoints = Checkpoints(out / "checkpoints", identity, recipe.checkpoint.keep)
+    checkpoints = Checkpoints(out / CHECKPOINTS, _identity(recipe) | {"data": found.content_hash}, recipe.checkpoint.keep)
     start = 0
     if resume:
         start, refused = checkpoints.last_good()
@@ -180,6 +194,7 @@ def _events(
             checkpoints.load(start, module, optimizer)
     stop = max(start, min(recipe.steps, max_steps or recipe.steps))
     parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    record.waits = False
     record.say(parameters=parameters, start=start)
     yield Started(str(device), parameters, start, stop)
 

@@ -136,6 +136,26 @@ class Checkpoints:
             hint="start again with another --out, or without --resume in an empty folder",
         )
 
+    def check_identity(self, step: int) -> None:
+        """Refuse to go on from the checkpoint after `step` steps under another recipe, on other data or with other code.
+
+        Compares what `identity` holds, so that a part of it can be asked for before the rest is known. A damaged checkpoint passes:
+        `last_good` and `load` answer for that.
+
+        Raises:
+            ModelError: names what differs.
+        """
+        path = self.path(step)
+        if _damage(path):
+            return
+        found = json.loads((path / MANIFEST).read_bytes())["identity"]
+        other = [name for name in self.identity if found.get(name) != self.identity[name]]
+        if other:
+            pairs = ", ".join(f"{name} {_short(found.get(name))} there, {_short(self.identity[name])} here" for name in other)
+            raise _unusable(
+                path, f"it belongs to a run with another {' and '.join(other)} ({pairs})", "the run's own recipe, or another --out"
+            )
+
     def load(self, step: int, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Bring module, optimizer and random states to where they stood after `step` steps.
 
@@ -147,8 +167,7 @@ class Checkpoints:
         path = self.path(step)
         if fault := _damage(path):
             raise _unusable(path, fault, "an older checkpoint, or another --out")
-        manifest = json.loads((path / MANIFEST).read_bytes())
-        self._check_identity(path, manifest["identity"])
+        self.check_identity(step)
         weights = _read_weights(path)
         _check_weights(path, weights, module.state_dict())
         state = _read_state(path)
@@ -162,16 +181,6 @@ class Checkpoints:
         torch.set_rng_state(state["rng"]["cpu"])
         if "cuda" in state["rng"] and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["rng"]["cuda"])
-
-    def _check_identity(self, path: Path, found: Mapping[str, str]) -> None:
-        """Refuse to go on under another recipe, on other data or with other code."""
-        names = sorted(set(found) | set(self.identity))
-        other = [name for name in names if found.get(name) != self.identity.get(name)]
-        if other:
-            pairs = ", ".join(f"{name} {_short(found.get(name))} there, {_short(self.identity.get(name))} here" for name in other)
-            raise _unusable(
-                path, f"it belongs to a run with another {' and '.join(other)} ({pairs})", "the run's own recipe, or another --out"
-            )
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:

@@ -22,20 +22,25 @@ LOG, RUN = "log.jsonl", "run.json"
 class RunRecord:
     """The log and the summary of one run in its folder.
 
-    The summary is written when the record is made and at every `say`, so that it also tells of a run that was killed. A log that can no
-    longer be written (a full disk) does not end the run: checkpoints are what must be kept, and they answer for themselves.
+    The summary is written at every `say`, so that it also tells of a run that was killed. A log that can no longer be written (a full
+    disk) does not end the run: checkpoints are what must be kept, and they answer for themselves.
+
+    Attributes:
+        waits: True holds the summary back: what an earlier run wrote there stays until this one is let in.
     """
 
-    def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, facts: Mapping[str, Any], *, waits: bool = False) -> None:
+        self.folder, self.waits = folder, waits
         self.facts: dict[str, Any] = {"status": "running", "seconds": 0.0, **facts}
         self._begun = time.monotonic()
         self.log_lines_lost = 0
         self.say()
 
     def say(self, **facts: Any) -> None:
-        """Add facts to `run.json` and write it anew, whole."""
+        """Add facts to `run.json` and write it anew, whole, unless it waits."""
         self.facts |= facts | {"seconds": round(time.monotonic() - self._begun, 3)}
+        if self.waits:
+            return
         if self.log_lines_lost:
             self.facts["log_lines_lost"] = self.log_lines_lost
         text = json.dumps(plain(self.facts), indent=2, ensure_ascii=False) + "\n"

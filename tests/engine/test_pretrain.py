@@ -30,7 +30,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     rows = ["file,patient,labels"]
     for number in range(12):
-        Image.fromarray(rng.integers(0, 256, (40, 48), dtype=np.uint8)).save(folder / f"{number}.png")
+        Image.fromarray(rng.integers(0, 256, (72, 80), dtype=np.uint8)).save(folder / f"{number}.png")
         rows.append(f"{number}.png,p{number},{FINDINGS[number % 3]}")
     (folder / "broken.png").write_bytes((folder / "0.png").read_bytes()[:-700])
     rows += ["broken.png,p20,Pneumonia", "gone.png,p21,Pneumonia"]
@@ -159,8 +159,11 @@ def test_a_folder_with_checkpoints_is_not_written_over(recipe, tmp_path):
 
 def test_another_recipe_cannot_go_on_from_a_checkpoint(recipe, tmp_path):
     list(pretrain(recipe(), tmp_path, device="cpu", max_steps=2))
+    before = (tmp_path / "run.json").read_bytes()
+    refused = pretrain(recipe(seed=5), tmp_path, device="cpu", resume=True)
     with pytest.raises(ModelError, match="a run with another recipe"):
-        list(pretrain(recipe(seed=5), tmp_path, device="cpu", resume=True))
+        next(refused)  # before any work on the data
+    assert (tmp_path / "run.json").read_bytes() == before
 
 
 def test_a_changed_picture_is_noticed_and_other_data_are_refused(recipe, table, tmp_path):
@@ -171,9 +174,11 @@ def test_a_changed_picture_is_noticed_and_other_data_are_refused(recipe, table, 
     source = recipe().sources[0].model_copy(update={"file": str(folder / "table.csv")})
     moved = recipe(sources=[source.model_dump()])
     list(pretrain(moved, tmp_path / "run", device="cpu", max_steps=2))
-    Image.fromarray(np.full((40, 48), 9, np.uint8) + np.arange(48, dtype=np.uint8)).save(folder / "3.png")
+    Image.fromarray(np.full((72, 80), 9, np.uint8) + np.arange(80, dtype=np.uint8)).save(folder / "3.png")
+    before = (tmp_path / "run" / "run.json").read_bytes()
     with pytest.raises(ModelError, match="a run with another data"):
         list(pretrain(moved, tmp_path / "run", device="cpu", resume=True))
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_says_so(recipe, tmp_path):

@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
     """Six pictures of three patients: two with a report each and one without."""
     rows = ["file,study,patient,report"]
     for number in range(6):
-        pixels = np.arange(30 * 30, dtype=np.uint16).reshape(30, 30) // (number + 4)
+        pixels = np.arange(70 * 70, dtype=np.uint16).reshape(70, 70) // (number + 4)
         Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{number}.png")
         rows.append(f"{number}.png,s{number // 2},p{number // 2},{['No effusion.', 'Pneumonia.', ''][number // 2]}")
     (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
