@@ -7,10 +7,56 @@ Lower-casing is left to the tokenizer, whose offsets point into the text as it w
 from __future__ import annotations
 
 import re
+import unicodedata
+from difflib import get_close_matches
+from itertools import pairwise
 
+from engine.errors import ReadError
 
 PRIORITY = ("impression", "findings", "last paragraph", "comparison")
-"""The section that stands for the report: the first of these that holds text (design of MIMIC-CXR's own section tool)."""
+"""The section that stands for the report: the first of these that holds text, as in MIMIC-CXR's own section tool."""
+
+HEADERS = {
+    "impression": (
+        "impression",
+        "impressions",
+        "imp",
+        "conclusion",
+        "conclusions",
+        "opinion",
+        "findings and impression",
+        "findings/impression",
+    ),
+    "findings": ("findings", "finding", "reference findings", "report", "discussion"),
+    "comparison": ("comparison", "comparisons", "comparison exam", "comparison film", "comparison study", "reference exam"),
+    "indication": (
+        "indication",
+        "indications",
+        "reason for exam",
+        "reason for examination",
+        "reason for this examination",
+        "clinical indication",
+    ),
+    "history": ("history", "clinical history", "patient history", "clinical information", "pfi", "medical condition"),
+    "examination": ("examination", "exam", "type of examination", "study", "procedure"),
+    "technique": ("technique",),
+    "recommendations": ("recommendation", "recommendations", "recommendation(s)"),
+    "notification": ("notification", "notifications", "notification(s)"),
+    "wet read": ("wet read", "wetread", "preliminary report"),
+    "addendum": ("addendum",),
+    "date": ("date",),
+    "comment": ("comment", "comments"),
+}
+"""Section -> its headers as reports spell them, in lower case; misspelt ones are found by likeness (`section_of`)."""
+
+_NAMES = {header: section for section, headers in HEADERS.items() for header in headers}
+_LONG_NAMES = [header for header in _NAMES if len(header) >= 7]
+_VIEW = re.compile(r"\b(chest|views?|portable|radiographs?|lateral)\b")
+_HEADER = re.compile(r"^[ \t]*([A-Za-z][A-Za-z ()/,&'-]{0,70}?)[ \t]*:", re.MULTILINE)
+_STOP = re.compile(r"\b(RECOMMENDATION|NOTIFICATION)(?:S|\(S\))?[ \t]*:")
+_BANNER = re.compile(r"^[ \t]*(?:FINAL REPORT:?|FINAL ADDENDUM|INTERIM REPORT|WET READ VERSION.*)[ \t]*$", re.MULTILINE)
+_PARAGRAPH = re.compile(r"\n[ \t]*\n")
+_LFS_POINTER = "version https://git-lfs.github.com/spec/"
 
 _MASK = re.compile(r"_{2,}|\bX{4,}\b")  # MIMIC writes ___, Indiana XXXX where a name, a date or a number stood
 _SPACE_BEFORE = re.compile(r"\s+(?=[.,;:)])(?![.]\d)")
@@ -20,8 +66,81 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u200b\u200e\u200f\
 def clean(text: str) -> str:
     """The text on one line: masks of removed words taken out, line breaks and runs of white space made single spaces.
 
-    Case is kept. Cleaning twice changes nothing more. Lone surrogates, which no tokenizer takes, become question marks.
+    Case is kept. Characters are composed (NFC), since a tokenizer's own NFC leaves the second half of "e" + accent without offsets.
+    Cleaning twice changes nothing more. Lone surrogates, which no tokenizer takes, become question marks.
     """
     text = text.encode("utf-8", "replace").decode("utf-8")
-    text = _MASK.sub(" ", _CONTROL.sub("", text))
+    text = _MASK.sub(" ", unicodedata.normalize("NFC", _CONTROL.sub("", text)))
     return " ".join(_SPACE_BEFORE.sub("", text).split())
+
+
+def report_text(text: str) -> str:
+    """What a MIMIC-CXR report says, cleaned: its impression, else findings, last paragraph or comparison; "" when all are missing.
+
+    Raises:
+        ReadError: the text is a Git-LFS pointer.
+    """
+    found = sections(text)
+    return next((found[name] for name in PRIORITY if found.get(name)), "")
+
+
+def sections(text: str) -> dict[str, str]:
+    """Sections of a MIMIC-CXR report that hold text, by the names of `HEADERS`, cleaned, in the order of the report.
+
+    A header stands at the start of a line and ends in a colon. Headers of another kind ("HEART:", "BONES:") stay in the section they
+    stand in. Of two sections of one name the later stays, as it is the corrected one. Without impression and findings, what follows the
+    first paragraph of the last section is the "last paragraph"; in a text without any header, all of it is. A section ends where
+    RECOMMENDATION(S): or NOTIFICATION(S): stands, even inside a line.
+
+    Raises:
+        ReadError: the text is a Git-LFS pointer: the file itself was never fetched.
+    """
+    if text.lstrip().startswith(_LFS_POINTER):
+        raise ReadError("a report is a Git-LFS pointer, not a text", hint="git lfs pull in the folder of the reports")
+    pieces = [(name, body) for name, body in _pieces(text.replace("\r\n", "\n")) if clean(body)]
+    if not any(name in {"impression", "findings"} for name, _ in pieces):
+        pieces = _with_last_paragraph(pieces)
+    found: dict[str, str] = {}
+    for name, body in pieces:
+        if name and clean(body):
+            found.pop(name, None)
+            found[name] = clean(body)
+    return found
+
+
+def section_of(header: str) -> str | None:
+    """The section that a header opens, None for a header that opens none.
+
+    Capitals may be misspelt ("IMPRESSOIN", "FINDNGS", but not as far as "COMPRESSION") or name the view ("CHEST, TWO VIEWS": findings);
+    other spellings must be exact.
+    """
+    name = " ".join(header.lower().split())
+    if name in _NAMES:
+        return _NAMES[name]
+    if not header.isupper():
+        return None
+    if near := get_close_matches(name, _LONG_NAMES, n=1, cutoff=0.87):
+        return _NAMES[near[0]]
+    return "findings" if _VIEW.search(name) else None
+
+
+def _pieces(text: str) -> list[tuple[str, str]]:
+    """(section, raw text) in the order of the report; "" names what no header announces."""
+    marks = [(match.start(), match.end(), section) for match in _HEADER.finditer(text) if (section := section_of(match[1]))]
+    marks += [(match.start(), match.end(), section_of(match[1]) or "") for match in _STOP.finditer(text)]
+    marks += [(match.start(), match.end(), "") for match in _BANNER.finditer(text)]
+    marks = sorted({end: (start, end, section) for start, end, section in sorted(marks, reverse=True)}.values())
+    borders = [(0, 0, ""), *marks, (len(text), len(text), "")]
+    return [(name, text[end:following]) for (_, end, name), (following, _, _) in pairwise(borders)]
+
+
+def _with_last_paragraph(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The pieces, with the last paragraphs of the last telling section cut off as a section of their own."""
+    telling = [place for place, (name, _) in enumerate(pieces) if name not in {"recommendations", "notification", "wet read"}]
+    if not telling:
+        return pieces
+    name, body = pieces[telling[-1]]
+    first, rest = "", body
+    if name:
+        first, _, rest = body.partition(split[0]) if (split := _PARAGRAPH.search(body.rstrip())) else (body, "", "")
+    return [*pieces[: telling[-1]], (name, first), ("last paragraph", rest), *pieces[telling[-1] + 1 :]]
