@@ -135,3 +135,40 @@ def test_damage_is_an_error_not_wrong_pixels(frame: pl.DataFrame, tmp_path: Path
     (tmp_path / "store/meta.json").write_text("{}")
     with pytest.raises(ReadError, match=r"meta\.json"):
         PixelStore.open(tmp_path / "store")
+
+
+def chest_dicom(path: Path, values: np.ndarray, *, modality: str = "DX", photometric: str = "MONOCHROME2") -> None:
+    """A 12-bit radiograph as DICOM, explicit VR little endian."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[path.name])
+    data.StudyInstanceUID, data.SeriesInstanceUID = (generate_uid(entropy_srcs=[path.name, part]) for part in ("study", "series"))
+    data.Modality, data.PatientID, data.BodyPartExamined, data.ViewPosition = modality, "P1", "CHEST", "PA"
+    data.PresentationIntentType, data.PhotometricInterpretation, data.SamplesPerPixel = "FOR PRESENTATION", photometric, 1
+    data.Rows, data.Columns = values.shape
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0
+    data.WindowCenter, data.WindowWidth = 2048, 4096
+    data.PixelData = values.astype("<u2").tobytes()
+    data.save_as(path, enforce_file_format=True)
+
+
+def test_dicom_files_are_read_bone_bright_and_refused_by_their_headers(tmp_path: Path) -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (5, 5), dtype=np.uint8)
+    bright = np.asarray(Image.fromarray(coarse).resize((256, 256), Image.Resampling.BICUBIC)).astype(np.uint16) * 16
+    chest_dicom(tmp_path / "plain", bright)
+    chest_dicom(tmp_path / "inverse", 4095 - bright, photometric="MONOCHROME1")
+    chest_dicom(tmp_path / "scan", bright, modality="CT")
+    draw(tmp_path / "picture.png", 3)
+    names = ["plain", "picture.png", "inverse", "scan"]
+    frame = pl.DataFrame({"image": names, "file": [str(tmp_path / name) for name in names]})
+    store = build_store(frame, tmp_path / "store", 32)
+    assert store.dropped() == {"scan": "wrong_modality"}
+    small = np.asarray(Image.fromarray((bright / 16).astype(np.uint8)).resize((32, 32), Image.Resampling.LANCZOS))
+    for name in ("plain", "inverse"):
+        assert np.abs(store.picture(name).astype(int) - small).mean() < 3
+    assert np.array_equal(store.picture("picture.png"), expected(frame, "picture.png"))
