@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from engine.dicom.policy import Refusal
@@ -15,7 +16,10 @@ from engine.dicom.policy import Refusal
 
 @dataclass(frozen=True)
 class Claim:
-    """Size, channels, bits and sign of a codestream; coding names the family; levels counts the wavelet reductions it allows."""
+    """Size, channels, bits and sign of a codestream; coding names the family; levels counts the wavelet reductions it allows.
+
+    start, end: the bytes of the codestream itself, without boxes before and padding after it.
+    """
 
     rows: int
     columns: int
@@ -25,6 +29,8 @@ class Claim:
     coding: Literal["jpeg", "lossless", "jpegls", "j2k", "htj2k"] = "jpeg"
     levels: int = 0
     lossy: bool = False
+    start: int = 0
+    end: int | None = None
 
 
 _SOF = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7})
@@ -131,28 +137,31 @@ def j2k_claim(data: bytes) -> Claim:
             if code == 0xFF52:
                 levels, transform = data[position + 9], data[position + 13]
             position += 2 + length
-        _follow_tile_parts(data, position)
+        end = _end_of_tile_parts(data, position)
     except (struct.error, IndexError):
         raise Refusal("truncated") from None
     if x1 <= x0 or y1 <= y0 or not samples:
         raise Refusal("decode_error")
     coding: Literal["j2k", "htj2k"] = "htj2k" if high_throughput else "j2k"
-    return Claim(y1 - y0, x1 - x0, samples, (depth & 0x7F) + 1, bool(depth & 0x80), coding, levels, lossy=transform == 0)
+    return Claim(y1 - y0, x1 - x0, samples, (depth & 0x7F) + 1, bool(depth & 0x80), coding, levels, transform == 0, at, end)
 
 
-def _follow_tile_parts(data: bytes, at: int) -> None:
-    """Follow SOT segments by their lengths (Psot); a stream that ends before the last of them is truncated."""
+def _end_of_tile_parts(data: bytes, at: int) -> int:
+    """Follow SOT segments by their lengths (Psot) to the end of the stream; one that ends before the last of them is truncated."""
     while True:
         code = data[at : at + 2]
         if code == b"\xff\xd9":
-            return
+            return at + 2
         if code != b"\xff\x90":
             if at >= len(data) or not any(data[at:]):
-                return  # no EOC, but every tile-part is whole: Kakadu and old encoders write such files
+                return at  # no EOC, but every tile-part is whole: old encoders write such files
             raise Refusal("decode_error")
         _, _, _, length, _, _ = struct.unpack_from(">HHHIBB", data, at)
-        if length == 0:
-            return
+        if length == 0:  # the last tile-part, to the end of the stream
+            end = len(data.rstrip(b"\0"))
+            if data[end - 2 : end] != b"\xff\xd9":
+                raise Refusal("truncated")
+            return end
         if length < 14:
             raise Refusal("decode_error")
         if at + length > len(data):
@@ -172,7 +181,7 @@ def check_rle(data: bytes, samples: int, bytes_per_sample: int) -> None:
     if count != samples * bytes_per_sample or offsets[0] != 64:
         raise Refusal("decode_error")
     used = offsets[:count]
-    if any(b <= a for a, b in zip(used, used[1:], strict=False)):
+    if any(b <= a for a, b in pairwise(used)):
         raise Refusal("decode_error")
     if used[-1] >= len(data):
         raise Refusal("truncated")

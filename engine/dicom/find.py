@@ -43,7 +43,7 @@ def find_files(inputs: Sequence[Path], *, min_age: float = 0.0) -> Iterator[Foun
     """
     for given in inputs:
         try:
-            kind = os.stat(given)  # an input that the user names may be a link; what lies below may not
+            kind = given.stat()  # an input that the user names may be a link; what lies below may not
         except OSError as error:
             hint = "check the path and its mount" if error.errno in (errno.ENOENT, errno.ENOTDIR) else "check the rights on it"
             raise InputMissing("an input cannot be opened", why=os.strerror(error.errno or errno.ENOENT), hint=hint) from None

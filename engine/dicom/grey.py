@@ -1,9 +1,9 @@
 """Stored values -> one 8-bit picture, bone bright, shorter side as asked: one documented order of operations.
 
-  1. modality LUT or rescale slope and intercept           PS3.3 C.11.1
-  2. VOI LUT, else the first window, else the range of the data from its 0.5 % to its 99.5 % point, padding excluded     C.11.2
-  3. MONOCHROME1 or PresentationLUTShape INVERSE inverts, exactly once                                                     C.7.6.3.1.2, C.11.6
-  4. padding is black
+  1. modality LUT, else rescale slope and intercept (PS3.3 C.11.1);
+  2. VOI LUT, else the first window (C.11.2), else the data from their 0.5 % to their 99.5 % point without padding (C.7.5.1.1.2);
+  3. MONOCHROME1 (C.7.6.3.1.2) or PresentationLUTShape INVERSE (C.11.6) inverts, exactly once;
+  4. padding is black.
 Where 1 and 2 are linear the picture is made small before them: averages and a linear window change places freely but for values that the
 window clips (mean difference below 0.6 of 255). Tables and sigmoids are applied to every stored value first.
 """
@@ -140,7 +140,8 @@ def _mapped(values: NDArray[Any], header: Header) -> NDArray[np.float32] | None:
     else:
         seen = units[values[::8, ::8].astype(np.int64) - low]
         table = np.clip(_windowed(units, seen, header)[0], 0.0, 1.0)
-    return np.take(table, values.astype(np.int64) - low)
+    mapped: NDArray[np.float32] = np.take(table.astype(np.float32), values.astype(np.int64) - low)
+    return mapped
 
 
 def _looked_up(units: NDArray[np.float32], table: LookupTable) -> NDArray[np.float32]:
@@ -163,8 +164,7 @@ def shrink(values: NDArray[Any], stored: Stored, aspect: float, size: int) -> ND
     from PIL import Image
 
     height, width = target_shape(stored.rows, stored.columns, aspect, size)
-    block = max(1, min(stored.rows / stored.factor / (2 * height), stored.columns / stored.factor / (2 * width)))
-    block = int(math.floor(block))
+    block = max(1, math.floor(min(stored.rows / (2 * height), stored.columns / (2 * width)) / stored.factor))
     reduced = _block_means(values, block)
     factor = stored.factor * block
     shift = stored.shift / block
@@ -199,4 +199,5 @@ def _block_means(values: NDArray[Any], block: int) -> NDArray[np.float32]:
     summed = total[:, 0::block].astype(np.float32)
     for offset in range(1, block):
         summed += total[:, offset::block]
-    return summed / np.float32(block * block)
+    means: NDArray[np.float32] = summed / np.float32(block * block)
+    return means

@@ -27,12 +27,13 @@ logging.getLogger("pydicom").addHandler(logging.NullHandler())
 logging.getLogger("pydicom").propagate = False
 
 _KEYWORDS = (
-    "SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID Modality PresentationIntentType PatientID IssuerOfPatientID BodyPartExamined"
-    " ViewPosition StudyInstanceUID SeriesInstanceUID PatientOrientation SamplesPerPixel PhotometricInterpretation PlanarConfiguration"
-    " NumberOfFrames Rows Columns PixelAspectRatio ImagerPixelSpacing PixelSpacing BitsAllocated BitsStored HighBit PixelRepresentation"
-    " PixelPaddingValue PixelPaddingRangeLimit BurnedInAnnotation WindowCenter WindowWidth VOILUTFunction RescaleIntercept RescaleSlope"
-    " ModalityLUTSequence VOILUTSequence ViewCodeSequence PresentationLUTShape"
-).split()
+    *("SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "PresentationIntentType", "PatientID"),
+    *("IssuerOfPatientID", "BodyPartExamined", "ViewPosition", "StudyInstanceUID", "SeriesInstanceUID", "PatientOrientation"),
+    *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "PixelAspectRatio"),
+    *("ImagerPixelSpacing", "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
+    *("PixelPaddingRangeLimit", "BurnedInAnnotation", "WindowCenter", "WindowWidth", "VOILUTFunction", "RescaleIntercept"),
+    *("RescaleSlope", "ModalityLUTSequence", "VOILUTSequence", "ViewCodeSequence", "PresentationLUTShape"),
+)
 _TAGS = sorted(int(tag) for tag in map(tag_for_keyword, _KEYWORDS) if tag is not None)
 _LARGEST_VALUE = 1 << 18
 """Bytes; a lookup table has at most 65,536 entries of 2 bytes, nothing else asked for comes near."""
@@ -68,6 +69,7 @@ class Header:
     image_type: tuple[str, ...] = ()
     patient_orientation: tuple[str, ...] = ()
     burned_in: str = ""
+    synthetic: str = ""
     photometric: str = ""
     rows: int | None = None
     columns: int | None = None
@@ -142,6 +144,7 @@ class _Reader:
             image_type=self.texts("ImageType"),
             patient_orientation=self.texts("PatientOrientation"),
             burned_in=self.text("BurnedInAnnotation").upper(),
+            synthetic=self.text("SyntheticData").upper(),
             photometric=self.text("PhotometricInterpretation").upper(),
             rows=self.number("Rows"),
             columns=self.number("Columns"),

@@ -13,14 +13,13 @@ from typing import Literal
 from engine.dicom.policy import Refusal
 
 Damage = Literal["truncated", "corrupt_header", "nesting_too_deep"]
-TRANSFER_SYNTAX, PIXEL_DATA = 0x00020010, 0x7FE00010
+TRANSFER_SYNTAX, ROWS, PIXEL_DATA = 0x00020010, 0x00280010, 0x7FE00010
 IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 NO_SYNTAX = "0"
 """Stands for a transfer syntax UID that is none."""
 UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END, _PADDING = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD, 0xFFFCFFFC
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-_LETTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ ")
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 
 
@@ -39,7 +38,8 @@ class Outline:
     """The top level of one data set.
 
     elements: tag -> Element, pixel data included. fragments: byte ranges of the encapsulated pixel data, basic offset table excluded.
-    has_picture: a pixel data element was met, whole or not. damage: why the walk ended early, None when it reached the end. trailing: zero bytes follow the data set.
+    has_picture: Rows or pixel data were met, whole or not. damage: why the walk ended early, None when it reached the end.
+    trailing: zero bytes follow the data set.
     """
 
     implicit: bool
@@ -54,16 +54,20 @@ class Outline:
 
 @dataclass(frozen=True)
 class FileMeta:
-    """The file meta group: the transfer syntax UID ('' when there is no group), and where the data set begins."""
+    """The file meta group: the transfer syntax UID ('' when absent), and where the data set begins.
+
+    bare: there is neither preamble nor group, as in files of before 1993; only then may the encoding be guessed.
+    """
 
     transfer_syntax: str
     body: int
     sop_class: str = ""
+    bare: bool = False
 
 
 def _short_form(vr: bytes) -> bool:
     """Whether a VR has a 16-bit length; unknown ones of letters are read so, as dcmtk and pydicom do."""
-    return vr in _SHORT or (vr not in _LONG and len(vr) == 2 and vr[0] in _LETTERS and vr[1] in _LETTERS)
+    return vr in _SHORT or (vr not in _LONG and len(vr) == 2 and b"AA" <= vr <= b"ZZ")
 
 
 def starts_data_set(data: memoryview, at: int = 0) -> bool:
@@ -82,19 +86,19 @@ def read_meta(data: memoryview) -> FileMeta:
     """The file meta information (PS3.10 section 7.1); always explicit VR little endian.
 
     Raises:
-        Refusal: `not_dicom`, `truncated`, `corrupt_header`, `missing_attribute` (a meta group without a transfer syntax).
+        Refusal: `not_dicom`, `truncated`, `corrupt_header`.
     """
     at = 0
-    if len(data) >= 132 and data[128:132] == b"DICM" and not (starts_data_set(data) and not starts_data_set(data, 132)):
+    if len(data) >= 132 and bytes(data[128:132]) == b"DICM" and not (starts_data_set(data) and not starts_data_set(data, 132)):
         at = 132
         if len(data) == at:
             raise Refusal("truncated")
     elif not starts_data_set(data):
         raise Refusal("not_dicom")
-    elif data[:2] != b"\x02\x00":
-        return FileMeta("", 0)
+    elif bytes(data[:2]) != b"\x02\x00":
+        return FileMeta("", 0, bare=True)
     found: dict[int, bytes] = {}
-    while at + 8 <= len(data) and data[at : at + 2] == b"\x02\x00":
+    while at + 8 <= len(data) and bytes(data[at : at + 2]) == b"\x02\x00":
         tag = 0x00020000 | struct.unpack_from("<H", data, at + 2)[0]
         vr = bytes(data[at + 4 : at + 6])
         if vr in _LONG:
@@ -115,11 +119,7 @@ def read_meta(data: memoryview) -> FileMeta:
         at = value + length
     if TRANSFER_SYNTAX not in found and 0 < len(data) - at < 8 and len(data) > 132:
         raise Refusal("truncated")
-    if TRANSFER_SYNTAX not in found:
-        raise Refusal("missing_attribute" if found else "corrupt_header")
-    text = found[TRANSFER_SYNTAX].rstrip(b"\0 ")
-    if not text:
-        raise Refusal("missing_attribute")
+    text = found.get(TRANSFER_SYNTAX, b"").rstrip(b"\0 ")
     named = text.decode("ascii") if len(text) <= 64 and all(byte in b"0123456789." for byte in text) else NO_SYNTAX
     return FileMeta(named, at, found.get(0x00020002, b"").rstrip(b"\0 ").decode("ascii", "replace"))
 
@@ -144,10 +144,12 @@ def outline(data: memoryview, begin: int, transfer_syntax: str, *, max_depth: in
         _walk(data, begin, result, max_depth)
     except struct.error:
         result.damage = "truncated"
+    if not result.elements and not result.has_picture and result.damage != "nesting_too_deep":
+        result.damage = "corrupt_header"  # not one whole element
     return result
 
 
-def _walk(data: memoryview, at: int, result: Outline, max_depth: int) -> None:  # noqa: C901 - one flat loop is the point
+def _walk(data: memoryview, at: int, result: Outline, max_depth: int) -> None:
     order = "<" if result.little else ">"
     pair, u16, u32 = struct.Struct(order + "HH").unpack_from, struct.Struct(order + "H").unpack_from, struct.Struct(order + "I").unpack_from
     end, implicit, elements = len(data), result.implicit, result.elements
@@ -201,13 +203,14 @@ def _walk(data: memoryview, at: int, result: Outline, max_depth: int) -> None:  
                 result.damage = "corrupt_header"
                 return
             last = max(last, tag)
-            result.has_picture |= tag == PIXEL_DATA
+            result.has_picture |= tag in (ROWS, PIXEL_DATA)
         if length == UNDEFINED:
-            if tag == PIXEL_DATA and depth == 0:
-                at = _fragments(data, value, result)
+            if tag == PIXEL_DATA:  # an icon may hold some too
+                at = _fragments(data, value, result, note=depth == 0)
                 if result.damage:
                     return
-                elements[tag] = Element(start, value, at, vr.decode())
+                if depth == 0:
+                    elements[tag] = Element(start, value, at, vr.decode())
                 continue
             if vr not in (b"", b"SQ", b"UN"):
                 result.damage = "corrupt_header"
@@ -232,10 +235,10 @@ def _walk(data: memoryview, at: int, result: Outline, max_depth: int) -> None:  
         result.damage = "truncated"
 
 
-def _fragments(data: memoryview, at: int, result: Outline) -> int:
-    """Note the fragments of encapsulated pixel data (PS3.5 A.4); the position after the delimiter."""
+def _fragments(data: memoryview, at: int, result: Outline, *, note: bool) -> int:
+    """Follow the fragments of encapsulated pixel data (PS3.5 A.4), noting them for the picture itself; the position after the delimiter."""
     item = struct.Struct("<HHI" if result.little else ">HHI").unpack_from
-    result.encapsulated = True
+    result.encapsulated |= note
     first, end = True, len(data)
     while True:
         if at + 8 > end:
@@ -251,7 +254,7 @@ def _fragments(data: memoryview, at: int, result: Outline) -> int:
         if at + length > end:
             result.damage = "truncated"
             return at
-        if not first:
+        if note and not first:
             result.fragments.append((at, at + length))
         first = False
         at += length

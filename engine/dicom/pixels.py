@@ -1,8 +1,8 @@
 """Transfer syntax -> stored values of one frame, at full size or, where the codec can, reduced to no less than what is asked for.
 
-Every route was measured (one core, 2500 x 2048, 12 bit): imagecodecs is 4-6x faster than pylibjpeg on lossless JPEG and JPEG-LS; Pillow decodes
-JPEG 2000 at 1/2, 1/4, 1/8 (43x) and JPEG by scaled DCT; OpenJPH skips resolutions of HTJ2K. Sizes are checked against the header before
-a decoder is called, lengths after.
+Every route was measured (one core, 2500 x 2048, 12 bit): imagecodecs is 4-6x faster than pylibjpeg on lossless JPEG and JPEG-LS; Pillow
+decodes JPEG 2000 at 1/2, 1/4, 1/8 (43x) and JPEG by scaled DCT; OpenJPH skips resolutions of HTJ2K. Sizes are checked against the
+header before a decoder is called, lengths after.
 """
 
 from __future__ import annotations
@@ -167,37 +167,47 @@ def _baseline(frame: bytes, claim: Claim, header: Header, least: int) -> Stored:
 
 
 def _j2k(frame: bytes, header: Header, least: int, max_pixels: int) -> Stored:
-    import imagecodecs
-    from PIL import Image
-
     claim = j2k_claim(frame)
     _compare(claim, header, max_pixels)
-    same_sign = claim.signed == bool(header.signed)
-    factor = _power_of_two(min(claim.rows, claim.columns), least, claim.levels) if same_sign and claim.samples == 1 else 1
-    level = factor.bit_length() - 1
-    shape = (-(-claim.rows // factor), -(-claim.columns // factor))
-    if claim.coding == "htj2k":
-        if claim.bits in (8, 16) and factor > 1:  # overshoot wraps around where the container has no spare bit
-            factor, level, shape = 1, 0, (claim.rows, claim.columns)
-        values = imagecodecs.htj2k_decode(frame, skipres=(level, level) if level else None)
-        if level:
-            values = np.clip(values.view(np.int16), 0, (1 << claim.bits) - 1) if values.dtype == np.uint16 else values
-    elif level and claim.bits <= 16:
-        with Image.open(io.BytesIO(frame), formats=["JPEG2000"]) as picture:
-            _ask_for_level(picture, level, shape)
-            values = np.asarray(picture)
-        container = 8 * values.dtype.itemsize
-        values = values >> (container - claim.bits)
-        if claim.signed:
-            values = values.astype(np.int32) - (1 << (claim.bits - 1))
-    else:
-        factor, level, shape = 1, 0, (claim.rows, claim.columns)
-        values = imagecodecs.jpeg2k_decode(frame, numthreads=1)
-    if values.shape[:2] != shape:
+    stream = frame[claim.start : claim.end]
+    # values whose sign the header contradicts are reinterpreted bit by bit, which only whole ones can be
+    whole = claim.samples != 1 or claim.signed != bool(header.signed) or claim.bits > 16
+    factor = 1 if whole else _power_of_two(min(claim.rows, claim.columns), least, claim.levels)
+    if claim.coding == "htj2k" and claim.bits in (8, 16):
+        factor = 1  # the overshoot of a reduced picture wraps around where the container has no spare bit
+    values = _openjph(stream, claim, factor) if claim.coding == "htj2k" else _openjpeg(stream, claim, factor, whole)
+    if values.shape[:2] != (-(-claim.rows // factor), -(-claim.columns // factor)):
         raise Refusal("decode_error")
     if factor == 1:
         return _whole(values, header, planar=0, lossy=claim.lossy, photometric="RGB")
     return Stored(values, claim.rows, claim.columns, factor, 0.5 - 0.5 / factor)
+
+
+def _openjph(stream: bytes, claim: Claim, factor: int) -> NDArray[Any]:
+    import imagecodecs
+
+    level = factor.bit_length() - 1
+    values: NDArray[Any] = imagecodecs.htj2k_decode(stream, skipres=(level, level) if level else None)
+    if level and values.dtype == np.uint16:
+        values = np.clip(values.view(np.int16), 0, (1 << claim.bits) - 1)  # what wrapped below zero
+    return values
+
+
+def _openjpeg(stream: bytes, claim: Claim, factor: int, whole: bool) -> NDArray[Any]:
+    """Pillow's OpenJPEG where it can (it reduces, and refuses broken streams), else imagecodecs'."""
+    if whole:
+        import imagecodecs
+
+        result: NDArray[Any] = imagecodecs.jpeg2k_decode(stream, numthreads=1)
+        return result
+    from PIL import Image
+
+    shape = (-(-claim.rows // factor), -(-claim.columns // factor))
+    with Image.open(io.BytesIO(stream), formats=["JPEG2000"]) as picture:
+        _ask_for_level(picture, factor.bit_length() - 1, shape)
+        values = np.asarray(picture)
+    values = values >> (8 * values.dtype.itemsize - claim.bits)  # Pillow shifts 12 bits up to 16
+    return (values.astype(np.int32) - (1 << (claim.bits - 1))).astype(np.int16) if claim.signed else values
 
 
 def _ask_for_level(picture: Any, level: int, shape: tuple[int, int]) -> None:
@@ -259,7 +269,7 @@ def hash_of(values: NDArray[Any]) -> str:
     It is compared only between files of one SOP instance UID; it is no protection against someone who makes collisions.
     """
     digest = hashlib.sha256(repr((values.dtype.kind, values.shape)).encode())
-    flat = memoryview(np.ascontiguousarray(values)).cast("B")
+    flat = np.ascontiguousarray(values).data.cast("B")
     for start in range(0, len(flat), 1 << 16):
         digest.update(isal_zlib.crc32(flat[start : start + (1 << 16)]).to_bytes(4, "little"))
     return digest.hexdigest()

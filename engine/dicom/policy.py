@@ -127,6 +127,7 @@ FLAGS: dict[str, str] = {
     "recoded": "the same SOP instance was read before in another encoding, or with its grey scale inverted",
     "secondary_capture": "a secondary capture: how it came to its grey values is unknown",
     "second_decoder": "only the second decoder could read it",
+    "synthetic": "the header says that the content was made, not acquired: Synthetic Data (0008,001C) is YES",
     "trailing_bytes": "zero bytes follow the data set",
     "uid_conflict": "a series UID in two studies, or a study UID with two patients",
     "view_unknown": "no tag tells the view",

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from isal import isal_zlib
+
 from engine.dicom import policy
 from engine.dicom.grey import to_picture
 from engine.dicom.header import Header, read_header
@@ -39,6 +41,9 @@ class Limits:
     depth: int = 64
 
 
+LIMITS = Limits()
+
+
 @dataclass
 class _Facts:
     """What is known of a file so far; it goes into the reading whatever happens next."""
@@ -51,7 +56,7 @@ class _Facts:
         return Reading(self.path, outcome, reason, tuple(dict.fromkeys(self.flags)), **{**self.known, **more})
 
 
-def read_file(path: Path, *, size: int, limits: Limits = Limits(), pictures: bool = False) -> Reading:  # noqa: B008 - frozen
+def read_file(path: Path, *, size: int, limits: Limits = LIMITS, pictures: bool = False) -> Reading:
     """Read one file whole and turn it into a picture of shorter side `size`, or into the reason why not.
 
     `pictures`: also read plain PNG and JPEG files (the files that an image table names), which are skipped or rejected otherwise.
@@ -71,7 +76,7 @@ def load_bytes(path: Path, most: int) -> bytes:
     """The whole file, its kind and size checked on the open descriptor.
 
     Raises:
-        Refusal: `not_regular`, `symlink`, `resource_limit`, `vanished`, `unreadable`, `io_error` (after one more try), `in_progress` when it grew.
+        Refusal: `not_regular`, `resource_limit`, `vanished`, `unreadable`, `io_error` (after one more try), `in_progress` when it grew.
     """
     for attempt in (1, 2):
         try:
@@ -126,7 +131,7 @@ def _read(data: bytes, facts: _Facts, size: int, limits: Limits, pictures: bool)
     facts.known["transfer_syntax"] = meta.transfer_syntax or None
     body, walked = _walk(view, meta, limits)
     syntax = meta.transfer_syntax
-    if not syntax:
+    if meta.bare:
         syntax = IMPLICIT if walked.implicit else EXPLICIT
         facts.flags.append("guessed_transfer_syntax")
     if walked.trailing:
@@ -136,8 +141,8 @@ def _read(data: bytes, facts: _Facts, size: int, limits: Limits, pictures: bool)
     _refuse_by_header(header, walked, syntax, limits)
     facts.flags += _flags_of(header)
     stored = read_pixels(body, walked, header, syntax, least=2 * size, max_pixels=limits.pixels)
-    picture, flags = to_picture(stored, header, size)
-    facts.flags += flags
+    picture, raised = to_picture(stored, header, size)
+    facts.flags += raised
     if stored.grey_from_color:
         facts.flags.append("color_as_grey")
     return facts.reading("score", None, pixel_hash=stored.pixel_hash, picture=picture)
@@ -156,12 +161,12 @@ def inflate(deflated: memoryview, most: int) -> bytes:
     Raises:
         Refusal: `resource_limit`, `truncated`, `corrupt_header`.
     """
-    from isal import isal_zlib
-
     machine = isal_zlib.decompressobj(wbits=-15)
     try:
         result: bytes = machine.decompress(deflated, most + 1)
-    except isal_zlib.error:
+    except MemoryError:
+        raise
+    except Exception:  # IsalError, which its stubs do not show as an exception
         raise Refusal("corrupt_header") from None
     if len(result) > most:
         raise Refusal("resource_limit")
@@ -188,7 +193,7 @@ _JUNK = (b"\x00\x05\x16\x07\x00\x02", b"\x00\x05\x16\x00\x00\x02", b"\x00\x00\x0
 
 
 def kind_of(data: bytes) -> str:
-    """'dicom', 'picture', 'archive', 'os_junk' or '' by content: a preamble may hold anything, so DICM at 128 wins over every other magic."""
+    """'dicom', 'picture', 'archive', 'os_junk' or '' by content; a preamble may hold anything, so DICM at 128 wins over all else."""
     if data[128:132] == b"DICM":
         return "dicom"
     if data.startswith(_PICTURES):
@@ -225,7 +230,7 @@ def _refuse_by_header(header: Header, walked: Outline, syntax: str, limits: Limi
     policy.refuse_class(header.sop_class, header.modality, has_picture=walked.has_picture)
     if walked.damage:
         raise Refusal(walked.damage)
-    if not header.sop_class or (capture and not header.modality):
+    if not syntax or not header.sop_class or (capture and not header.modality):
         raise Refusal("missing_attribute")
     if element is None or element.value == element.stop or (walked.encapsulated and not walked.fragments):
         raise Refusal("no_pixel_data")
@@ -254,6 +259,8 @@ def _flags_of(header: Header) -> list[str]:
         flags.append("bad_attribute")
     if any(policy.uid_fault(uid) for uid in (header.sop_instance_uid, header.study_instance_uid, header.series_instance_uid) if uid):
         flags.append("invalid_uid")
+    if header.synthetic == "YES":
+        flags.append("synthetic")
     if header.burned_in == "YES":
         flags.append("burned_in")
     elif header.burned_in != "NO" and header.sop_class == policy.DX_PRESENTATION:

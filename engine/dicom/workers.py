@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from engine.dicom.policy import OUTCOMES
-from engine.dicom.reader import Limits
+from engine.dicom.reader import LIMITS, Limits
 from engine.dicom.reading import Reading
 from engine.dicom.sandbox import message_in, pack, unpack_reading
 from engine.errors import EngineError
@@ -36,7 +36,12 @@ _AHEAD = 32
 
 
 def read_files(
-    files: Iterable[Path], *, size: int, workers: int = 2, limits: Limits = Limits(), pictures: bool = False  # noqa: B008 - frozen
+    files: Iterable[Path],
+    *,
+    size: int,
+    workers: int = 2,
+    limits: Limits = LIMITS,
+    pictures: bool = False,
 ) -> Iterator[Reading]:
     """One Reading per path, in the order of the paths; paths are taken as they are needed.
 
@@ -108,13 +113,19 @@ class _Worker:
     """One child process: starting, idle, busy with one file, or dead."""
 
     def __init__(self, selector: selectors.BaseSelector, limits: Limits) -> None:
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        environment = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        house = str(Path(__file__).resolve().parents[2])  # found even where sys.path says '' and the working folder is gone
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([house, *filter(None, sys.path)]), "PYTHONWARNINGS": "ignore"}
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         command = [sys.executable, "-c", "from engine.dicom.sandbox import serve; serve()"]
         try:
-            self.process = subprocess.Popen(  # noqa: S603
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, bufsize=0, close_fds=True
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+                bufsize=0,
+                close_fds=True,
             )
         except OSError as error:
             raise EngineError("no worker process can be started", why=os.strerror(error.errno or 0)) from None
@@ -148,11 +159,11 @@ class _Worker:
     def hear(self) -> tuple[int, Reading] | None:
         """Read what the child has written: the finished file, or None; sets `dead` at the end of its stream or for what is no answer."""
         try:
-            chunk = self.answers.read(1 << 20)
+            chunk = os.read(self.answers.fileno(), 1 << 20)
+        except BlockingIOError:
+            return None
         except OSError:
             chunk = b""
-        if chunk is None:
-            return None
         if not chunk:
             self.dead = True
             return None
