@@ -138,7 +138,10 @@ def _load_folder(folder: Path, *, name: str, device: str | torch.device) -> Bund
     check_whole(folder, manifest, name)
     weights = read_weights(folder / WEIGHTS, name)
     try:
-        config = CLIPConfig.from_pretrained(folder, local_files_only=True)
+        stored = json.loads((folder / "config.json").read_text("utf-8"))
+        if stored["model_type"] != "clip":
+            raise ValueError("another architecture")
+        config = CLIPConfig.from_dict(stored)
         with torch.random.fork_rng(devices=[]):  # what is drawn here is replaced below: the caller's generator stays as it was
             clip = CLIPModel(config).eval()
     except Exception as error:  # whatever a configuration with other types and sizes runs into
@@ -158,7 +161,7 @@ def _load_folder(folder: Path, *, name: str, device: str | torch.device) -> Bund
         clip=clip.to(device),
         tokenizer=tokenizer,
         preprocessing=preprocessing,
-        card=card.read_text("utf-8") if card.is_file() else "",
+        card=card.read_text("utf-8", errors="replace") if card.is_file() else "",
         provenance=manifest.get("provenance", {}),
     )
 

@@ -66,7 +66,7 @@ def describe(name_or_path: str | Path) -> Description:
         text_tokens=text_tokens,
         preprocessing=preprocessing.as_dict(),
         provenance=manifest.get("provenance", {}),
-        card=card.read_text("utf-8") if card.is_file() else "",
+        card=card.read_text("utf-8", errors="replace") if card.is_file() else "",
     )
 
 

@@ -55,7 +55,10 @@ class Preprocessing:
 
     def pixels(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """(B, 3, size, size) float32 from uint8 (H, W) pictures of any shapes, bone bright."""
-        grey = np.stack([resized(picture, self.size, self.resize) for picture in pictures]).astype(np.float32) / 255
+        grey = np.zeros((len(pictures), self.size, self.size), np.float32)
+        for row, picture in enumerate(pictures):
+            grey[row] = resized(picture, self.size, self.resize)
+        grey /= 255
         mean, std = (np.asarray(values, np.float32)[None, :, None, None] for values in (self.mean, self.std))
         normal: npt.NDArray[np.float32] = (grey[:, None] - mean) / std
         return normal

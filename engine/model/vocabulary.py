@@ -52,8 +52,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, context: int) -> PreT
     )
     tokenizer.train_from_iterator(texts, trainer)
     sot, eot = tokenizer.token_to_id(SOT), tokenizer.token_to_id(EOT)
-    ends = processors.TemplateProcessing(single=f"{SOT} $A {EOT}", special_tokens=[(SOT, sot), (EOT, eot)])
-    tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=True), ends])
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{SOT} $A {EOT}", special_tokens=[(SOT, sot), (EOT, eot)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=SOT, eos_token=EOT, pad_token=EOT, unk_token=EOT, model_max_length=context
     )
@@ -76,10 +75,17 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], context: 
         add_special_tokens=True,
         split_special_tokens=True,  # "<|endoftext|>" in a text is text: it must not end it
     )
-    for row, (ids, spans) in enumerate(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)):
+    for row, (text, ids, spans) in enumerate(zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)):
         input_ids[row, : len(ids)] = ids
         input_ids[row, len(ids) - 1] = eot  # a truncating tokenizer that cut its own EOT gets it back
         padding_mask[row, : len(ids)] = False
-        inner = [(int(start), int(end)) for start, end in spans[1 : len(ids) - 1]]
+        inner = [_without_space(text, start, end) for start, end in spans[1 : len(ids) - 1]]
         offsets.append([(0, 0), *inner, *[(0, 0)] * (context - 1 - len(inner))])
     return Tokens(input_ids, padding_mask, offsets)
+
+
+def _without_space(text: str, start: int, end: int) -> tuple[int, int]:
+    """The same span without the white space that a byte-level token carries in front of its word."""
+    while start < end and text[start].isspace():
+        start += 1
+    return start, end
