@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from engine.dicom.inputs import Item, check_inputs, input_items
 from engine.dicom.policy import Outcome
 from engine.dicom.reading import Reading, Registry
-from engine.dicom.remembered import NOT_KEPT, Found, Remembered, found_readings
+from engine.dicom.remembered import NOT_KEPT, Found, Remembered, found_readings, reader_version
 from engine.dicom.rows import result_row, table_row
 from engine.errors import NotFinite, UsageError
 from engine.metrics.findings import FindingFigures, figures
@@ -170,7 +169,7 @@ def score(
     tables = {path: UserImageTable(path) for path in inputs if is_image_table(path)}
     truth = [read_labels(labels, findings)] if labels else [own for each in tables.values() if (own := each.labels(findings))]
     names = Names(site_key(), retain_uids)
-    items = input_items(inputs, tables, out, min_age=min_age)
+    items = input_items(inputs, tables, leave_out=[out, labels] if labels else [out], min_age=min_age)
     if dry_run:
         yield from _plan(items, _load(model, device), out)
         return
@@ -252,12 +251,7 @@ def _load(model: str | Path, device: Device) -> Bundle:
 
 
 def _table(bundle: Bundle, out: Path) -> ImageTable:
-    """The image table of this model, as read by this version of the code."""
-    try:
-        reader = f"mmclip {version('mmclip')}"
-    except PackageNotFoundError:
-        reader = "mmclip, not installed"
-    return ImageTable(out, bundle.content_hash, reader, int(bundle.clip.config.projection_dim))
+    return ImageTable(out, bundle.content_hash, reader_version(), int(bundle.clip.config.projection_dim))
 
 
 def _plan(items: Iterator[Item], bundle: Bundle, out: Path) -> Iterator[Event]:

@@ -24,7 +24,7 @@ import typer
 from mmclip_cli import console
 
 NOTICE = "RESEARCH USE ONLY - not for clinical use."
-VERBS = ("pretrain", "recipes", "models", "doctor")
+VERBS = ("score", "pretrain", "recipes", "models", "doctor")
 BROKEN_PIPE = 128 + 13
 
 app = typer.Typer(
@@ -117,16 +117,20 @@ def _exit_code(error: BaseException) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # a bare `mmclip` or `mmclip recipes`
         print(error, file=sys.stderr)
         return 2
-    if _is_usage(error):
-        return _leave(f"{' '.join(str(error).split()).rstrip('.')}. See mmclip --help.", 2)
+    usage = _usage(error)
+    if usage:
+        return _leave(f"{usage}. See mmclip --help.", 2)
     if isinstance(error, OSError):
         return _leave(f"input or output failed: {error.strerror or type(error).__name__} {_where(error)}", 74)
     return _leave(f"internal error: {type(error).__name__} {_where(error)}; MMCLIP_DEBUG=1 shows more", 70)
 
 
-def _is_usage(error: BaseException) -> bool:
-    """Whether Typer turned the command line away (its classes for that have moved between releases)."""
-    return isinstance(error, Exception) and hasattr(error, "format_message") and getattr(error, "exit_code", None) == 2
+def _usage(error: BaseException) -> str:
+    """Typer's complaint about the command line, "" for any other error (its classes for that have moved between releases)."""
+    said = getattr(error, "format_message", None)
+    if not callable(said) or getattr(error, "exit_code", None) != 2:
+        return ""
+    return " ".join(str(said()).split()).rstrip(".")
 
 
 def _leave(message: str, code: int, **fields: object) -> int:

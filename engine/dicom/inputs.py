@@ -42,26 +42,28 @@ def check_inputs(inputs: Sequence[Path]) -> None:
             raise InputMissing(f"input {number} of {len(inputs)} does not exist", hint="check the path and its mount")
 
 
-def input_items(inputs: Sequence[Path], tables: Mapping[Path, UserImageTable], out: Path, *, min_age: float = 0.0) -> Iterator[Item]:
-    """Every file of the inputs in a stable order; what lies in the output folder is ours and left out.
+def input_items(
+    inputs: Sequence[Path], tables: Mapping[Path, UserImageTable], *, leave_out: Sequence[Path] = (), min_age: float = 0.0
+) -> Iterator[Item]:
+    """Every file of the inputs in a stable order.
 
     Args:
         inputs: folders, files, and the keys of `tables`.
         tables: the inputs that are image tables.
-        out: the output folder.
+        leave_out: files and folders that a walk passes over: the output folder, the labels.
         min_age: seconds a file must have stood still.
 
     Raises:
         InputMissing: an input has gone.
     """
-    ours = out.resolve()
+    resolved = [path.resolve() for path in leave_out]
     for given in inputs:
         if given in tables:
             yield from map(_of_row, tables[given].rows())
             continue
-        holds_ours = ours.is_relative_to(given.resolve())
+        inside = [path for path in resolved if path.is_relative_to(given.resolve())]
         for found in find_files([given], min_age=min_age):
-            if holds_ours and found.path.resolve().is_relative_to(ours):
+            if inside and any(found.path.resolve().is_relative_to(path) for path in inside):
                 continue
             yield Item(found.path, (found.outcome, found.reason or "") if found.outcome else None)
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, groupby, islice
 from pathlib import Path
 
@@ -40,6 +41,18 @@ class Found:
     reading: Reading
     scores: Scores | None = None
     known: bool = False
+
+
+def reader_version() -> str:
+    """What reads files here: this version of mmclip, and a hash over the code of this room, so that no row outlives the code it came from."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    try:
+        name = f"mmclip {version('mmclip')}"
+    except PackageNotFoundError:
+        name = "mmclip"
+    return f"{name} {digest.hexdigest()[:16]}"
 
 
 class Remembered:

@@ -1,0 +1,182 @@
+"""`mmclip score`: folders of DICOM or image tables -> scores, figures and a report, with the table that says it all on one screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from mmclip_cli import console
+from mmclip_cli.options import DryRun, Json, Quiet
+
+if TYPE_CHECKING:
+    from engine.score import Planned, Published
+
+SHOWN_STUDIES = 10
+SHOWN_FINDINGS = 3
+
+
+def command(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="INPUT...", help="Folders, DICOM files, or CSV/Parquet tables with a column `file`.", show_default=False),
+    ],
+    prompts: Annotated[str, typer.Option(help="A prompt recipe: a file, or a shipped name with or without .yaml.", show_default=False)],
+    model: Annotated[str, typer.Option(help="A shipped name, a bundle folder, or a Hugging Face id.")] = "tiny",
+    labels: Annotated[Path | None, typer.Option(help="CSV/Parquet: StudyInstanceUID, study or file, and 1/0/blank per finding.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("mmclip-out"),
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    aggregate: Annotated[Literal["mean", "max"], typer.Option(help="From images to a study.")] = "mean",
+    retain_uids: Annotated[bool, typer.Option("--retain-uids", help="Name studies and images by their UIDs, not by hashes.")] = False,
+    min_age: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Leave files that changed within so many seconds for later.")
+    ] = 0.0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that read files.", show_default="cores")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass.", show_default="8, on a GPU 64")] = None,
+    fail_on: Annotated[
+        Literal["error", "reject", "never"], typer.Option(help="Exit with 1 for damaged files, for any file turned away, or never.")
+    ] = "error",
+    dry_run: DryRun = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Score chest radiographs against words, zero-shot, and write scores, figures and a report."""
+    from engine.report import report
+    from engine.score import Finished, Notice, Planned, Published, Seen, score
+
+    events = score(
+        inputs,
+        prompts=prompts,
+        model=model,
+        labels=labels,
+        out=out,
+        device=device,
+        aggregate=aggregate,
+        retain_uids=retain_uids,
+        min_age=min_age,
+        workers=workers,
+        batch_size=batch_size,
+        dry_run=dry_run,
+    )
+    tables, run = None, None
+    with console.closing(events) as watched, console.progress(None, what="score", unit="file", quiet=quiet) as bar:
+        for event in watched:
+            match event:
+                case Seen():
+                    bar.update()
+                case Notice() if not quiet:
+                    console.log(event.message, level="warning")
+                case Planned():
+                    _say_plan(event, json=json)
+                case Published():
+                    tables = event
+                    report(out, run=event.run, studies=event.studies, images=event.images, figures=event.figures, labelled=event.labelled)
+                case Finished():
+                    run = event.run
+    if tables is None or run is None:
+        return 0
+    if json:
+        console.say_json(_as_json(tables, run, out))
+    else:
+        _say(tables, run, out)
+    counts = run["counts"]
+    return int({"error": counts["failed"], "reject": counts["failed"] + counts["reject"], "never": 0}[fail_on] > 0)
+
+
+def _say_plan(plan: Planned, *, json: bool) -> None:
+    if json:
+        console.say_json(plan)
+        return
+    unopened = sum(plan.left_out.values())
+    console.say(f"{plan.files} files: {plan.known} known, {plan.files - plan.known - unopened} to read, {unopened} left out unopened")
+    for reason, files in plan.left_out.items():
+        console.say(f"  {reason} {files}")
+
+
+def _as_json(tables: Published, run: dict[str, Any], out: Path) -> dict[str, Any]:
+    return {
+        **run,
+        "out": str(out),
+        "scores": tables.studies.to_dicts(),
+        "metrics": [each.as_row() for each in tables.figures],
+        "synthetic_studies": _synthetic(tables),
+    }
+
+
+def _synthetic(tables: Published) -> int:
+    from engine.report import synthetic_studies
+
+    return synthetic_studies(tables.studies, tables.labelled)
+
+
+def _say(tables: Published, run: dict[str, Any], out: Path) -> None:
+    """The first screen: what became of the files, the first studies, the figures, where everything is."""
+    counts, seconds = run["counts"], run["seconds"]["total"]
+    console.say(run["notice"])
+    console.say("")
+    again = f", {counts['reused']} of them known from an earlier run" if counts["reused"] else ""
+    console.say(f"{counts['files']} files{again}: {counts['score']} scored, {counts['duplicate']} duplicates, "
+                f"{counts['reject']} turned away, {counts['skip']} skipped")  # fmt: skip
+    console.say(
+        f"{counts['studies']} studies scored by {run['model']['name']} with {run['recipe']['name']} on {run['device']} in {seconds:.1f} s"
+    )
+    _say_left_out(tables)
+    _say_studies(tables)
+    _say_figures(tables)
+    console.say("")
+    console.say(f"{out / 'report.html'} shows it all; scores.csv, images.csv and run.json lie beside it")
+
+
+def _say_left_out(tables: Published) -> None:
+    from engine.dicom.policy import REASONS
+
+    frame = tables.images.filter(tables.images["outcome"].is_in(["reject", "skip"]))
+    if frame.is_empty():
+        return
+    console.say("")
+    rows = frame.group_by("outcome", "reason").len().sort("len", "reason", descending=[True, False]).iter_rows()
+    console.table(["not scored", "files", "because"], [[reason, files, REASONS[reason].meaning] for _, reason, files in rows])
+
+
+def _say_studies(tables: Published) -> None:
+    if tables.studies.is_empty():
+        return
+    findings = [name for name in tables.labelled.columns if name != "study"]
+    rows = []
+    for row in tables.studies.head(SHOWN_STUDIES).iter_rows(named=True):
+        highest = sorted(findings, key=lambda name: -row[name])[:SHOWN_FINDINGS]
+        rows.append([_short(row["study"]), row["n_images"], row["flags"] or "-", *(f"{row[name]:.2f} {name}" for name in highest)])
+    console.say("")
+    heads = ["study", "images", "flags", "highest scores", *[""] * (min(SHOWN_FINDINGS, len(findings)) - 1)]
+    console.table(heads, rows)
+    if tables.studies.height > len(rows):
+        console.say(f"and {tables.studies.height - len(rows)} more in scores.csv")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 16 else f"{name[:12]}..."
+
+
+def _say_figures(tables: Published) -> None:
+    if not tables.figures:
+        return
+    rows: list[list[object]] = []
+    without: dict[str, list[str]] = {}
+    for each in tables.figures:
+        if each.auroc is None:
+            without.setdefault(each.reason or "", []).append(each.finding)
+            continue
+        interval = "-" if each.auroc_low is None else f"{each.auroc_low:.2f} - {each.auroc_high:.2f}"
+        rows.append([each.finding, each.n, each.n_positive, each.auroc, interval, each.auprc, each.f1, each.accuracy])
+    console.say("")
+    if rows:
+        console.table(["finding", "n", "positive", "AUROC", "95 % interval", "AUPRC", "F1 at 0.5", "accuracy"], rows)
+    for reason, names in without.items():
+        console.say(f"no AUROC, {reason}: {', '.join(names)}")
+    drawn = _synthetic(tables)
+    if drawn:
+        console.say(
+            f"These figures rest on {drawn} synthetic of {tables.labelled.height} labelled studies: drawn, not patients. "
+            "They show that the line works, not how well the model reads."
+        )
