@@ -31,7 +31,7 @@ _KEYWORDS = (
     *("IssuerOfPatientID", "BodyPartExamined", "ViewPosition", "StudyInstanceUID", "SeriesInstanceUID", "PatientOrientation"),
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "PixelAspectRatio"),
     *("ImagerPixelSpacing", "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
-    *("PixelPaddingRangeLimit", "BurnedInAnnotation", "WindowCenter", "WindowWidth", "VOILUTFunction", "RescaleIntercept"),
+    *("PixelPaddingRangeLimit", "BurnedInAnnotation", "SyntheticData", "WindowCenter", "WindowWidth", "VOILUTFunction", "RescaleIntercept"),
     *("RescaleSlope", "ModalityLUTSequence", "VOILUTSequence", "ViewCodeSequence", "PresentationLUTShape"),
 )
 _TAGS = sorted(int(tag) for tag in map(tag_for_keyword, _KEYWORDS) if tag is not None)
