@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import re
@@ -15,9 +14,11 @@ from mmclip_cli.options import Json
 
 def command(json: Json = False) -> None:
     """Show versions, device, memory, shipped models, entity recognisers and what is amiss."""
+    from importlib import metadata
+
     packages, amiss = _packages()
     facts: dict[str, object] = {
-        "mmclip": importlib.metadata.version("mmclip"),
+        "mmclip": metadata.version("mmclip"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -40,17 +41,19 @@ def command(json: Json = False) -> None:
 
 def _packages() -> tuple[dict[str, str | None], list[str]]:
     """Version of each package that mmclip requires (None: not installed), and those outside the range it asks for."""
+    from importlib import metadata
+
     from packaging.requirements import Requirement
 
     versions: dict[str, str | None] = {}
     amiss = []
-    for text in importlib.metadata.requires("mmclip") or []:
+    for text in metadata.requires("mmclip") or []:
         requirement = Requirement(text)
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
-            version = importlib.metadata.version(requirement.name)
-        except importlib.metadata.PackageNotFoundError:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
             versions[requirement.name] = None
             amiss.append(f"{requirement.name} is not installed")
             continue
@@ -118,7 +121,9 @@ def _memory_gib() -> float | None:
 
 def _scispacy_models() -> list[str]:
     """Installed scispaCy pipelines, with their versions."""
-    points = importlib.metadata.entry_points(group="spacy_models")
+    from importlib import metadata
+
+    points = metadata.entry_points(group="spacy_models")
     return [f"{each.name} {each.dist.version if each.dist else ''}".strip() for each in points if re.match("en_(core_sci|ner)_", each.name)]
 
 

@@ -62,22 +62,24 @@ def _run(
 ) -> None:
     """Show the run's events as they come: steps as one line that moves, or a log line now and then where nobody watches."""
     from engine.pretrain import Finished, Started, pretrain
+    from engine.training.checkpoint import Saved
     from engine.training.loop import Step
 
     events = pretrain(recipe, out, resume=resume, max_steps=max_steps, device=device)
     last: dict[str, object] = {}
     logged = float("-inf")
     stop = recipe.steps
+    if not quiet:
+        console.log("preparing the recipe's images and words")
     with console.closing(events) as watched, contextlib.ExitStack() as shown:
         bar = None
         for event in watched:
             last[type(event).__name__.lower()] = event
             if isinstance(event, Step):
                 if bar is not None:
+                    shown_losses = {each: f"{loss:.3f}" for each, loss in event.losses.items()}
+                    bar.set_postfix(shown_losses | {"loss": f"{event.loss:.3f}"}, refresh=False)
                     bar.update(event.step - bar.n)
-                    bar.set_postfix(
-                        {name: f"{loss:.3f}" for name, loss in event.losses.items()} | {"loss": f"{event.loss:.3f}"}, refresh=False
-                    )
                 elif not quiet and (time.monotonic() - logged >= LOG_SECONDS or event.step == stop):
                     logged = time.monotonic()
                     console.log(f"step {event.step} of {stop}", **_facts(event))
@@ -86,7 +88,7 @@ def _run(
                 stop = event.stop
                 if console.on_terminal() and not quiet:
                     bar = shown.enter_context(console.progress(stop, what=name, unit="step", start=event.start))
-            if not quiet and not isinstance(event, Finished):
+            if not quiet and not isinstance(event, Finished) and not (bar is not None and isinstance(event, Saved)):
                 console.log(type(event).__name__.lower(), **_facts(event))
     finished = last["finished"]
     assert isinstance(finished, Finished)  # a generator that ends without it has raised

@@ -1,0 +1,174 @@
+"""One place where errors become one line and an exit code."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.errors import ConfigError, EngineError, Fault, InputMissing, LockHeld, OutputError, ReadError, RecipeError, UsageError
+from mmclip_cli.app import VERBS, _exit_code
+
+SCRIPT = Path(sys.executable).with_name("mmclip")
+SECRET = "DOE^JANE 1.2.840.999"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("x"), 2),
+        (InputMissing("x"), 66),
+        (EngineError("x"), 70),
+        (OutputError("x"), 73),
+        (ReadError("x"), 74),
+        (LockHeld("x"), 75),
+        (ConfigError("x"), 78),
+        (RecipeError("x.yaml", [Fault(1, "a", "wrong")]), 78),
+        (ValueError(SECRET), 70),
+        (MemoryError(SECRET), 70),
+        (RecursionError(SECRET), 70),
+        (PermissionError(13, "Permission denied", SECRET), 74),
+        (OSError(28, "No space left on device", SECRET), 74),
+        (SystemExit(3), 3),
+    ],
+    ids=lambda each: type(each).__name__ if isinstance(each, BaseException) else str(each),
+)
+def test_every_error_has_its_exit_code_and_at_most_one_line(error, code, capsys):
+    assert _exit_code(error) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == (0 if isinstance(error, SystemExit) else 1)
+    assert SECRET not in err
+
+
+def test_an_unexpected_error_names_type_module_and_line_but_no_value(capsys):
+    from engine.recipe.document import read_document
+
+    try:
+        read_document(None)
+    except TypeError as error:
+        assert _exit_code(error) == 70
+    line = json.loads(capsys.readouterr().err)
+    assert line["message"].startswith("internal error: TypeError in engine.recipe.document, line ")
+    assert "MMCLIP_DEBUG=1" in line["message"]
+
+
+def test_a_traceback_only_where_it_is_asked_for(capsys, monkeypatch):
+    monkeypatch.setenv("MMCLIP_DEBUG", "1")
+    _exit_code(ValueError("told on request"))
+    assert "ValueError: told on request" in capsys.readouterr().err
+
+
+def test_faults_of_a_recipe_are_also_told_one_by_one_to_machines(capsys):
+    _exit_code(RecipeError("x.yaml", [Fault(2, "b", "wrong"), Fault(1, "a", "wrong")]))
+    assert json.loads(capsys.readouterr().err)["faults"] == ["line 1: a: wrong", "line 2: b: wrong"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["scroe"], "Did you mean 'score'"),
+        (["recipes", "shw"], "Did you mean 'show'"),
+        (["pretrain"], "Missing argument 'recipe'"),
+        (["pretrain", "tiny", "--device", "tpu"], "tpu"),
+        (["pretrain", "tiny", "--max-steps", "0"], "max-steps"),
+        (["doctor", "--frobnicate"], "--frobnicate"),
+        (["pretrain", "tiny", "--set", "stepz=3"], "Try: steps"),
+    ],
+)
+def test_usage_errors_are_one_line_and_2(mmclip, arguments, words):
+    done = mmclip(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    line = json.loads(done.stderr)
+    assert words in line["message"]
+    assert (line["level"], line["exit_code"]) == ("error", 2)
+
+
+@pytest.mark.parametrize("arguments", [[], ["recipes"], ["models"]])
+def test_a_bare_verb_shows_its_help_and_is_a_usage_error(mmclip, arguments):
+    done = mmclip(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Usage: mmclip")
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help_is_quick_and_plain(mmclip, verb):
+    watch = (
+        "import resource, subprocess, sys\n"
+        "done = subprocess.run(sys.argv[1:], check=True, capture_output=True, text=True)\n"
+        "assert done.stdout.startswith('Usage: mmclip') and '\\x1b' not in done.stdout, done.stdout\n"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "print(used.ru_utime + used.ru_stime)\n"
+    )
+    command = [sys.executable, "-c", watch, SCRIPT, *([verb] if verb else []), "--help"]
+    seconds = [float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(3)]
+    assert min(seconds) < 0.3
+
+
+def test_the_version_is_the_package_s(mmclip):
+    from importlib.metadata import version
+
+    assert mmclip("--version").stdout == f"mmclip {version('mmclip')}\n"
+
+
+def test_nobody_reading_is_no_error_to_talk_about(mmclip):
+    process = subprocess.Popen(
+        [SCRIPT, "recipes", "show", "mimic_padchest"],
+        env=mmclip.environment,
+        cwd=mmclip.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(timeout=30) == 141
+
+
+ENDLESS = """
+import sys, time
+from pathlib import Path
+from mmclip_cli import app, console
+
+def steps():
+    try:
+        for step in range(10_000):
+            yield step
+            time.sleep(0.01)
+    finally:
+        Path("committed").write_text(str(step))
+
+def command():
+    with console.closing(steps()) as watched:
+        for step in watched:
+            if step == 3:
+                print("going", flush=True)
+
+app.app.command("endless")(command)
+sys.exit(app.run(["endless"]))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_after_what_was_done_is_committed(tmp_path, number, code):
+    process = subprocess.Popen([sys.executable, "-c", ENDLESS], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "going\n"
+    time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert int((tmp_path / "committed").read_text()) >= 3
+    assert json.loads(err)["message"] == f"stopped by {number.name}; what was done is kept"
+
+
+def test_an_output_that_cannot_be_written_is_74(mmclip):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [SCRIPT, "recipes", "list"], env=mmclip.environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30
+        )
+    assert done.returncode == 74
+    assert "No space left" in json.loads(done.stderr)["message"]
