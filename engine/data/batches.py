@@ -48,12 +48,18 @@ class Pool:
     """Images by study, in an endless stream of epochs.
 
     `repeats[i]` times an epoch meets study i. The studies' order, the image of each and its wording depend on seed, salt and epoch.
+
+    With `block`, draws come in blocks of that many studies from one source, `sources[i]`: who compares images within a block cannot
+    tell them apart by where they come from. What fills no block of its own source fills mixed ones; what fills not even these,
+    less than one block, waits for another epoch.
     """
 
     studies: Sequence[Ints]
     repeats: Sequence[int]
     seed: int
     salt: int
+    sources: Sequence[str] = ()
+    block: int | None = None
     _epoch: tuple[int, Draw] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -61,19 +67,34 @@ class Pool:
         self._counts = np.array([len(study) for study in self.studies], np.int64)
         self._starts = np.cumsum(self._counts) - self._counts
         self._images = np.concatenate([*self.studies, np.zeros(0, np.int64)])
+        if self.block is not None and len(self._turns) < self.block:
+            self.block = None  # not one block: all of it is one
+        names, codes = np.unique(np.array(self.sources), return_inverse=True)
+        self._of_source = [np.flatnonzero(codes[self._turns] == code) for code in range(len(names))] if self.block else []
 
     def __len__(self) -> int:
-        """Draws of one epoch: one image of every study, times its repeats."""
-        return len(self._turns)
+        """Draws of one epoch: one image of every study, times its repeats; whole blocks where there are any."""
+        return len(self._turns) - (len(self._turns) % self.block if self.block else 0)
 
     def epoch(self, number: int) -> Draw:
         """The whole epoch of that number, from 0."""
         if self._epoch is None or self._epoch[0] != number:
             rng = np.random.default_rng([self.seed, self.salt, number])
-            studies = self._turns[rng.permutation(len(self))]
+            studies = self._turns[self._order(rng)]
             view = (rng.random(len(self)) * self._counts[studies]).astype(np.int64)
             self._epoch = (number, Draw(self._images[self._starts[studies] + view], rng.random(len(self))))
         return self._epoch[1]
+
+    def _order(self, rng: np.random.Generator) -> Ints:
+        """A random order of the turns, in blocks of one source where that is asked for."""
+        if self.block is None:
+            return rng.permutation(len(self._turns))
+        shuffled = [rng.permutation(turns) for turns in self._of_source]
+        whole = [len(turns) - len(turns) % self.block for turns in shuffled]
+        left = rng.permutation(np.concatenate([turns[end:] for turns, end in zip(shuffled, whole, strict=True)]))
+        ordered = np.concatenate([*(turns[:end] for turns, end in zip(shuffled, whole, strict=True)), left])
+        blocks = ordered[: len(self)].reshape(-1, self.block)
+        return np.concatenate(list(blocks[rng.permutation(len(blocks))]))
 
     def draw(self, first: int, count: int) -> Draw:
         """Draws `first` to `first + count - 1` of the stream."""
@@ -93,8 +114,9 @@ class Batches:
     Rows that are held out, and rows without a picture in the store, are left alone.
 
     Args:
-        frame: image table: columns image, study, paired, held_out, report_key, report_group, repeat.
+        frame: image table: columns image, study, paired, held_out, report_key, report_group, repeat, source.
         paired, unpaired: images per step with and without a report, on this machine.
+        one_source: the pairs of a step come from one source, as far as it has that many.
         rank, world: which of how many processes this is: each reads its own part of a step.
 
     Raises:
@@ -110,10 +132,11 @@ class Batches:
         paired: int,
         unpaired: int,
         seed: int,
+        one_source: bool = False,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        columns = ("image", "study", "paired", "held_out", "report_key", "report_group", "repeat")
+        columns = ("image", "study", "paired", "held_out", "report_key", "report_group", "repeat", "source")
         rows = [row for row in zip(*(frame[name].to_list() for name in columns), strict=True) if not row[3] and row[0] in store]
         self._store, self._bank = store, bank
         self._paired, self._unpaired, self._rank, self._world = paired, unpaired, rank, world
@@ -121,8 +144,9 @@ class Batches:
         self._keys = [row[4] for row in rows]
         groups = {group: number for number, group in enumerate(sorted({row[5] for row in rows}))}
         self._groups = np.array([groups[row[5]] for row in rows], np.int64)
-        self.pairs = _pool([(row[1], row[2], row[6]) for row in rows], True, seed)
-        self.singles = _pool([(row[1], row[2], row[6]) for row in rows], False, seed)
+        turns = [(row[1], row[2], row[6], row[7]) for row in rows]
+        self.pairs = _pool(turns, True, seed, paired * world if one_source and paired else None)
+        self.singles = _pool(turns, False, seed, None)
         if paired and not len(self.pairs):
             raise ConfigError("no image with a report is left to train on", hint="set `batch.paired: 0`, or a source with reports")
         if unpaired and not len(self.singles):
@@ -156,15 +180,17 @@ class Batches:
         return torch.from_numpy(np.asarray(self._store.pixels[self._rows[images]]))
 
 
-def _pool(rows: Sequence[tuple[str, bool, int]], paired: bool, seed: int) -> Pool:
-    """The pool of rows (study, paired, repeat) whose `paired` is the one asked for."""
+def _pool(rows: Sequence[tuple[str, bool, int, str]], paired: bool, seed: int, block: int | None) -> Pool:
+    """The pool of rows (study, paired, repeat, source) whose `paired` is the one asked for."""
     studies: dict[str, list[int]] = {}
     repeats: dict[str, int] = {}
-    for index, (study, has_report, repeat) in enumerate(rows):
+    sources: dict[str, str] = {}
+    for index, (study, has_report, repeat, source) in enumerate(rows):
         if has_report == paired:
             studies.setdefault(study, []).append(index)
-            repeats[study] = repeat
-    return Pool([np.array(images, np.int64) for images in studies.values()], list(repeats.values()), seed, PAIRED if paired else UNPAIRED)
+            repeats[study], sources[study] = repeat, source
+    images = [np.array(indices, np.int64) for indices in studies.values()]
+    return Pool(images, list(repeats.values()), seed, PAIRED if paired else UNPAIRED, list(sources.values()), block)
 
 
 def augment(images: Tensor, augmentation: Augmentation, size: int, generator: torch.Generator) -> Tensor:

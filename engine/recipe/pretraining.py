@@ -180,6 +180,8 @@ class BatchSection(Section):
 
     paired: Annotated[int, Field(ge=0)] = 64
     unpaired: Annotated[int, Field(ge=0)] = 64
+    one_source: bool = False
+    """Take the pairs of a step from one source, so that InfoNCE cannot tell them apart by how each source's pictures look."""
 
     @model_validator(mode="after")
     def _not_empty(self) -> BatchSection:

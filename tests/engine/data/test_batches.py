@@ -40,6 +40,7 @@ def table() -> pl.DataFrame:
             "report_key": keys,
             "report_group": keys,
             "repeat": [2 if study == "s5" else 1 for study in studies],
+            "source": ["one" if study in ("s0", "s1", "s2") else "two" for study in studies],
         }
     )
 
@@ -148,6 +149,31 @@ def test_an_empty_pool_is_an_error_before_the_first_step(store: PixelStore, bank
     for column, kept, size in (("paired", False, {"paired": 1, "unpaired": 0}), ("paired", True, {"paired": 0, "unpaired": 1})):
         with pytest.raises(ConfigError, match="report is left"):
             Batches(table().filter(pl.col(column) == kept), store, bank, seed=0, **size)
+
+
+def test_a_step_of_one_source_still_meets_every_study(store: PixelStore, bank: TextBank) -> None:
+    run = Batches(table(), store, bank, paired=3, unpaired=0, seed=0, one_source=True)
+    assert len(run.pairs) == 6  # three turns of source one, four of source two: one waits
+    met = set()
+    for step in range(20):
+        images = [image_of(store, picture) for picture in run.at(step)["images"]]
+        assert len({table()["source"][image] for image in images}) == 1
+        met |= {table()["study"][image] for image in images}
+    assert met == {"s0", "s1", "s2", "s3", "s4", "s5"}
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=4).filter(any), st.integers(1, 7))
+def test_blocks_hold_one_source_while_it_lasts(counts: list[int], block: int) -> None:
+    sources = [str(source) for source, count in enumerate(counts) for _ in range(count)]
+    pool = Pool([np.array([n]) for n in range(len(sources))], [1] * len(sources), 0, 0, sources, block)
+    drawn = pool.epoch(1).images
+    assert len(set(drawn.tolist())) == len(drawn) == len(pool)
+    if len(sources) < block:
+        assert len(pool) == len(sources)
+        return
+    assert len(sources) - len(pool) < block
+    pure = sum(len({sources[image] for image in part}) == 1 for part in drawn.reshape(-1, block))
+    assert pure >= sum(count // block for count in counts)
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3)), min_size=1, max_size=8), st.integers(0, 60), st.integers(1, 60))
