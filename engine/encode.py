@@ -24,6 +24,8 @@ from engine.model.bundle import Bundle, load_bundle
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from engine.dicom.reading import Reading
+
 Picture = str | os.PathLike[str] | npt.NDArray[np.generic]
 
 
@@ -49,35 +51,44 @@ class MMCLIPModel:
         Raises:
             InputMissing: a file that is not there.
             ReadError: a file that cannot become a picture, with the reason code.
-            UsageError: an array that is not (H, W).
+            UsageError: something that is neither a file's name nor an array (H, W) of real numbers.
         """
-        several = isinstance(image, Sequence) and not isinstance(image, str)
-        images: Sequence[Picture] = image if several else [image]  # type: ignore[assignment, list-item]
-        pictures = [self._picture(one) for one in images]
+        images = list(image) if isinstance(image, Sequence) and not isinstance(image, str) else [image]
         texts = [text] if isinstance(text, str) else list(text)
-        return self.bundle.image_features(self.bundle.pixels(pictures)), self.bundle.text_features(texts)
+        return self.bundle.image_features(self.bundle.pixels(self._pictures(images))), self.bundle.text_features(texts)
 
-    def _picture(self, image: Picture) -> npt.NDArray[np.uint8]:
-        if isinstance(image, np.ndarray):
-            return _as_grey(image)
+    def _pictures(self, images: Sequence[Picture]) -> list[npt.NDArray[np.uint8]]:
+        """Arrays as they are, files through one disposable child process."""
+        arrays = {place: _as_grey(image) for place, image in enumerate(images) if not isinstance(image, (str, os.PathLike))}
+        paths = [Path(image) for image in images if isinstance(image, (str, os.PathLike))]
+        for path in paths:
+            if not path.is_file():
+                raise InputMissing("no such picture", hint="check the path")
+        if not paths:
+            return list(arrays.values())
         from engine.dicom.workers import read_files
 
-        path = Path(image)  # type: ignore[arg-type]
-        if not path.exists():
-            raise InputMissing("no such picture", hint="check the path")
-        reading = next(iter(read_files([path], size=self.bundle.preprocessing.size, workers=1, pictures=True)))
-        if reading.picture is None:
-            raise ReadError("the file could not be read as a chest radiograph", why=reading.reason or reading.outcome)
-        return reading.picture
+        readings = iter(list(read_files(paths, size=self.bundle.preprocessing.size, workers=1, pictures=True)))
+        return [arrays[place] if place in arrays else _readable(next(readings)) for place in range(len(images))]
 
 
-def _as_grey(array: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    if array.ndim != 2:
+def _readable(reading: Reading) -> npt.NDArray[np.uint8]:
+    if reading.picture is None:
+        raise ReadError("the file could not be read as a chest radiograph", why=reading.reason or reading.outcome)
+    return reading.picture
+
+
+def _as_grey(array: object) -> npt.NDArray[np.uint8]:
+    """uint8 as it is, anything else from its lowest value (0) to its highest (255)."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
+        raise UsageError(f"a picture is a file or an array of real numbers, and this is {type(array).__name__}")
+    if array.ndim != 2 or not array.size:
         raise UsageError(f"a picture is (height, width), and this array is {array.shape}", hint="one channel of it")
     if array.dtype == np.uint8:
-        return array.astype(np.uint8, copy=False)
+        return array
     values = array.astype(np.float64)
-    low, high = values.min(), values.max()
+    low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
         raise UsageError("the array holds NaN or infinite values")
-    return np.rint((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+    scaled = np.zeros(values.shape) if high == low else (values - low) / (high - low) * 255
+    return np.rint(scaled).astype(np.uint8)

@@ -83,6 +83,8 @@ class Bundle:
         """(B, 3, S, S) -> (B, D) float32, L2-normalised: pooled CLS through CLIP's projection."""
         import torch
 
+        if not len(pixels):
+            return torch.zeros(0, self.clip.config.projection_dim, device=self.device)
         with torch.inference_mode():
             pooled = self.clip.visual_projection(self.clip.vision_model(pixels).pooler_output)
             return torch.nn.functional.normalize(pooled.float(), dim=-1)
@@ -214,7 +216,7 @@ def save_bundle(
         (beside / WEIGHTS).chmod(0o644)  # safetensors writes 0600, which would keep a shared model to one user
         clip.config.architectures = ["CLIPModel"]
         clip.config.save_pretrained(beside)
-        tokenizer.save_pretrained(beside)
+        _save_tokenizer(tokenizer, beside)
         size = {"height": preprocessing.size, "width": preprocessing.size}
         processor = {
             "image_processor_type": "CLIPImageProcessor",
@@ -246,6 +248,18 @@ def save_bundle(
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return folder
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """The same tokenizer is the same bytes, whatever it was used for and wherever it came from: both would be written down with it."""
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    stored = json.loads(path.read_text("utf-8"))
+    for traces in ("is_local", "local_files_only", "trust_remote_code"):
+        stored.pop(traces, None)
+    path.write_text(json.dumps(stored, indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _publish(beside: Path, folder: Path) -> None:
