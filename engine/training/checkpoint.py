@@ -146,9 +146,10 @@ class Checkpoints:
             ModelError: names what differs.
         """
         path = self.path(step)
-        if _damage(path):
+        try:
+            found = dict(json.loads((path / MANIFEST).read_bytes())["identity"])
+        except (OSError, ValueError, KeyError, TypeError):
             return
-        found = json.loads((path / MANIFEST).read_bytes())["identity"]
         other = [name for name in self.identity if found.get(name) != self.identity[name]]
         if other:
             pairs = ", ".join(f"{name} {_short(found.get(name))} there, {_short(self.identity[name])} here" for name in other)

@@ -1,6 +1,8 @@
 import json
 import pickle
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -191,3 +193,33 @@ def test_the_manifest_says_what_lies_beside_it(saved, checkpoints):
     assert {name: told["bytes"] for name, told in manifest["files"].items()} == {
         name: (checkpoints.path(4) / name).stat().st_size for name in (WEIGHTS, STATE)
     }
+
+
+KILLED = """
+import sys
+import torch
+from pathlib import Path
+from engine.training.checkpoint import Checkpoints
+module = torch.nn.Linear(300, 300)
+optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+checkpoints = Checkpoints(Path(sys.argv[1]), {}, keep=2)
+module(torch.ones(1, 300)).sum().backward()
+for step in range(1, 100_000):
+    optimizer.step()
+    checkpoints.save(step, module, optimizer)
+    print(step, flush=True)
+"""
+
+
+def test_a_kill_at_any_point_leaves_the_last_told_checkpoint_sound(tmp_path):
+    for told_before_the_kill in (3, 8):
+        folder = tmp_path / str(told_before_the_kill)
+        run = subprocess.Popen([sys.executable, "-c", KILLED, str(folder)], stdout=subprocess.PIPE, text=True)
+        assert run.stdout is not None
+        with run, run.stdout as lines:
+            for _ in range(told_before_the_kill):
+                told = int(lines.readline())
+            run.kill()
+        step, refused = Checkpoints(folder, {}).last_good()
+        assert step >= told
+        assert refused == []

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from engine.errors import ConfigError, NotFinite
 from engine.training.checkpoint import Saved
-from engine.training.loop import Step, train
+from engine.training.loop import Step, arithmetic, train
 
 
 def sha256_of(module: nn.Module) -> str:
@@ -168,3 +168,27 @@ def test_checkpoints_are_told_only_where_there_is_a_folder(new_toy, batch_at, pl
     module, optimizer = new_toy()
     events = list(train(module, optimizer, module.losses, batch_at, plan(4), None))
     assert all(isinstance(event, Step) for event in events)
+
+
+def test_bf16_computes_in_bf16_and_keeps_weights_and_gradients_in_float32(new_toy, batch_at, plan):
+    module, optimizer = new_toy()
+    seen: list[torch.dtype] = []
+
+    def losses_of(batch: dict[str, Tensor], step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        seen.append(module.linear(batch["x"]).dtype)
+        return module.losses(batch, step, generator)
+
+    for precision in ("bf16", "fp32"):
+        list(train(module, optimizer, losses_of, batch_at, plan(1, precision=precision)))
+    assert seen == [torch.bfloat16, torch.float32]
+    assert {(parameter.dtype, parameter.grad.dtype) for parameter in module.parameters()} == {(torch.float32, torch.float32)}
+
+
+def test_plain_attention_in_bf16_agrees_with_float32():
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 2, 9, 16) for _ in range(3))
+    with arithmetic(torch.device("cpu"), "bf16"):
+        half = nn.functional.scaled_dot_product_attention(query.bfloat16(), key.bfloat16(), value.bfloat16())
+    with arithmetic(torch.device("cpu"), "fp32"):
+        full = nn.functional.scaled_dot_product_attention(query, key, value)
+    torch.testing.assert_close(half.float(), full, atol=0.02, rtol=0.02)
