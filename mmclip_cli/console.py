@@ -59,7 +59,11 @@ def progress(total: int | None, *, what: str, unit: str, start: int = 0, quiet: 
     from tqdm import tqdm
 
     disable = quiet or not on_terminal()
-    return tqdm(total=total, desc=what, unit=f" {unit}", initial=start, disable=disable, file=sys.stderr, dynamic_ncols=True)
+    size: dict[str, Any] = {"dynamic_ncols": True}
+    with contextlib.suppress(OSError):
+        if not disable and not os.get_terminal_size(sys.stderr.fileno()).columns:
+            size = {"ncols": 80, "nrows": 24}  # a terminal that does not know its size
+    return tqdm(total=total, desc=what, unit=f" {unit}", initial=start, disable=disable, file=sys.stderr, **size)
 
 
 @contextlib.contextmanager

@@ -34,11 +34,15 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Document:
-    """Values of a recipe, the 1-based line of every key and list item, and the faults found while reading."""
+    """Values of a recipe, the 1-based line of every key and list item, and the faults found while reading.
+
+    `unread` holds the paths whose value could not be read; null stands in their place.
+    """
 
     values: Value
     lines: dict[Path, int] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
+    unread: frozenset[Path] = frozenset()
 
     def line(self, path: Path) -> int:
         """The line of a key, or of the nearest section around it."""
@@ -117,6 +121,7 @@ class _Reader:
         self.text = text
         self.lines: dict[Path, int] = {}
         self.faults: list[Fault] = []
+        self.unread: set[Path] = set()
 
     def read(self) -> Document:
         values: Value = None
@@ -133,7 +138,7 @@ class _Reader:
             return Document(None, self.lines, tuple(self.faults))
         except _Stop:
             return Document(None, self.lines, tuple(self.faults))
-        return Document(values, self.lines, tuple(self.faults))
+        return Document(values, self.lines, tuple(self.faults), frozenset(self.unread))
 
     def document(self, events: Iterator[yaml.Event]) -> Value:
         values: Value = None
@@ -155,6 +160,7 @@ class _Reader:
             raise _Stop
         if isinstance(event, yaml.AliasEvent):
             self.fault(event, path, f"alias *{event.anchor}: aliases are not read; write the value out")
+            self.unread.add(path)
             return None
         if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
             if event.anchor is not None:
@@ -170,6 +176,7 @@ class _Reader:
     def scalar(self, event: yaml.ScalarEvent, path: Path) -> Value:
         if _SURROGATE.search(event.value):
             self.fault(event, path, "half of a surrogate pair, which is no character")
+            self.unread.add(path)
             return None
         if not event.implicit[0]:  # quoted, or a block of text
             return str(event.value)
@@ -177,6 +184,7 @@ class _Reader:
             return read_scalar(event.value)
         except ValueError as error:
             self.fault(event, path, str(error))
+            self.unread.add(path)
             return None
 
     def sequence(self, events: Iterator[yaml.Event], path: Path) -> Value:

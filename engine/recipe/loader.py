@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from engine.errors import Fault, InputMissing, ReadError, RecipeError
 from engine.recipe.base import Recipe
-from engine.recipe.document import MAX_BYTES, Document, read_document
+from engine.recipe.document import MAX_BYTES, Document, dotted, read_document
 from engine.recipe.faults import validation_faults
 from engine.recipe.kinds import KINDS, kind_of
 from engine.recipe.overrides import overridden
@@ -101,8 +101,8 @@ def check_recipe(document: Document, kind: type[R], overrides: Sequence[str] = (
         # JSON's strict mode: lists may become tuples, and nothing else changes its type on the way (no "yes" as True, no 1.0 as 1)
         recipe = kind.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        read_badly = {fault.path for fault in faults}
-        faults += [fault for fault in validation_faults(error, kind, document) if fault.path not in read_badly]
+        unread = {dotted(path) for path in document.unread - set(paths)}
+        faults += [fault for fault in validation_faults(error, kind, document) if fault.path not in unread]
     if faults:
         raise RecipeError(name, faults)
     return recipe

@@ -1,0 +1,86 @@
+"""`mmclip pretrain`, through the installed command."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TOY = """\
+version: 1
+sources: [{kind: table, file: table.csv}]
+model:
+  image: {width: 32, layers: 1, heads: 2, size: 32, patch: 16}
+  text: {width: 32, layers: 1, heads: 2, context: 32}
+  projection: 32
+  image_decoder: {width: 32, layers: 1, heads: 2}
+  text_decoder: {layers: 1, heads: 2}
+tokenizer: {vocab: 300}
+prompt: {findings: [Edema]}
+entmlm: {strategy: random}
+batch: {paired: 4, unpaired: 0}
+warmup: {iterations: 1}
+steps: 3
+store_size: 32
+"""
+
+
+@pytest.fixture
+def toy(mmclip):
+    generator = np.random.default_rng(0)
+    rows = ["file,patient,report"]
+    for number in range(6):
+        Image.fromarray(generator.integers(0, 255, (128, 128), dtype=np.uint8)).save(mmclip.folder / f"{number}.png")
+        rows.append(f"{number}.png,p{number},{'no ' * (number % 2)}pleural effusion")
+    (mmclip.folder / "table.csv").write_text("\n".join(rows) + "\n")
+    (mmclip.folder / "toy.yaml").write_text(TOY)
+    return mmclip
+
+
+def test_mimic_padchest_without_its_data_names_every_missing_piece_and_makes_nothing(mmclip):
+    done = mmclip("pretrain", "mimic_padchest")
+    assert done.returncode == 78
+    message = json.loads(done.stderr)["message"]
+    for key in (
+        "sources.0.root: no reports",
+        "sources.0.jpg_root: no images",
+        "sources.1.root: no label table",
+        "sources.1.root: no images",
+    ):
+        assert key in message
+    for layout in (
+        "files/p10/p10000032/s50414267.txt",
+        "<dicom_id>.jpg",
+        "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv",
+        "ImageDir",
+    ):
+        assert layout in message
+    assert list(mmclip.folder.iterdir()) == []
+
+
+def test_a_dry_run_checks_and_does_nothing(toy):
+    done = toy("pretrain", "toy.yaml", "--dry-run", "--set", "steps=2000")
+    assert done.stdout == "toy: 2,000 steps of 4 images with a report and 0 without, into runs/toy\n"
+    assert not (toy.folder / "runs").exists()
+    settings = json.loads(toy("pretrain", "toy.yaml", "--dry-run", "--json").stdout)["settings"]
+    assert settings["steps"] == 3
+
+
+def test_a_run_tells_its_steps_and_leaves_a_model(toy):
+    done = toy("pretrain", "toy.yaml", "--json", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["finished"]["steps"] == 3
+    assert result["step"]["losses"].keys() == {"align", "mim", "mlm"}
+    assert (toy.folder / "runs/toy/bundle/model.safetensors").is_file()
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert lines[-2]["message"] == "step 3 of 3" or lines[-1]["message"] == "step 3 of 3"
+    again = toy("pretrain", "toy.yaml")
+    assert again.returncode == 2
+    assert "--resume" in json.loads(again.stderr.splitlines()[-1])["message"]
+
+
+def test_a_table_that_is_not_there_is_66(toy):
+    done = toy("pretrain", "toy.yaml", "--set", "sources.0.file=absent.csv", "--quiet")
+    assert done.returncode == 66
+    assert len(done.stderr.splitlines()) == 1
