@@ -28,7 +28,7 @@ from engine.recipe.prompts import PromptRecipe
 
 ARMS = {
     "contrastive alone": ("attmim.strategy=none", "entmlm.strategy=none", "warmup.iterations=0"),
-    "+ MIM, random": ("attmim.strategy=random", "entmlm.strategy=none"),
+    "+ MIM, random": ("attmim.strategy=random", "entmlm.strategy=none", "warmup.mask=random"),
     "+ AttMIM": ("attmim.strategy=attmim", "entmlm.strategy=none"),
     "+ AttMIM + EntMLM": ("attmim.strategy=attmim", "entmlm.strategy=entity"),
 }
