@@ -15,13 +15,11 @@ import hashlib
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from engine.data.batches import Batches, augment
 from engine.data.prepared import Pictures, pictures, words
@@ -32,13 +30,13 @@ from engine.model.preprocessing import GREY_MEAN, GREY_STD, Preprocessing
 from engine.model.vocabulary import tokenize, train_tokenizer
 from engine.tables.publish import locked
 from engine.training.checkpoint import Checkpoints, Refused, Saved
-from engine.training.loop import Plan, Step, train
+from engine.training.loop import LossesOf, Plan, Step, train
 from engine.training.optimizer import learning_rate, make_optimizer
 from engine.training.record import RunRecord, code_version, device_facts, versions
 
 if TYPE_CHECKING:
     from engine.data.entities import Recogniser
-    from engine.recipe.pretraining import PretrainRecipe
+    from engine.recipe.pretraining import MaskStrategy, PretrainRecipe
 
 CHECKPOINTS = "checkpoints"
 READ_EVERY = 50
@@ -185,7 +183,7 @@ def _events(
         found.frame, found.store, bank, paired=step.paired, unpaired=step.unpaired, one_source=step.one_source, seed=recipe.seed
     )
     prepared = _prepared(found, None if recogniser is None else float((bank.entity_ids > 0).any(1).mean()), begun)
-    record.say(data_hash=found.content_hash, data=found.table.facts, dropped=found.dropped, entities=_named(recogniser))
+    record.say(data_hash=found.content_hash, sources=found.table.facts, prepared=prepared, entities=_named(recogniser))
     yield prepared
 
     module = starting.module.to(device)
@@ -216,7 +214,7 @@ def _events(
         card=_card(recipe, found, stop),
         provenance={
             "steps": stop,
-            **{key: record.facts[key] for key in ("recipe", "recipe_hash", "data_hash", "data", "versions", "seed")},
+            **{key: record.facts[key] for key in ("recipe", "recipe_hash", "data_hash", "sources", "versions", "seed")},
         },
     )
 
@@ -274,13 +272,15 @@ def _prompt_tokens(recipe: PretrainRecipe, starting: _Starting, device: torch.de
     return torch.from_numpy(tokens.input_ids).to(device), torch.from_numpy(tokens.padding_mask).to(device)
 
 
-def _losses_of(recipe: PretrainRecipe, module: MMCLIP, preprocessing: Preprocessing, prompts: tuple[Tensor, Tensor]) -> Any:
-    """The losses of one step: views of the stored pictures, drawn where the model is, then the model's own losses by name."""
+def _losses_of(recipe: PretrainRecipe, module: MMCLIP, preprocessing: Preprocessing, prompts: tuple[Tensor, Tensor]) -> LossesOf:
+    """The losses of one step: views of the stored pictures, drawn where the model is, then the model's own losses by name.
+
+    Warm-up masks at random where the recipe says so, else by the run's own `attmim.strategy`.
+    """
     device = prompts[0].device
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
-    warmup, is_masked = recipe.warmup, recipe.attmim.strategy != "none"
-    # torch's fused attention is slow backward on a CPU in bf16: a step of a ViT-Ti on 64 images took about 3.2 s with it, 1.9 s without
-    kernel = partial(sdpa_kernel, SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext
+    warmup = recipe.warmup
+    warmup_mask: MaskStrategy | None = "random" if warmup.mask == "random" and recipe.attmim.strategy != "none" else None
 
     def losses_of(batch: Mapping[str, Tensor], step: int, generator: torch.Generator) -> dict[str, Tensor]:
         seen = dict(batch)
@@ -288,11 +288,9 @@ def _losses_of(recipe: PretrainRecipe, module: MMCLIP, preprocessing: Preprocess
             if name in seen:
                 grey = augment(seen[name], recipe.augmentation, preprocessing.size, generator)
                 seen[name] = (grey - mean) / std  # (B, 1, S, S) becomes (B, 3, S, S)
-        with kernel():
-            if step < warmup.iterations:
-                mask = warmup.mask if is_masked else None
-                return module.losses(seen, prompts=prompts, objectives=warmup.objectives, mask=mask, generator=generator)
-            return module.losses(seen, prompts=prompts, generator=generator)
+        if step < warmup.iterations:
+            return module.losses(seen, prompts=prompts, objectives=warmup.objectives, mask=warmup_mask, generator=generator)
+        return module.losses(seen, prompts=prompts, generator=generator)
 
     return losses_of
 

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.data.sources import ImageTable, read_sources
 from engine.data.store import PixelStore, build_store
 from engine.data.texts import TextBank, text_bank
 from engine.errors import ConfigError
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from engine.data.entities import Recogniser
+    from engine.data.sources import ImageTable
     from engine.recipe.pretraining import PretrainRecipe
 
 
@@ -79,6 +79,8 @@ def pictures(recipe: PretrainRecipe, folder: Path, *, verify: bool) -> Pictures:
         ConfigError: no picture is left to train on.
     """
     import polars as pl
+
+    from engine.data.sources import read_sources
 
     make_folder(folder)
     table = read_sources(recipe.sources)

@@ -33,9 +33,9 @@ class Toy(nn.Module):
 
 @pytest.fixture
 def new_toy() -> NewToy:
-    def new(width: int = 4) -> tuple[Toy, torch.optim.Optimizer]:
+    def new(width: int = 4, name: str = "adamw") -> tuple[Toy, torch.optim.Optimizer]:
         module = Toy(width)
-        return module, make_optimizer(module, SECTION)
+        return module, make_optimizer(module, SECTION.model_copy(update={"name": name}))
 
     return new
 

@@ -21,15 +21,15 @@ def told(events: list[Step | Saved]) -> list[tuple[int, dict[str, float], float]
     return [(event.step, event.losses, event.lr) for event in events if isinstance(event, Step)]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_resumed_run_repeats_the_unbroken_one_to_the_bit(new_toy, batch_at, plan, checkpoints, precision):
-    unbroken, optimizer = new_toy()
+@pytest.mark.parametrize(("precision", "name"), [("fp32", "adamw"), ("bf16", "adamw"), ("fp32", "sgd")])
+def test_a_resumed_run_repeats_the_unbroken_one_to_the_bit(new_toy, batch_at, plan, checkpoints, precision, name):
+    unbroken, optimizer = new_toy(name=name)
     whole = told(list(train(unbroken, optimizer, unbroken.losses, batch_at, plan(6, precision=precision))))
 
-    first, optimizer = new_toy()
+    first, optimizer = new_toy(name=name)
     begun = told(list(train(first, optimizer, first.losses, batch_at, plan(3, precision=precision), checkpoints)))
     torch.rand(3)  # another process would not stand where this one stands
-    second, optimizer = new_toy()
+    second, optimizer = new_toy(name=name)
     step, _ = checkpoints.last_good()
     checkpoints.load(step, second, optimizer)
     ended = told(list(train(second, optimizer, second.losses, batch_at, plan(6, precision=precision), checkpoints, start=step)))
