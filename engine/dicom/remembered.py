@@ -44,7 +44,7 @@ class Found:
 
 
 def reader_version() -> str:
-    """What reads files here: this version of mmclip, and a hash over the code of this room, so that no row outlives the code it came from."""
+    """What reads files here: this version of mmclip and a hash over the code of this room, so that no row outlives its code."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())

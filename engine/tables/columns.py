@@ -90,7 +90,7 @@ def neutral(text: str) -> str:
 
 
 def plain_code(text: str | None) -> str | None:
-    """A code of a few plain characters, as modality, view and transfer syntax are; None where it is anything else, which is not repeated."""
+    """A code of a few plain characters, as modality, view and transfer syntax are; None for anything else, which is not repeated."""
     plain = (text or "").strip()
     return plain if plain and len(plain) <= 64 and plain.isascii() and all(c.isalnum() or c in "._ " for c in plain) else None
 

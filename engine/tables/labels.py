@@ -187,18 +187,18 @@ class Joined:
 
     def notices(self) -> list[str]:
         """What a person should hear about the join, one sentence each."""
-        said = [f"{self.account[name]} {what}" for name, what in _SAID.items() if self.account[name]]
+        said = [f"{what}: {self.account[name]}" for name, what in _SAID.items() if self.account[name]]
         if columns := self.account["unknown_columns"]:
             said.append(f"columns of the labels that are no finding of the recipe: {', '.join(columns)}")
         return said
 
 
 _SAID = {
-    "unmatched_rows": "rows of the labels match no scored study",
-    "ambiguous_rows": "rows of the labels name studies with conflicting UIDs and are not joined",
-    "duplicate_rows": "rows of the labels repeat a study",
-    "disagreements": "labels contradict an earlier row and count as unknown",
-    "studies_without_labels": "scored studies have no labels",
+    "unmatched_rows": "rows of the labels that match no scored study",
+    "ambiguous_rows": "rows of the labels that name a study with conflicting UIDs, and are not joined",
+    "duplicate_rows": "rows of the labels that repeat a study",
+    "disagreements": "labels that contradict an earlier row, and count as unknown",
+    "studies_without_labels": "scored studies without labels",
 }
 
 
@@ -233,7 +233,7 @@ def join(truth: Sequence[Labels], studies: Sequence[str | None], scored: Mapping
         first_row.setdefault(study, row)
         for finding, value in mine.items():
             if known.get(finding) not in (None, value) and value is not None:
-                contradicted[study, finding] = {"study": study, "finding": finding, "row": row, "first_row": first_row[study]}
+                contradicted.setdefault((study, finding), {"study": study, "finding": finding, "row": row, "first_row": first_row[study]})
             elif known.get(finding) is None:
                 known[finding] = value
     for study, finding in contradicted:

@@ -1,0 +1,104 @@
+"""What is known is not read again, order is kept, and nothing that may change is remembered."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine.dicom.inputs import Item
+from engine.dicom.policy import REASONS
+from engine.dicom.remembered import NOT_KEPT, WINDOW, Remembered, found_readings, reader_version
+from engine.dicom.rows import table_row
+from engine.tables.parts import ImageTable
+
+WIDTH = 3
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Five pictures that a table names, each of another grey."""
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"{k}.png" for k in range(5)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 256, (80, 90), dtype=np.uint8)).save(path)
+    return paths
+
+
+@pytest.fixture
+def table(tmp_path):
+    return ImageTable(tmp_path / "out", "ab" * 32, "reader", WIDTH)
+
+
+def items(paths):
+    return iter([Item(path, picture=True) for path in paths])
+
+
+def read(paths, remembered):
+    return list(found_readings(items(paths), remembered, size=16, workers=1))
+
+
+def scores_of(features):
+    return features[:, :1] * 2
+
+
+def remember(table, found, features):
+    table.add([table_row(each.reading) for each in found], features)
+    return Remembered(table, scores_of)
+
+
+def test_what_is_known_comes_from_the_table_in_its_place(table, pictures):
+    first = read(pictures[1:4:2], Remembered(table, scores_of))
+    assert [each.known for each in first] == [False, False]
+    remembered = remember(table, first, [np.float32([0.25, 0, 0]), None])
+    again = read(pictures, remembered)
+    assert [each.item.path for each in again] == [each.reading.path for each in again] == pictures
+    assert [each.known for each in again] == [False, True, False, True, False]
+    assert again[1].scores == pytest.approx([0.5])
+    assert again[3].scores is None
+    assert again[1].reading.picture.shape == (16, 16)
+    assert again[0].reading.content_hash == hashlib.sha256(pictures[0].read_bytes()).hexdigest()
+
+
+def test_names_and_dates_do_not_count(table, pictures, tmp_path):
+    remembered = remember(table, read(pictures[:1], Remembered(table, scores_of)), [np.float32([0.25, 0, 0])])
+    pictures[0].rename(tmp_path / "moved.png")
+    assert read([tmp_path / "moved.png"], remembered)[0].known
+    pictures[1].rename(pictures[0])
+    assert not read(pictures[:1], remembered)[0].known
+
+
+def test_where_all_is_known_no_process_is_started(table, pictures, monkeypatch):
+    remembered = remember(table, read(pictures, Remembered(table, scores_of)), [np.float32([0.25, 0, 0])] * 5)
+    monkeypatch.setattr("sys.executable", "/nonexistent/python")
+    assert all(each.known for each in read(pictures, remembered))
+
+
+def test_windows_do_not_disturb_the_order(table, pictures):
+    remembered = remember(table, read(pictures[:1], Remembered(table, scores_of)), [np.float32([0.25, 0, 0])])
+    many = [pictures[0]] * (WINDOW + 3) + pictures[1:3] + [pictures[0]] * WINDOW + pictures[3:]
+    found = read(many, remembered)
+    assert [each.reading.path for each in found] == many
+    assert sum(not each.known for each in found) == 4
+
+
+def test_decided_files_are_rows_without_being_opened(table, pictures):
+    stream = iter([Item(Path("gone"), ("reject", "vanished")), Item(pictures[0], picture=True), Item(Path("x"), ("skip", "symlink"))])
+    found = list(found_readings(stream, Remembered(table, scores_of), size=16, workers=1))
+    assert [each.reading.reason for each in found] == ["vanished", None, "symlink"]
+
+
+def test_pictures_are_welcome_only_where_a_table_names_them(table, pictures):
+    stream = iter([Item(pictures[0], picture=True), Item(pictures[0]), Item(pictures[0], picture=True)])
+    found = list(found_readings(stream, Remembered(table, scores_of), size=16, workers=1))
+    assert [each.reading.outcome for each in found] == ["score", "skip", "score"]
+
+
+def test_reasons_not_kept_are_reasons():
+    assert set(REASONS) >= NOT_KEPT
+
+
+def test_the_reader_is_named_by_its_code():
+    assert reader_version() == reader_version()
+    assert reader_version().startswith("mmclip")

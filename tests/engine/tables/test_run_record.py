@@ -1,0 +1,63 @@
+"""run.json stands where everything it speaks of stands, and nowhere else."""
+
+import hashlib
+import json
+
+import polars as pl
+import pytest
+
+from engine.tables.columns import METRIC_COLUMNS, NOTICE, PRIVATE_COLUMNS, image_schema, study_schema
+from engine.tables.run_record import clear_previous, contents_hash, publish_json, publish_metrics, publish_record, publish_tables, versions
+
+
+def publish_all(out):
+    (out / "private").mkdir(exist_ok=True)
+    publish_tables(
+        out, pl.DataFrame(schema=study_schema(["a"])), pl.DataFrame(schema=image_schema(["a"])), pl.DataFrame(schema=PRIVATE_COLUMNS)
+    )
+
+
+def test_the_record_has_a_hash_of_every_file(tmp_path):
+    publish_all(tmp_path)
+    publish_metrics(tmp_path, [dict.fromkeys(METRIC_COLUMNS) | {"finding": "a", "n": 1}], {"rows": 1})
+    record = publish_record(tmp_path, {"notice": NOTICE})
+    assert json.loads((tmp_path / "run.json").read_text()) == record
+    assert set(record["outputs"]) == {
+        "scores.csv", "scores.parquet", "images.csv", "images.parquet", "metrics.csv", "metrics.json", "private/files.parquet"
+    }  # fmt: skip
+    for name, digest in record["outputs"].items():
+        assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest
+    assert (tmp_path / "private" / "files.parquet").stat().st_mode & 0o077 == 0
+
+
+def test_metrics_read_back_with_their_columns(tmp_path):
+    publish_metrics(tmp_path, [dict.fromkeys(METRIC_COLUMNS) | {"finding": "a", "n": 1, "n_positive": 0}], {"rows": 1})
+    assert pl.read_csv(tmp_path / "metrics.csv").columns == [*METRIC_COLUMNS, NOTICE]
+    assert json.loads((tmp_path / "metrics.json").read_text())["metrics"][0]["auroc"] is None
+
+
+def test_figures_of_an_earlier_run_never_stand_beside_a_later_one(tmp_path):
+    publish_all(tmp_path)
+    for name in ("metrics.csv", "metrics.json", "report.html", "run.json"):
+        (tmp_path / name).write_text("old")
+    clear_previous(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
+        "images.csv",
+        "images.parquet",
+        "scores.csv",
+        "scores.parquet",
+    ]
+
+
+def test_nan_has_no_place_in_json(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        publish_json(tmp_path / "a.json", {"x": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_hash_of_the_inputs_does_not_depend_on_their_order():
+    assert contents_hash(pl.Series(["b", None, "a"])) == contents_hash(pl.Series(["a", "b"])) != contents_hash(pl.Series(["a"]))
+
+
+def test_versions_name_what_counts():
+    assert {"python", "torch", "pydicom", "numpy"} <= set(versions())
