@@ -1,0 +1,89 @@
+"""What README.md and examples/README.md promise is there: files, commands, options, exit codes, the lines of Python."""
+
+import inspect
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from engine import errors
+from engine.model.folder import shipped_models
+
+HOUSE = Path(__file__).resolve().parent.parent
+README = (HOUSE / "README.md").read_text("utf-8")
+GUIDES = {name: (HOUSE / name).read_text("utf-8") for name in ("README.md", "examples/README.md")}
+UNITS = {name: (HOUSE / "examples" / name).read_text("utf-8") for name in ("mmclip.cron", "mmclip-score.service")}
+
+
+def tree():
+    """The paths that README's tree names."""
+    (block,) = re.findall(r"```\n(mmclip_cli/ .*?)```", README, re.S)
+    folders = []
+    for line in block.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        folders = folders[:depth]
+        for name in re.findall(r"[\w/]+(?:/|\.py)(?=[\s:;,]|$)", line):
+            if name.endswith("/") and line.lstrip().startswith(name):
+                folders.append(name)  # what else stands on this line lies in it
+            yield Path("".join(folders) + ("" if name.endswith("/") else name))
+
+
+def test_every_file_of_the_tree_is_there():
+    assert [path for path in tree() if not (HOUSE / path).exists()] == []
+
+
+def test_every_module_stands_in_the_tree():
+    named = {str(path) for path in tree()}
+    modules = {str(path.relative_to(HOUSE)) for top in ("engine", "mmclip_cli") for path in (HOUSE / top).rglob("*.py")}
+    assert {path for path in modules if not path.endswith("__init__.py")} - named == set()
+
+
+def commands():
+    for name, text in GUIDES.items():
+        yield from ((name, line) for line in re.findall(r"^\$ (mmclip .*)$", text, re.M))
+    for name, text in UNITS.items():
+        yield from ((name, "mmclip " + line) for line in re.findall(r"bin/mmclip (.*)$", text, re.M))
+
+
+@cache
+def help_of(*verb):
+    mmclip = Path(sys.executable).with_name("mmclip")
+    return subprocess.run([mmclip, *verb, "--help"], check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+@pytest.mark.parametrize(("where", "command"), list(commands()))
+def test_every_command_is_one_that_mmclip_knows(where, command):
+    words = shlex.split(re.split(r"\s[12]?>", command)[0])
+    verb = words[1:3] if words[1] in ("recipes", "models") else words[1:2]
+    options = {word for word in words if word.startswith("--")}
+    assert options <= set(re.findall(r"--[\w-]+", help_of(*verb)))
+
+
+@pytest.mark.parametrize("verb", re.findall(r"^\| `mmclip (\w+)", README, re.M))
+def test_every_verb_of_the_table_is_there(verb):
+    assert help_of(verb).startswith(f"Usage: mmclip {verb}")
+
+
+def test_every_exit_code_is_explained():
+    section = README.split("## Exit codes")[1].split("\n## ")[0]
+    explained = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", section, re.M) for code in row.split(",")}
+    raised = {each.exit_code for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, errors.EngineError)}
+    assert explained == raised | {0, 1, 130, 141, 143}
+
+
+def test_the_lines_of_python_run(tmp_path):
+    if "tiny" not in shipped_models():
+        pytest.skip("this checkout has no shipped model")
+    import data_store
+
+    radiograph = Path(data_store.__file__).parent / "data" / "RG1_UNCR.dcm"
+    shutil.copy(radiograph, tmp_path / "chest.dcm")
+    (lines,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    code = f"{lines}\nprint(tuple(cosines.shape), float(cosines.abs().max()) <= 1.0001)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.stdout == "(1, 2) True\n", done.stderr
