@@ -23,11 +23,11 @@ from torch import Tensor
 
 from engine.data.batches import Batches, augment
 from engine.data.prepared import Pictures, pictures, words
-from engine.errors import ConfigError, EngineError, UsageError
-from engine.model.bundle import load_bundle, save_bundle
+from engine.errors import EngineError, UsageError
+from engine.model.bundle import save_bundle
 from engine.model.mmclip import MMCLIP
-from engine.model.preprocessing import GREY_MEAN, GREY_STD, Preprocessing
-from engine.model.vocabulary import tokenize, train_tokenizer
+from engine.model.preprocessing import Preprocessing
+from engine.model.starting import prompt_tokens, starting_model
 from engine.tables.publish import locked
 from engine.training.checkpoint import Checkpoints, Refused, Saved
 from engine.training.loop import LossesOf, Plan, Step, train
@@ -175,7 +175,7 @@ def _events(
     """The run as a story: data, model, where to go on, steps, bundle."""
     begun = time.monotonic()
     found = pictures(recipe, folder, verify=not resume)
-    starting = _starting_model(recipe, found)
+    starting = starting_model(recipe, [text for texts in found.texts.values() for text in texts])
     recogniser = _recogniser(recipe)
     bank = words(found.texts, starting.tokenizer, recogniser, starting.context, folder)
     step = recipe.batch
@@ -201,7 +201,8 @@ def _events(
     record.say(parameters=parameters, start=start)
     yield Started(str(device), parameters, start, stop)
 
-    losses_of = _losses_of(recipe, module, starting.preprocessing, _prompt_tokens(recipe, starting, device))
+    prompt_ids, prompt_padding = (tokens.to(device) for tokens in prompt_tokens(recipe, starting))
+    losses_of = _losses_of(recipe, module, starting.preprocessing, (prompt_ids, prompt_padding))
     yield from train(module, optimizer, losses_of, batches.at, _plan(recipe, stop, device), checkpoints, start=start)
 
     record.say(steps=stop)
@@ -220,56 +221,6 @@ def _events(
 
 
 # ---- the model -----------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Starting:
-    """What the first step starts from; `context` is the text tower's length."""
-
-    module: MMCLIP
-    tokenizer: Any
-    preprocessing: Preprocessing
-    context: int
-
-
-def _starting_model(recipe: PretrainRecipe, found: Pictures) -> _Starting:
-    """New towers and a new vocabulary, or those that `model.init` names; decoders are always new. The seed decides all that is new."""
-    torch.manual_seed(recipe.seed)
-    if recipe.model.init is None:
-        said = [text for texts in found.texts.values() for text in texts]
-        texts = [*sorted(set(said)), *recipe.prompt.findings]
-        context = recipe.model.text.context
-        tokenizer = train_tokenizer(texts, recipe.tokenizer.vocab or 0, context)
-        module = MMCLIP.from_recipe(recipe, vocab_size=len(tokenizer), sot=tokenizer.bos_token_id, eot=tokenizer.eos_token_id)
-        return _Starting(module, tokenizer, Preprocessing(recipe.model.image.size, recipe.resize, GREY_MEAN, GREY_STD), context)
-    if recipe.tokenizer.vocab is not None:
-        raise ConfigError(
-            "the recipe names both `model.init` and `tokenizer.vocab`",
-            why="a new vocabulary does not fit the token embeddings of existing weights",
-            hint="leave one of them out",
-        )
-    bundle = load_bundle(recipe.model.init)
-    size = bundle.clip.config.vision_config.image_size
-    if size != recipe.model.image.size:
-        raise ConfigError(
-            f"the weights of model.init see {size} pixels, the recipe {recipe.model.image.size}", hint=f"model.image.size={size}"
-        )
-    preprocessing = Preprocessing(size, recipe.resize, bundle.preprocessing.mean, bundle.preprocessing.std)
-    return _Starting(MMCLIP(bundle.clip, recipe), bundle.tokenizer, preprocessing, bundle.context)
-
-
-def _prompt_tokens(recipe: PretrainRecipe, starting: _Starting, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids and padding mask of the disease prompts (eq 5): (1, T) where they are joined, (P, T) where each stands alone."""
-    findings = list(recipe.prompt.findings)
-    texts = [", ".join(findings)] if recipe.prompt.mode == "joined" else findings
-    length = max(len(ids) for ids in starting.tokenizer(texts)["input_ids"])
-    if length > starting.context:
-        raise ConfigError(
-            f"the {recipe.prompt.mode} prompts need {length} tokens, the text tower has {starting.context}",
-            hint="prompt.mode=separate, or fewer prompt.findings",
-        )
-    tokens = tokenize(starting.tokenizer, texts, starting.context)
-    return torch.from_numpy(tokens.input_ids).to(device), torch.from_numpy(tokens.padding_mask).to(device)
 
 
 def _losses_of(recipe: PretrainRecipe, module: MMCLIP, preprocessing: Preprocessing, prompts: tuple[Tensor, Tensor]) -> LossesOf:
