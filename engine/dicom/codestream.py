@@ -169,19 +169,18 @@ def _end_of_tile_parts(data: bytes, at: int) -> int:
         at += length
 
 
-def check_rle(data: bytes, samples: int, bytes_per_sample: int) -> None:
-    """The RLE header (PS3.5 G.5): one segment for every byte of a pixel, offsets that rise inside the data.
+def rle_segments(data: bytes, count: int) -> list[tuple[int, int]]:
+    """The byte ranges of the segments of an RLE frame (PS3.5 G.5): `count` of them, one for every byte of a pixel, in rising order.
 
     Raises:
         Refusal: `truncated`, `decode_error`.
     """
     if len(data) < 64:
         raise Refusal("truncated")
-    count, *offsets = struct.unpack_from("<16I", data)
-    if count != samples * bytes_per_sample or offsets[0] != 64:
-        raise Refusal("decode_error")
+    claimed, *offsets = struct.unpack_from("<16I", data)
     used = offsets[:count]
-    if any(b <= a for a, b in pairwise(used)):
+    if claimed != count or not used or used[0] != 64 or any(b <= a for a, b in pairwise(used)):
         raise Refusal("decode_error")
     if used[-1] >= len(data):
         raise Refusal("truncated")
+    return list(pairwise([*used, len(data)]))

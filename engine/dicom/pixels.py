@@ -17,7 +17,7 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-from engine.dicom.codestream import Claim, check_rle, j2k_claim, jpeg_claim
+from engine.dicom.codestream import Claim, j2k_claim, jpeg_claim, rle_segments
 from engine.dicom.header import Header
 from engine.dicom.outline import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, PIXEL_DATA, Outline
 from engine.dicom.policy import Refusal
@@ -85,7 +85,8 @@ def read_pixels(data: memoryview, outline: Outline, header: Header, transfer_syn
         raise Refusal("decode_error")
     if family == "native":
         return _native(data[element.value : element.stop], header, outline.little, element.vr)
-    frame = b"".join(bytes(data[start:stop]) for start, stop in outline.fragments)
+    ranges = outline.fragments
+    frame = bytes(data[slice(*ranges[0])]) if len(ranges) == 1 else b"".join(data[start:stop] for start, stop in ranges)
     if not frame:
         raise Refusal("no_pixel_data")
     try:
@@ -118,17 +119,19 @@ def _rle(frame: bytes, header: Header) -> Stored:
     import imagecodecs
 
     wide, samples = (header.bits_allocated or 0) // 8, header.samples or 1
-    check_rle(frame, samples, wide)
-    plane = (header.rows or 0) * (header.columns or 0) * wide
-    raw: Any = np.empty(plane * samples, np.uint8)
+    segments = rle_segments(frame, samples * wide)
+    plane = (header.rows or 0) * (header.columns or 0)
     try:
-        imagecodecs.dicomrle_decode(frame, f"<u{wide}", out=raw)
-    except Exception:  # segments that decode to a little more than a plane occur; to less, or to much more, is a fault
-        raw = np.frombuffer(imagecodecs.dicomrle_decode(frame, f"<u{wide}"), np.uint8)
-        if len(raw) % samples or not plane <= len(raw) // samples <= plane * 1.05:
-            raise
-        raw = np.ascontiguousarray(raw.reshape(samples, -1)[:, :plane])
-    return _whole(raw.reshape(-1).view(f"<u{wide}"), header, planar=1)
+        raw = np.empty(plane * wide * samples, np.uint8)
+        if len(imagecodecs.dicomrle_decode(frame, f"<u{wide}", out=raw)) != len(raw):
+            raise Refusal("decode_error")
+    except imagecodecs.DicomrleError:  # a segment that decodes to a little more than a plane occurs; much more is a bomb
+        planes = [np.frombuffer(imagecodecs.packbits_decode(frame[start:stop]), np.uint8) for start, stop in segments]
+        if not all(plane <= len(part) <= plane * 1.05 for part in planes):
+            raise Refusal("decode_error") from None
+        stacked = np.stack([part[:plane] for part in planes]).reshape(samples, wide, plane)
+        raw = np.ascontiguousarray(np.moveaxis(stacked[:, ::-1], 1, -1)).reshape(-1)  # PS3.5 G.2: the most significant byte comes first
+    return _whole(raw.view(f"<u{wide}"), header, planar=1)
 
 
 def _jpeg(frame: bytes, header: Header, least: int, max_pixels: int) -> Stored:
@@ -173,9 +176,10 @@ def _j2k(frame: bytes, header: Header, least: int, max_pixels: int) -> Stored:
     # values whose sign the header contradicts are reinterpreted bit by bit, which only whole ones can be
     whole = claim.samples != 1 or claim.signed != bool(header.signed) or claim.bits > 16
     factor = 1 if whole else _power_of_two(min(claim.rows, claim.columns), least, claim.levels)
-    if claim.coding == "htj2k" and claim.bits in (8, 16):
+    bits = min(claim.bits, header.bits_stored or claim.bits)
+    if claim.coding == "htj2k" and (bits in (8, 16) or claim.signed):
         factor = 1  # the overshoot of a reduced picture wraps around where the container has no spare bit
-    values = _openjph(stream, claim, factor) if claim.coding == "htj2k" else _openjpeg(stream, claim, factor, whole)
+    values = _openjph(stream, bits, factor) if claim.coding == "htj2k" else _openjpeg(stream, claim, factor, whole)
     if values.shape[:2] != (-(-claim.rows // factor), -(-claim.columns // factor)):
         raise Refusal("decode_error")
     if factor == 1:
@@ -183,13 +187,13 @@ def _j2k(frame: bytes, header: Header, least: int, max_pixels: int) -> Stored:
     return Stored(values, claim.rows, claim.columns, factor, 0.5 - 0.5 / factor)
 
 
-def _openjph(stream: bytes, claim: Claim, factor: int) -> NDArray[Any]:
+def _openjph(stream: bytes, bits: int, factor: int) -> NDArray[Any]:
     import imagecodecs
 
     level = factor.bit_length() - 1
     values: NDArray[Any] = imagecodecs.htj2k_decode(stream, skipres=(level, level) if level else None)
     if level and values.dtype == np.uint16:
-        values = np.clip(values.view(np.int16), 0, (1 << claim.bits) - 1)  # what wrapped below zero
+        values = np.clip(values.view(np.int16), 0, (1 << bits) - 1)  # what wrapped below zero
     return values
 
 

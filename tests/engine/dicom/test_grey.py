@@ -1,0 +1,153 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.dicom.grey import shrink, target_shape, to_picture
+from engine.dicom.header import Header, LookupTable
+from engine.dicom.pixels import Stored
+from engine.dicom.policy import Refusal
+
+SIZE = 64
+
+
+def header(**changes: object) -> Header:
+    return Header(**{"photometric": "MONOCHROME2", "bits_stored": 12, "window": (2048.0, 4096.0), **changes})  # type: ignore[arg-type]
+
+
+def picture(values: np.ndarray, **changes: object) -> np.ndarray:
+    return to_picture(Stored(values, *values.shape), header(**changes), SIZE)[0].astype(float)
+
+
+def flags(values: np.ndarray, **changes: object) -> tuple[str, ...]:
+    return to_picture(Stored(values, *values.shape), header(**changes), SIZE)[1]
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one - other).mean())
+
+
+def test_a_window_maps_its_ends_to_black_and_white(make: SimpleNamespace) -> None:
+    values = np.tile(np.linspace(0, 4095, 256).round().astype(np.uint16), (256, 1))
+    grey = picture(values, window=(2048.0, 1001.0))  # 1547.5 ... 2547.5, PS3.3 C.11.2.1.2.1
+    assert set(np.unique(grey[:, : int(64 * 1547 / 4096) - 3])) == {0.0} and set(np.unique(grey[:, int(64 * 2548 / 4096) + 3 :])) == {255.0}
+    assert 120 < grey[:, 31:33].mean() < 135
+
+
+def test_polarity_is_turned_exactly_once(make: SimpleNamespace) -> None:
+    values = make.chest()
+    upright = picture(values)
+    assert difference(picture(4095 - values, photometric="MONOCHROME1"), upright) < 0.6
+    assert difference(picture(4095 - values, photometric="MONOCHROME1", lut_shape="INVERSE"), upright) < 0.6
+    assert difference(picture(4095 - values, lut_shape="INVERSE"), upright) < 0.6
+    assert difference(picture(values, photometric="MONOCHROME1"), 255 - upright) < 0.6
+
+
+@settings(max_examples=20, deadline=None)
+@given(slope=st.floats(0.25, 4), intercept=st.integers(-3000, 3000), negative=st.booleans())
+def test_rescale_and_window_change_together(make: SimpleNamespace, slope: float, intercept: int, negative: bool) -> None:
+    """A window in modality units shows the same picture as the same window in stored units (C.11.1 before C.11.2)."""
+    values = make.chest()
+    if negative:
+        slope, values = -slope, (4095 - values).astype(np.uint16)
+    low, high = sorted((slope * 0 + intercept, slope * 4095 + intercept))
+    window = ((low + high) / 2, high - low)
+    expected = picture(make.chest(), window=(2047.5, 4095.0), voi_function="LINEAR_EXACT")
+    got = picture(values, slope=slope, intercept=float(intercept), window=window, voi_function="LINEAR_EXACT")
+    assert difference(got, expected) < 0.6
+
+
+@pytest.mark.parametrize("bits", [8, 10, 14, 16])
+def test_bit_depth_does_not_change_the_picture(make: SimpleNamespace, bits: int) -> None:
+    values = make.chest()
+    deep = (values.astype(np.float64) * (2**bits - 1) / 4095).round().astype(np.uint8 if bits == 8 else np.uint16)
+    assert difference(picture(deep, window=(2.0 ** (bits - 1), 2.0**bits)), picture(values)) < 0.6
+
+
+def test_tables_are_applied_in_order(make: SimpleNamespace) -> None:
+    values = make.chest()
+    ramp = LookupTable(0, 12, np.arange(4096, dtype=np.float32))
+    turned = LookupTable(0, 12, np.arange(4096, dtype=np.float32)[::-1].copy())
+    upright = picture(values)
+    assert difference(picture(values, voi_lut=ramp), upright) < 0.6
+    assert difference(picture(values, voi_lut=ramp, window=(100.0, 5.0)), upright) < 0.6, "a VOI LUT goes before a window"
+    assert difference(picture(values, modality_lut=turned), 255 - upright) < 0.6
+    assert difference(picture(values, modality_lut=turned, voi_lut=turned), upright) < 0.6
+    assert difference(picture(values, modality_lut=turned, slope=5.0), 255 - upright) < 0.6, "a modality LUT replaces the slope"
+
+
+def test_values_beyond_a_table_take_its_ends() -> None:
+    values = np.tile(np.arange(0, 4096, 16, dtype=np.uint16), (256, 1))
+    grey = picture(values, voi_lut=LookupTable(1000, 8, np.arange(256, dtype=np.float32)))
+    assert set(np.unique(grey[:, :14])) == {0.0} and set(np.unique(grey[:, 22:])) == {255.0}
+
+
+def test_a_sigmoid_bends_but_keeps_the_middle() -> None:
+    values = np.tile(np.arange(0, 4096, 16, dtype=np.uint16), (256, 1))
+    grey = picture(values, voi_function="SIGMOID", window=(2048.0, 2000.0))
+    assert abs(grey[:, 31:33].mean() - 127.5) < 3
+    column = grey.mean(0)
+    assert (np.diff(column) >= 0).all() and column[0] > 2 and column[-1] < 253
+
+
+@pytest.mark.parametrize("place", [0, 63536])
+def test_padding_moves_no_range_and_is_black(make: SimpleNamespace, place: int) -> None:
+    values = make.chest()
+    padded = values.copy()
+    padded[:, :64] = place
+    grey = picture(padded, window=None, padding=place)
+    assert "padding" in flags(padded, window=None, padding=place)
+    assert grey[:, :14].max() == 0
+    alone = picture(np.ascontiguousarray(values[:, 64:]), window=None)
+    assert abs(np.median(grey[:, 20:]) - np.median(alone)) < 4
+
+
+@pytest.mark.parametrize(
+    ("window", "raised", "flag"), [(None, (), "no_window"), (None, ("bad_window",), None), ((60000.0, 2.0), (), "bad_window")]
+)
+def test_without_a_usable_window_the_range_of_the_data_is_shown(make, window, raised, flag) -> None:
+    values = make.chest()
+    values[0, 0] = 65535  # one hot pixel
+    grey = picture(values, window=window, flags=raised)
+    assert grey.std() > 40
+    assert flags(values, window=window, flags=raised) == ((flag,) if flag else ())
+
+
+@pytest.mark.parametrize("value", [0, 1234])
+def test_a_constant_picture_is_degenerate(value: int) -> None:
+    with pytest.raises(Refusal) as raised:
+        picture(np.full((100, 100), value, np.uint16))
+    assert raised.value.code == "degenerate_image"
+
+
+def test_padding_around_nothing_is_degenerate() -> None:
+    values = np.full((100, 100), 7, np.uint16)
+    values[:, :50] = 0
+    with pytest.raises(Refusal):
+        picture(values, padding=0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows=st.integers(64, 700), columns=st.integers(64, 700), aspect=st.sampled_from([1.0, 2.0, 0.5]))
+def test_the_shorter_side_is_as_asked_and_the_mean_stays(rows: int, columns: int, aspect: float) -> None:
+    height, width = target_shape(rows, columns, aspect, SIZE)
+    assert min(height, width) == SIZE
+    assert abs(height / width - rows * aspect / columns) < 0.02 * rows * aspect / columns + 1 / SIZE
+    y, x = np.mgrid[0:rows, 0:columns]
+    values = (1000 + 500 * y / rows + 700 * x / columns).astype(np.uint16)
+    small = shrink(values, Stored(values, rows, columns), aspect, SIZE)
+    assert small.shape == (height, width)
+    assert abs(float(small.mean()) - float(values.mean())) < 3
+
+
+def test_shrinking_moves_nothing_sideways(make: SimpleNamespace) -> None:
+    """The same picture from whole values and from a wavelet reduction, whose samples sit elsewhere."""
+    y, x = np.mgrid[0:512, 0:512]
+    values = (2000 + 1500 * np.sin(x / 40) * np.cos(y / 31)).astype(np.uint16)
+    whole = shrink(values, Stored(values, 512, 512), 1.0, SIZE)
+    kept = values[::4, ::4]  # what a wavelet keeps of a smooth picture
+    moved = shrink(kept, Stored(kept, 512, 512, 4, 0.5 - 0.5 / 4), 1.0, SIZE)
+    still = shrink(kept, Stored(kept, 512, 512, 4, 0.0), 1.0, SIZE)
+    assert np.abs(moved - whole)[2:-2, 2:-2].max() < 15 < np.abs(still - whole)[2:-2, 2:-2].max()

@@ -1,0 +1,120 @@
+import struct
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from engine.dicom.header import Header, read_header
+from engine.dicom.outline import outline, read_meta
+from engine.dicom.policy import Refusal
+
+
+@pytest.fixture
+def header_of(make: SimpleNamespace):  # noqa: ANN201
+    def read(content: Dataset | bytes) -> Header:
+        view = memoryview(make.to_bytes(content) if isinstance(content, Dataset) else content)
+        meta = read_meta(view)
+        return read_header(view, outline(view, meta.body, meta.transfer_syntax))
+
+    return read
+
+
+def patched(content: bytes, tag: int, value: bytes, vr: bytes | None = None) -> bytes:
+    """The value bytes of one short explicit element overwritten, and its VR."""
+    at = content.index(struct.pack("<HH", tag >> 16, tag & 0xFFFF), 132)
+    return content[: at + 4] + (vr or content[at + 4 : at + 6]) + content[at + 6 : at + 8] + value + content[at + 8 + len(value) :]
+
+
+def lut(entries: int, first: int, bits: int, values: bytes) -> Sequence:
+    item = Dataset()
+    item.LUTDescriptor = [entries, first, bits]
+    item["LUTDescriptor"].VR = "US"
+    item.LUTData = values
+    item["LUTData"].VR = "OW"
+    return Sequence([item])
+
+
+def test_values_come_typed(make: SimpleNamespace, header_of) -> None:
+    header = header_of(make.radiograph(WindowCenter=["2048", "100"], WindowWidth=["4096", "50"]))
+    assert (header.rows, header.columns, header.bits_stored, header.signed) == (300, 256, 12, 0)
+    assert (header.window, header.slope, header.view, header.patient) == ((2048.0, 4096.0), 1.0, "PA", "CANARYID")
+    assert header.patient_orientation == ("L", "F") and header.invalid == frozenset() and header.flags == ()
+
+
+def test_absent_values_are_none_or_empty(make: SimpleNamespace, header_of) -> None:
+    header = header_of(make.radiograph(Rows=None, WindowCenter=None, WindowWidth=None, ViewPosition=None, RescaleSlope=None))
+    assert (header.rows, header.window, header.view, header.slope, header.flags) == (None, None, "", None, ())
+
+
+def test_a_value_of_the_wrong_kind_is_invalid_not_an_exception(make: SimpleNamespace, header_of) -> None:
+    content = make.to_bytes(make.radiograph(RescaleSlope="1.00"))
+    assert header_of(patched(content, 0x00280010, b"4a", b"LO")).invalid == {"Rows"}
+    assert header_of(patched(content, 0x00281053, b"abc ")).invalid == {"RescaleSlope"}
+    assert np.isnan(header_of(patched(content, 0x00281053, b"NaN ")).slope)
+
+
+@pytest.mark.parametrize(
+    ("center", "width", "function", "window", "flags"),
+    [
+        ("100", "1", None, (100.0, 1.0), ()),
+        ("100", "0.5", None, None, ("bad_window",)),
+        ("100", "0.5", "LINEAR_EXACT", (100.0, 0.5), ()),
+        ("100", "0", "SIGMOID", None, ("bad_window",)),
+        ("100", "-100", None, None, ("bad_window",)),
+        ("100", None, None, None, ("bad_window",)),
+        (None, "100", None, None, ("bad_window",)),
+        ("1e300", "100", None, None, ("bad_window",)),
+    ],
+)
+def test_windows_are_judged_by_their_function(make, header_of, center, width, function, window, flags) -> None:
+    ds = make.radiograph(WindowCenter=center, WindowWidth=width)
+    if function:
+        ds.VOILUTFunction = function
+    header = header_of(ds)
+    assert (header.window, header.flags) == (window, flags)
+
+
+def test_lookup_tables(make: SimpleNamespace, header_of) -> None:
+    ramp = np.arange(4096, dtype="<u2")
+    header = header_of(make.radiograph(VOILUTSequence=lut(4096, 10, 12, ramp.tobytes())))
+    assert header.voi_lut is not None
+    assert (header.voi_lut.first, header.voi_lut.bits) == (10, 12) and np.array_equal(header.voi_lut.values, ramp)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [(4096, 0, 12, b"\1\0" * 50), (4096, 0, 40, b"\1\0" * 4096), (1, 0, 12, b"\1\0"), (256, 0, 12, b"\xff\xff" * 256)],
+    ids=["short", "bits", "one entry", "above its bits"],
+)
+def test_a_table_that_contradicts_itself_is_left_out(make: SimpleNamespace, header_of, table: tuple[int, int, int, bytes]) -> None:
+    header = header_of(make.radiograph(VOILUTSequence=lut(*table)))
+    assert (header.voi_lut, header.flags) == (None, ("bad_lut",))
+
+
+@pytest.mark.parametrize(("pair", "aspect", "flags"), [([2, 1], 2.0, ("aspect",)), ([1, 1], 1.0, ()), ([900, 1], 1.0, ("aspect",)), ([0, 1], 1.0, ())])
+def test_pixel_aspect(make: SimpleNamespace, header_of, pair: list[int], aspect: float, flags: tuple[str, ...]) -> None:
+    header = header_of(make.radiograph(PixelAspectRatio=pair))
+    assert (header.aspect, header.flags) == (aspect, flags)
+
+
+def test_deep_nesting_inside_a_table_is_refused(make: SimpleNamespace, header_of) -> None:
+    inner = b""
+    for _ in range(2000):
+        item = struct.pack("<HHI", 0xFFFE, 0xE000, len(inner)) + inner
+        inner = struct.pack("<HH", 0x0028, 0x3010) + b"SQ\0\0" + struct.pack("<I", len(item)) + item
+    content = make.to_bytes(make.radiograph())
+    at = content.rfind(struct.pack("<HH", 0x7FE0, 0x0010))
+    try:
+        header = header_of(content[:at] + inner + content[at:])
+    except Refusal as refusal:
+        assert refusal.code == "nesting_too_deep"
+    else:
+        assert header.voi_lut is None and header.rows == 300
+
+
+def test_text_in_no_known_encoding_blocks_nothing(make: SimpleNamespace, header_of) -> None:
+    content = make.to_bytes(make.radiograph(SpecificCharacterSet="ISO_IR 999"))
+    header = header_of(content.replace(b"CANARYID", b"C\xff\xfe\x00\x80YID"))
+    assert header.rows == 300 and "\0" not in header.patient

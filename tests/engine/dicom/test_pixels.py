@@ -1,0 +1,147 @@
+import struct
+from types import SimpleNamespace
+
+import imagecodecs
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from engine.dicom.header import Header, read_header
+from engine.dicom.outline import outline, read_meta
+from engine.dicom.pixels import Stored, expected_bytes, hash_of, read_pixels
+from engine.dicom.policy import Refusal
+
+LOSSLESS = ["implicit", "explicit", "big_endian", "deflated", "rle", "jpeg_lossless", "jpegls", "j2k", "htj2k"]
+JPEG = "1.2.840.10008.1.2.4.50"
+
+
+def stored(content: bytes, *, least: int = 10**6, max_pixels: int = 10**8) -> Stored:
+    from engine.dicom.reader import Limits, _walk
+
+    view = memoryview(content)
+    meta = read_meta(view)
+    body, walked = _walk(view, meta, Limits())
+    assert walked.damage is None
+    return read_pixels(body, walked, read_header(body, walked), meta.transfer_syntax, least=least, max_pixels=max_pixels)
+
+
+def refused(content: bytes, **options: int) -> str:
+    with pytest.raises(Refusal) as raised:
+        stored(content, **options)
+    return raised.value.code
+
+
+@pytest.mark.parametrize("encoding", LOSSLESS)
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_lossless_encodings_give_back_the_stored_values(make: SimpleNamespace, encoding: str, bits: int) -> None:
+    values = make.chest()
+    values = (values.astype(np.uint32) * ((1 << bits) - 1) // 4095).astype(np.uint8 if bits == 8 else np.uint16)
+    got = stored(make.LOSSLESS[encoding](values, bits))
+    assert np.array_equal(got.values, values)
+    assert got.pixel_hash == hash_of(values)
+
+
+@pytest.mark.parametrize("encoding", ["implicit", "explicit", "big_endian", "rle", "j2k"])
+def test_signed_values_come_back_signed(make: SimpleNamespace, encoding: str) -> None:
+    values = make.chest().astype(np.int16) - 2048
+    got = stored(make.LOSSLESS[encoding](values, 16))
+    assert got.values.min() < 0 and np.array_equal(got.values, values)
+
+
+def test_bits_above_the_stored_ones_are_masked_and_signs_extended(make: SimpleNamespace) -> None:
+    values = make.chest()
+    junk = values | 0x8000
+    assert np.array_equal(stored(make.to_bytes(make.radiograph(junk, 12))).values, values)
+    twelve = ((values.astype(np.int32) - 2048) & 0xFFF).astype(np.uint16)
+    ds = make.radiograph(twelve, 12, PixelRepresentation=1)
+    assert np.array_equal(stored(make.to_bytes(ds)).values, values.astype(np.int32) - 2048)
+
+
+@pytest.mark.parametrize("encoding", ["j2k", "htj2k", "j2k_lossy"])
+def test_wavelets_are_decoded_at_a_fraction_of_their_size(make: SimpleNamespace, encoding: str) -> None:
+    values = make.chest(301, 259)  # sizes that no power of two divides
+    got = stored({**make.LOSSLESS, **make.LOSSY}[encoding](values, 12), least=64)
+    assert (got.factor, got.values.shape, got.pixel_hash) == (4, (76, 65), None)
+    assert abs(float(got.values.mean()) - float(values.mean())) < 20
+
+
+def test_jpeg_is_decoded_at_a_fraction_of_its_size(make: SimpleNamespace) -> None:
+    eight = (make.chest(301, 259) >> 4).astype(np.uint8)
+    ds = make.encapsulated(make.radiograph(eight, 8), JPEG, imagecodecs.jpeg8_encode(eight, level=95))
+    got = stored(make.to_bytes(ds), least=64)
+    assert (got.factor, got.values.shape, got.shift) == (4, (76, 65), 0.0)
+    assert abs(float(got.values.mean()) - float(eight.mean())) < 2
+
+
+def in_colour(make: SimpleNamespace, values: np.ndarray, photometric: str = "RGB", planar: int = 0):  # noqa: ANN201
+    ds = make.radiograph(np.ascontiguousarray(values[..., 0]), 8, PhotometricInterpretation=photometric, SamplesPerPixel=3)
+    ds.PlanarConfiguration = planar
+    ds.PixelData = (np.moveaxis(values, -1, 0) if planar else values).tobytes()
+    return ds
+
+
+def test_grey_in_colour_is_grey_however_it_is_stored(make: SimpleNamespace) -> None:
+    grey = (make.chest() >> 4).astype(np.uint8)
+    three = np.repeat(grey[..., None], 3, -1)
+    luma = np.stack([grey, np.full_like(grey, 128), np.full_like(grey, 128)], -1)
+    by_rle = in_colour(make, three)
+    by_rle.compress("1.2.840.10008.1.2.5", generate_instance_uid=False)
+    for ds in (in_colour(make, three), in_colour(make, three, planar=1), in_colour(make, luma, "YBR_FULL"), by_rle):
+        got = stored(make.to_bytes(ds))
+        assert np.array_equal(got.values, grey) and got.grey_from_color
+    jpeg = make.encapsulated(in_colour(make, three, "YBR_FULL_422"), JPEG, imagecodecs.jpeg8_encode(three, level=95, subsampling="422"))
+    assert np.abs(stored(make.to_bytes(jpeg)).values.astype(int) - grey).mean() < 2
+
+
+def test_colour_is_refused(make: SimpleNamespace) -> None:
+    grey = (make.chest() >> 4).astype(np.uint8)
+    assert refused(make.to_bytes(in_colour(make, np.stack([grey, 255 - grey, grey], -1)))) == "color_image"
+
+
+def test_sizes_are_compared_before_anything_is_decoded(make: SimpleNamespace) -> None:
+    eight = (make.chest() >> 4).astype(np.uint8)
+    frame = imagecodecs.jpeg8_encode(eight)
+
+    def jpeg(stream: bytes, **changes: int) -> bytes:
+        return make.to_bytes(make.encapsulated(make.radiograph(eight, 8, **changes), JPEG, stream))
+
+    assert refused(jpeg(frame, Rows=600)) == "invalid_dimensions"
+    assert refused(jpeg(frame), max_pixels=1000) == "resource_limit"
+    assert refused(jpeg(imagecodecs.jpeg8_encode(np.repeat(eight[..., None], 3, -1)))) == "decode_error"
+    assert refused(jpeg(frame[: len(frame) // 2])) == "truncated"
+    assert refused(jpeg(b"no jpeg at all, only text" * 5)) == "decode_error"
+    assert refused(make.to_bytes(make.radiograph(Rows=150))) == "pixel_length_mismatch"
+    assert refused(make.to_bytes(make.radiograph(Rows=65535, Columns=65535))) == "pixel_length_mismatch"
+
+
+def test_encodings_that_are_not_read(make: SimpleNamespace) -> None:
+    content = make.to_bytes(make.radiograph())
+    assert refused(content.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.9\0", 1)) == "unsupported_transfer_syntax"
+    assert refused(content.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.5\0", 1)) == "decode_error", "native bytes under a compressed name"
+
+
+def test_an_rle_segment_may_run_over_by_a_little(make: SimpleNamespace) -> None:
+    eight = np.zeros((100, 128), np.uint8)
+    over = struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\x00" * 101  # 101 runs of 128 zeros for 100 rows
+    assert stored(make.to_bytes(make.encapsulated(make.radiograph(eight, 8), "1.2.840.10008.1.2.5", over))).values.shape == (100, 128)
+    far = over + b"\x81\x00" * 100
+    assert refused(make.to_bytes(make.encapsulated(make.radiograph(eight, 8), "1.2.840.10008.1.2.5", far))) == "decode_error"
+    under = over[:-100]
+    assert refused(make.to_bytes(make.encapsulated(make.radiograph(eight, 8), "1.2.840.10008.1.2.5", under))) == "decode_error"
+
+
+def test_the_length_that_a_header_calls_for() -> None:
+    header = Header(rows=10, columns=20, samples=3, bits_allocated=8, photometric="RGB")
+    assert expected_bytes(header) == 600
+    assert expected_bytes(Header(rows=10, columns=20, samples=3, bits_allocated=8, photometric="YBR_FULL_422")) == 400
+    assert expected_bytes(Header(rows=10, columns=20, samples=1, bits_allocated=16, frames=3)) == 1200
+
+
+@settings(max_examples=30, deadline=None)
+@given(arrays(np.uint16, (50, 700), elements=st.integers(0, 3)), st.integers(0, 49), st.integers(0, 699))
+def test_one_other_pixel_is_another_hash(values: np.ndarray, row: int, column: int) -> None:
+    other = values.copy()
+    other[row, column] += 1
+    assert hash_of(values) == hash_of(values.copy()) != hash_of(other)
