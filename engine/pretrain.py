@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,7 +102,8 @@ def pretrain(
 
     Args:
         resume: go on from the last good checkpoint in `out`, to the bit (on a CPU with the same number of threads), or begin where
-            there is none. A newer checkpoint that is damaged is told as `Refused`.
+            there is none. A newer checkpoint that is damaged is told as `Refused`. Pictures that are prepared already are then compared
+            with their files by size alone, not by content.
         max_steps: stop after this many steps in all; the learning rate still runs over the recipe's.
         device: auto | cpu | cuda.
         data: folder of prepared data, which several runs may share; None: `out/data`.
@@ -120,33 +121,32 @@ def pretrain(
         _check_folder(recipe, out, resume)
         record = RunRecord(out, _facts(recipe, where), waits=resume)
         begun = time.monotonic()
-        with contextlib.closing(_events(recipe, out, record, resume, max_steps, where, data or out / "data")) as events:
-            steps = 0
-            try:
-                for event in events:
-                    record.log(event)
-                    steps = event.step if isinstance(event, Step | Saved) else steps
-                    yield event
-                bundle = out / "bundle"
-                finished = Finished(bundle, record.facts["steps"], round(time.monotonic() - begun, 3))
-                record.log(finished)
-                record.say(status="finished")
-                yield finished
-            except torch.OutOfMemoryError as error:
-                record.say(status="failed", steps=steps, error="out of memory")
-                raise EngineError(
-                    f"the {where.type} has too little memory for a step", hint="a smaller batch.paired and batch.unpaired"
-                ) from error
-            except EngineError as error:
-                with contextlib.suppress(EngineError):  # the disk may be what failed
-                    record.say(status="failed", steps=steps, error=str(error))
-                raise
-            except BaseException as error:
-                if record.facts["status"] == "running":
-                    events.close()  # saves first: run.json then tells what is kept
-                    with contextlib.suppress(EngineError):
-                        record.say(status="stopped", steps=steps, error=type(error).__name__)
-                raise
+        events = _events(recipe, out, record, resume, max_steps, where, data or out / "data")
+        with _accounted(record, where), contextlib.closing(events):
+            for event in events:
+                record.log(event)
+                record.facts["steps"] = event.step if isinstance(event, Step | Saved) else record.facts["steps"]
+                yield event
+        finished = Finished(out / "bundle", record.facts["steps"], round(time.monotonic() - begun, 3))
+        record.log(finished)
+        yield finished
+
+
+@contextlib.contextmanager
+def _accounted(record: RunRecord, device: torch.device) -> Iterator[None]:
+    """Writes to `run.json` how the run ended, whatever ended it; the disk may be what failed, so that is no second error."""
+    try:
+        yield
+        record.say(status="finished")
+    except BaseException as error:
+        is_ours = isinstance(error, EngineError)
+        with contextlib.suppress(EngineError):
+            status = "failed" if isinstance(error, Exception) else "stopped"
+            record.say(status=status, error=str(error) if is_ours else type(error).__name__)
+        if isinstance(error, torch.OutOfMemoryError):
+            hint = "a smaller batch.paired and batch.unpaired"
+            raise EngineError(f"the {device.type} has too little memory for a step", hint=hint) from error
+        raise
 
 
 def _check_folder(recipe: PretrainRecipe, out: Path, resume: bool) -> None:
@@ -198,14 +198,13 @@ def _events(
     stop = max(start, min(recipe.steps, max_steps or recipe.steps))
     parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     record.waits = False
-    record.say(parameters=parameters, start=start)
+    record.say(parameters=parameters, start=start, steps=start)
     yield Started(str(device), parameters, start, stop)
 
     prompt_ids, prompt_padding = (tokens.to(device) for tokens in prompt_tokens(recipe, starting))
     losses_of = _losses_of(recipe, module, starting.preprocessing, (prompt_ids, prompt_padding))
     yield from train(module, optimizer, losses_of, batches.at, _plan(recipe, stop, device), checkpoints, start=start)
 
-    record.say(steps=stop)
     save_bundle(
         out / "bundle",
         module.clip,
@@ -215,7 +214,8 @@ def _events(
         card=_card(recipe, found, stop),
         provenance={
             "steps": stop,
-            **{key: record.facts[key] for key in ("recipe", "recipe_hash", "data_hash", "sources", "versions", "seed")},
+            "recipe": _portable(record.facts["recipe"]),
+            **{key: record.facts[key] for key in ("recipe_hash", "data_hash", "sources", "versions", "seed")},
         },
     )
 
@@ -284,9 +284,21 @@ def _facts(recipe: PretrainRecipe, device: torch.device) -> dict[str, Any]:
         "versions": versions(PACKAGES),
         "device": device_facts(device),
         "seed": recipe.seed,
+        "steps": 0,
         "recipe_hash": recipe_hash(recipe),
         "recipe": recipe.model_dump(mode="json"),
     }
+
+
+def _portable(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe as a model may carry it to others: of an absolute path only its last part."""
+
+    def last(value: Any) -> Any:
+        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+    sources = [{key: last(value) for key, value in source.items()} for source in recipe["sources"]]
+    model = {key: last(value) for key, value in recipe["model"].items()}
+    return {**recipe, "sources": sources, "model": model, "entities": last(recipe["entities"])}
 
 
 def _recogniser(recipe: PretrainRecipe) -> Recogniser | None:

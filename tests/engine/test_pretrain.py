@@ -121,6 +121,8 @@ def test_pictures_and_weak_words_become_a_bundle(recipe, tmp_path):
     assert run["status"] == "finished"
     assert run["steps"] == 6
     assert run["recipe_hash"] == recipe_hash(recipe()) == bundle.provenance["recipe_hash"]
+    assert str(tmp_path) not in (tmp_path / "run" / "bundle" / "mmclip.json").read_text()
+    assert bundle.provenance["recipe"]["sources"][0]["file"] == "table.csv"
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [line["event"] for line in lines] == [type(event).__name__.lower() for event in events]
     assert [line["loss"] for line in lines if line["event"] == "step"] == [event.loss for event in events if isinstance(event, Step)]
