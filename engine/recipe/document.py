@@ -6,7 +6,8 @@ What YAML would let through and a recipe does not:
 2. anchors, aliases and tags (a few hundred bytes of aliases can stand for gigabytes; a tag can name a Python class);
 3. `yes`, `no`, `on`, `off` read as booleans: only `true` and `false` are, the others stay words;
 4. `010` read as 8 and `12:30:00` as 45000: both stay text; and `1e-3`, which YAML 1.1 reads as text, is a number;
-5. more than 1 MB, more than 32 levels, tabs, and text that is not UTF-8. A byte-order mark and CRLF line ends are read.
+5. more than 1 MB, more than 32 levels, more than 20,000 values, tabs, and text that is not UTF-8. A byte-order mark and CRLF line ends
+   are read.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
+MAX_VALUES = 20_000
+"""The largest shipped recipe has some 1,000. Reading stops there, so that no megabyte of commas keeps a run waiting for a minute."""
+MAX_FAULTS = 100
 
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 _LONG_INTEGER = re.compile(r"[-+]?[1-9][0-9]{18,}")
@@ -122,6 +126,7 @@ class _Reader:
         self.lines: dict[Path, int] = {}
         self.faults: list[Fault] = []
         self.unread: set[Path] = set()
+        self.count = 0
 
     def read(self) -> Document:
         values: Value = None
@@ -155,6 +160,10 @@ class _Reader:
         return values
 
     def value(self, event: yaml.Event, events: Iterator[yaml.Event], path: Path) -> Value:
+        self.count += 1
+        if self.count > MAX_VALUES:
+            self.fault(event, (), f"more than {MAX_VALUES:,} values: this is no recipe")
+            raise _Stop
         if len(path) >= MAX_DEPTH:
             self.fault(event, path[:3], f"nested deeper than {MAX_DEPTH} levels")
             raise _Stop
@@ -227,6 +236,9 @@ class _Reader:
 
     def fault(self, event: yaml.Event, path: Path, message: str) -> None:
         self.faults.append(Fault(_line(event), dotted(path), message))
+        if len(self.faults) == MAX_FAULTS:
+            self.faults.append(Fault(_line(event), "", f"{MAX_FAULTS} faults; what follows was not read"))
+            raise _Stop
 
 
 def _line(event: yaml.Event) -> int:

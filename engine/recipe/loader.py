@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from engine.errors import Fault, InputMissing, ReadError, RecipeError
 from engine.recipe.base import Recipe
-from engine.recipe.document import MAX_BYTES, Document, dotted, read_document
+from engine.recipe.document import MAX_BYTES, MAX_FAULTS, Document, dotted, read_document
 from engine.recipe.faults import validation_faults
 from engine.recipe.kinds import KINDS, kind_of
 from engine.recipe.overrides import overridden
@@ -103,6 +103,8 @@ def check_recipe(document: Document, kind: type[R], overrides: Sequence[str] = (
     except ValidationError as error:
         unread = {dotted(path) for path in document.unread - set(paths)}
         faults += [fault for fault in validation_faults(error, kind, document) if fault.path not in unread]
+        if len(faults) > MAX_FAULTS:
+            faults = [*faults[:MAX_FAULTS], Fault(faults[MAX_FAULTS].line, "", f"and {len(faults) - MAX_FAULTS} faults more")]
     if faults:
         raise RecipeError(name, faults)
     return recipe

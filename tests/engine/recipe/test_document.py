@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.recipe.document import MAX_BYTES, MAX_DEPTH, read_document, read_scalar, read_value
+from engine.recipe.document import MAX_BYTES, MAX_DEPTH, MAX_VALUES, read_document, read_scalar, read_value
 
 
 def read(text):
@@ -118,6 +118,19 @@ def test_a_hundred_thousand_brackets_end_at_once():
 
 def test_size_has_an_end():
     assert "bytes" in only_fault(b"a: " + b"x" * MAX_BYTES).message
+
+
+@pytest.mark.parametrize("text", ["a: [" + "1," * 300_000 + "1]", "".join(f"k{n}: 1\n" for n in range(40_000)), "- a\n" * 200_000])
+def test_a_megabyte_of_values_is_not_read_to_its_end(text):
+    document = read(text)
+    assert [fault.message for fault in document.faults] == ["more than 20,000 values: this is no recipe"]
+    assert len(document.lines) <= MAX_VALUES + 2
+
+
+def test_a_file_full_of_faults_ends_after_a_hundred():
+    faults = read("a: 1\n" * 100_000).faults
+    assert len(faults) == 101
+    assert "100 faults" in faults[-1].message
 
 
 def test_byte_order_mark_and_crlf_are_read():

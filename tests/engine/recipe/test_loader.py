@@ -96,6 +96,12 @@ def test_the_error_is_one_line_that_holds_every_fault(write):
     assert caught.value.exit_code == 78
 
 
+def test_a_hundred_faults_are_enough(write):
+    faults = faults_of(write(SMALL + "".join(f"key{n}: 1\n" for n in range(150))))
+    assert len(faults) == 101
+    assert list(faults.values())[-1] == "and 50 faults more"
+
+
 def test_words_and_numbers_keep_their_types(write):
     recipe = load_recipe(write(SMALL + "source: 'no'\nentities: on\nmodel: {init: 010}\noptimizer: {lr: 1e-3}\n"), PretrainRecipe)
     assert (recipe.source, recipe.entities, recipe.model.init, recipe.optimizer.lr) == ("no", "on", "010", 1e-3)
