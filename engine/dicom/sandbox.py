@@ -87,6 +87,7 @@ def serve() -> None:
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
     _die_with_parent()
+    sys.modules["requests"] = None  # type: ignore[assignment]  # pydicom takes it for downloads: half of its start, and none of our business
     # imported here: the limits below count from what a worker holds when idle
     import imagecodecs  # noqa: F401
     import PIL.Jpeg2KImagePlugin

@@ -125,13 +125,17 @@ LOSSLESS: dict[str, Callable[[np.ndarray, int], bytes]] = {
     "rle": _as_rle,
     "jpeg_lossless": _as("1.2.840.10008.1.2.4.70", lambda v, b: imagecodecs.jpeg8_encode(v, lossless=True, bitspersample=b)),
     "jpegls": _as("1.2.840.10008.1.2.4.80", lambda v, b: imagecodecs.jpegls_encode(v)),
-    "j2k": _as("1.2.840.10008.1.2.4.90", lambda v, b: imagecodecs.jpeg2k_encode(v, level=0, reversible=True, codecformat="j2k", bitspersample=b)),
+    "j2k": _as(
+        "1.2.840.10008.1.2.4.90", lambda v, b: imagecodecs.jpeg2k_encode(v, level=0, reversible=True, codecformat="j2k", bitspersample=b)
+    ),
     "htj2k": _as("1.2.840.10008.1.2.4.201", lambda v, b: imagecodecs.htj2k_encode(v, reversible=True)),
 }
 LOSSY: dict[str, Callable[[np.ndarray, int], bytes]] = {
     "jpeg12": _as("1.2.840.10008.1.2.4.51", lambda v, b: imagecodecs.jpeg8_encode(v, level=97, bitspersample=12)),
     "jpegls_near": _as("1.2.840.10008.1.2.4.81", lambda v, b: imagecodecs.jpegls_encode(v, level=2)),
-    "j2k_lossy": _as("1.2.840.10008.1.2.4.91", lambda v, b: imagecodecs.jpeg2k_encode(v, level=60, reversible=False, codecformat="j2k", bitspersample=b)),
+    "j2k_lossy": _as(
+        "1.2.840.10008.1.2.4.91", lambda v, b: imagecodecs.jpeg2k_encode(v, level=60, reversible=False, codecformat="j2k", bitspersample=b)
+    ),
 }
 
 

@@ -12,7 +12,7 @@ from engine.dicom.policy import Refusal
 
 
 @pytest.fixture
-def header_of(make: SimpleNamespace):  # noqa: ANN201
+def header_of(make: SimpleNamespace):
     def read(content: Dataset | bytes) -> Header:
         view = memoryview(make.to_bytes(content) if isinstance(content, Dataset) else content)
         meta = read_meta(view)
@@ -93,7 +93,9 @@ def test_a_table_that_contradicts_itself_is_left_out(make: SimpleNamespace, head
     assert (header.voi_lut, header.flags) == (None, ("bad_lut",))
 
 
-@pytest.mark.parametrize(("pair", "aspect", "flags"), [([2, 1], 2.0, ("aspect",)), ([1, 1], 1.0, ()), ([900, 1], 1.0, ("aspect",)), ([0, 1], 1.0, ())])
+@pytest.mark.parametrize(
+    ("pair", "aspect", "flags"), [([2, 1], 2.0, ("aspect",)), ([1, 1], 1.0, ()), ([900, 1], 1.0, ("aspect",)), ([0, 1], 1.0, ())]
+)
 def test_pixel_aspect(make: SimpleNamespace, header_of, pair: list[int], aspect: float, flags: tuple[str, ...]) -> None:
     header = header_of(make.radiograph(PixelAspectRatio=pair))
     assert (header.aspect, header.flags) == (aspect, flags)

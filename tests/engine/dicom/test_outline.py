@@ -23,7 +23,7 @@ def before_pixels(content: bytes, extra: bytes) -> bytes:
     return content[:at] + extra + content[at:]
 
 
-def walk(content: bytes, max_depth: int = 64):  # noqa: ANN201
+def walk(content: bytes, max_depth: int = 64):
     view = memoryview(content)
     meta = read_meta(view)
     return outline(view, meta.body, meta.transfer_syntax, max_depth=max_depth)
@@ -58,7 +58,9 @@ def test_damage_is_named_and_nothing_before_it_is_lost(make: SimpleNamespace, ex
     assert ROWS in found.elements
 
 
-@pytest.mark.parametrize(("tail", "damage", "trailing"), [(b"\0" * 1000, None, True), (b"\0" * 5, None, True), (b"\xff" * 1000, "corrupt_header", False)])
+@pytest.mark.parametrize(
+    ("tail", "damage", "trailing"), [(b"\0" * 1000, None, True), (b"\0" * 5, None, True), (b"\xff" * 1000, "corrupt_header", False)]
+)
 def test_what_follows_the_data_set(make: SimpleNamespace, tail: bytes, damage: str | None, trailing: bool) -> None:
     found = walk(make.to_bytes(make.radiograph()) + tail)
     assert (found.damage, found.trailing) == (damage, trailing)
@@ -81,9 +83,13 @@ def test_fragments_are_listed_without_the_offset_table(make: SimpleNamespace) ->
 
 
 def test_an_icon_is_not_taken_for_the_picture(make: SimpleNamespace) -> None:
-    items = struct.pack("<HHI", 0xFFFE, 0xE000, 0) + struct.pack("<HHI", 0xFFFE, 0xE000, 4) + b"icon" + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    items = (
+        struct.pack("<HHI", 0xFFFE, 0xE000, 0) + struct.pack("<HHI", 0xFFFE, 0xE000, 4) + b"icon" + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    )
     icon = struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF) + element(PIXEL_DATA, b"OB", items, 0xFFFFFFFF)
-    sequence = element(0x00880200, b"SQ", icon + struct.pack("<HHI", 0xFFFE, 0xE00D, 0) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0), 0xFFFFFFFF)
+    sequence = element(
+        0x00880200, b"SQ", icon + struct.pack("<HHI", 0xFFFE, 0xE00D, 0) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0), 0xFFFFFFFF
+    )
     found = walk(before_pixels(make.to_bytes(make.radiograph()), sequence))
     assert found.damage is None and not found.encapsulated and not found.fragments
 

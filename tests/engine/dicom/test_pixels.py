@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from engine.dicom.header import Header, read_header
-from engine.dicom.outline import outline, read_meta
+from engine.dicom.outline import read_meta
 from engine.dicom.pixels import Stored, expected_bytes, hash_of, read_pixels
 from engine.dicom.policy import Refusal
 
@@ -75,7 +75,7 @@ def test_jpeg_is_decoded_at_a_fraction_of_its_size(make: SimpleNamespace) -> Non
     assert abs(float(got.values.mean()) - float(eight.mean())) < 2
 
 
-def in_colour(make: SimpleNamespace, values: np.ndarray, photometric: str = "RGB", planar: int = 0):  # noqa: ANN201
+def in_colour(make: SimpleNamespace, values: np.ndarray, photometric: str = "RGB", planar: int = 0):
     ds = make.radiograph(np.ascontiguousarray(values[..., 0]), 8, PhotometricInterpretation=photometric, SamplesPerPixel=3)
     ds.PlanarConfiguration = planar
     ds.PixelData = (np.moveaxis(values, -1, 0) if planar else values).tobytes()
@@ -119,7 +119,9 @@ def test_sizes_are_compared_before_anything_is_decoded(make: SimpleNamespace) ->
 def test_encodings_that_are_not_read(make: SimpleNamespace) -> None:
     content = make.to_bytes(make.radiograph())
     assert refused(content.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.9\0", 1)) == "unsupported_transfer_syntax"
-    assert refused(content.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.5\0", 1)) == "decode_error", "native bytes under a compressed name"
+    assert refused(content.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.5\0", 1)) == "decode_error", (
+        "native bytes under a compressed name"
+    )
 
 
 def test_an_rle_segment_may_run_over_by_a_little(make: SimpleNamespace) -> None:

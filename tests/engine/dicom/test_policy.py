@@ -27,7 +27,11 @@ def test_a_uid_is_dotted_numbers(parts: list[int]) -> None:
 
 
 @settings(max_examples=50)
-@given(st.text(st.characters(codec="latin-1"), max_size=20), st.sampled_from("/\\=+@\r\n\t\0 '\"<>%"), st.text(st.characters(codec="latin-1"), max_size=20))
+@given(
+    st.text(st.characters(codec="latin-1"), max_size=20),
+    st.sampled_from("/\\=+@\r\n\t\0 '\"<>%"),
+    st.text(st.characters(codec="latin-1"), max_size=20),
+)
 def test_no_uid_can_be_a_path_a_formula_or_a_line(before: str, bad: str, after: str) -> None:
     assert uid_fault(before + bad + after) == "reject"
 
@@ -67,7 +71,16 @@ def test_class_and_modality(sop_class: str, modality: str, has_picture: bool, co
 
 @pytest.mark.parametrize(
     ("word", "answer"),
-    [("CHEST", True), ("Thorax pa", True), ("", None), ("UNKNOWN", None), ("HAND", False), ("CSPINE", False), ("Becken", False), ("LUNGE", True)],
+    [
+        ("CHEST", True),
+        ("Thorax pa", True),
+        ("", None),
+        ("UNKNOWN", None),
+        ("HAND", False),
+        ("CSPINE", False),
+        ("Becken", False),
+        ("LUNGE", True),
+    ],
 )
 def test_body_parts_are_free_text(word: str, answer: bool | None) -> None:
     assert is_chest(word) is answer
@@ -135,6 +148,8 @@ def test_the_pixel_description_is_checked_before_use(changes: dict[str, object],
     assert raised.value.code == code
 
 
-@pytest.mark.parametrize(("orientation", "turned"), [(("L", "F"), False), (("R", "F"), True), (("F", "R"), True), ((), False), (("L",), False)])
+@pytest.mark.parametrize(
+    ("orientation", "turned"), [(("L", "F"), False), (("R", "F"), True), (("F", "R"), True), ((), False), (("L",), False)]
+)
 def test_patient_orientation_tells_turned_pictures(orientation: tuple[str, ...], turned: bool) -> None:
     assert is_turned(orientation) is turned

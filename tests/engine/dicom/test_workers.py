@@ -1,0 +1,167 @@
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+
+from engine.dicom import workers as pool
+from engine.dicom.reader import Limits, read_file
+from engine.dicom.workers import read_files
+from engine.errors import EngineError
+
+
+@pytest.fixture
+def files(make: SimpleNamespace, tmp_path: Path) -> list[Path]:
+    """Five files: good, text, good, constant, good."""
+    contents = [make.to_bytes(make.radiograph(make.chest(90 + number, 80))) for number in range(3)]
+    contents[1:1] = [b"text" * 50]
+    contents[3:3] = [make.to_bytes(make.radiograph(np.zeros((100, 100), np.uint16)))]
+    paths = [tmp_path / f"{number}.dcm" for number in range(5)]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    return paths
+
+
+def children() -> set[int]:
+    return {child.pid for child in psutil.Process().children() if "engine.dicom.sandbox" in " ".join(child.cmdline())}
+
+
+def test_readings_come_in_order_and_are_those_of_this_process(files: list[Path]) -> None:
+    got = list(read_files(iter(files), size=64, workers=2))
+    here = [read_file(path, size=64) for path in files]
+    assert [one.path for one in got] == files
+    assert [(one.outcome, one.reason, one.content_hash, one.pixel_hash, one.flags) for one in got] == [
+        (one.outcome, one.reason, one.content_hash, one.pixel_hash, one.flags) for one in here
+    ]
+    assert all((a.picture is None) == (b.picture is None) for a, b in zip(got, here, strict=True))
+    assert np.array_equal(got[0].picture, here[0].picture)
+    assert not children(), "no process stays behind"
+
+
+def test_no_files_need_no_workers() -> None:
+    assert list(read_files([], size=64)) == []
+
+
+def test_a_file_that_takes_too_long_costs_itself_and_its_worker(make: SimpleNamespace, tmp_path: Path, files: list[Path]) -> None:
+    slow = tmp_path / "slow.dcm"
+    slow.write_bytes(make.LOSSLESS["jpegls"](np.tile(make.chest(), (8, 8)), 12))  # 5 megapixels: 60 ms at the very best
+    got = list(read_files([slow, files[0]], size=64, workers=1, limits=Limits(seconds=0.02)))
+    assert got[0].reason == "decode_timeout"
+    assert got[1].reason in {None, "decode_timeout"}, "a busy machine may be slow with any file, never lose one"
+
+
+def test_a_worker_that_is_killed_loses_only_its_file(make: SimpleNamespace, tmp_path: Path, files: list[Path]) -> None:
+    """Kill the child for real, as a segmentation fault would, while it is busy with the third file."""
+    fifo = tmp_path / "gate"
+    os.mkfifo(fifo)
+    killed = threading.Event()
+
+    def kill_when_busy() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            for pid in children():
+                os.kill(pid, signal.SIGSTOP)  # it will not answer what it is given next
+                time.sleep(0.1)
+                os.kill(pid, signal.SIGSEGV)
+                os.kill(pid, signal.SIGCONT)
+                killed.set()
+                return
+            time.sleep(0.01)
+
+    def paths() -> Iterator[Path]:
+        yield files[0]
+        yield files[1]
+        killer.start()
+        time.sleep(0.05)
+        yield files[2]
+        killer.join()
+        yield files[4]
+
+    killer = threading.Thread(target=kill_when_busy)
+    got = list(read_files(paths(), size=64, workers=1))
+    assert killed.is_set()
+    assert [one.path for one in got] == [files[0], files[1], files[2], files[4]]
+    assert got[0].outcome == "score" and got[3].outcome == "score"
+    assert [one.reason for one in got].count("decode_crash") <= 1 and got[2].reason in (None, "decode_crash")
+
+
+def test_a_bomb_runs_out_of_memory_in_its_worker_only(make: SimpleNamespace, tmp_path: Path, files: list[Path]) -> None:
+    content = make.LOSSLESS["deflated"](make.chest(), 12)
+    from engine.dicom.outline import read_meta
+
+    body = read_meta(memoryview(content)).body
+    machine = zlib.compressobj(9, zlib.DEFLATED, -15)
+    head = struct.pack("<HH", 0x0009, 0x1010) + b"OB\0\0" + struct.pack("<I", 200 << 20)
+    bomb = machine.compress(head) + b"".join(machine.compress(b"\0" * (1 << 20)) for _ in range(200)) + machine.flush()
+    path = tmp_path / "bomb.dcm"
+    path.write_bytes(content[:body] + bomb)
+    limits = Limits(memory=100 << 20, inflated_bytes=1 << 40)
+    assert [one.reason for one in read_files([path, files[0]], size=64, workers=1, limits=limits)] == ["resource_limit", None]
+
+
+def test_leaving_early_leaves_no_process(files: list[Path]) -> None:
+    running = read_files(files * 10, size=64, workers=2)
+    next(running)
+    assert children()
+    running.close()
+    assert not children()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG")
+def test_children_die_with_their_parent(files: list[Path]) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from engine.dicom.workers import read_files\n"
+        "def paths():\n    yield Path(sys.argv[1])\n    print('reading', flush=True)\n    time.sleep(60)\n"
+        "print(list(read_files(paths(), size=64, workers=2)))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program, str(files[0])], stdout=subprocess.PIPE)
+    try:
+        assert parent.stdout is not None and parent.stdout.readline() == b"reading\n"
+        kids = psutil.Process(parent.pid).children()
+        parent.kill()
+        parent.wait()
+        psutil.wait_procs(kids, timeout=10)
+        assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in kids)
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+
+
+def test_workers_that_cannot_start_end_the_run_with_one_line(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(EngineError, match="do not start"):
+        list(read_files(files, size=64, workers=2))
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    with pytest.raises(EngineError, match="no worker process"):
+        list(read_files(files, size=64, workers=2))
+
+
+def test_one_trusted_file_needs_no_worker(files: list[Path]) -> None:
+    got = list(read_files(files[:1], size=64, workers=0))
+    assert got[0].outcome == "score" and not children()
+
+
+def test_paths_are_taken_only_as_they_are_needed(files: list[Path]) -> None:
+    taken = 0
+
+    def paths() -> Iterator[Path]:
+        nonlocal taken
+        for _ in range(1000):
+            taken += 1
+            yield files[0]
+
+    running = read_files(paths(), size=64, workers=1)
+    next(running)
+    assert taken <= 1 + pool._AHEAD
+    running.close()
