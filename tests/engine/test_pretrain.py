@@ -49,7 +49,7 @@ def ruler(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recipe(table: Path, ruler: Path) -> Callable[..., PretrainRecipe]:
     def with_changes(**changes: Any) -> PretrainRecipe:
         tower = {"width": 16, "layers": 1, "heads": 2}
@@ -89,6 +89,19 @@ def recipe(table: Path, ruler: Path) -> Callable[..., PretrainRecipe]:
     return with_changes
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared data that the runs of this file share, as the runs of an ablation would."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def whole(recipe, data, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Event]]:
+    """An unbroken run: its folder and all it told."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    return out, list(pretrain(recipe(), out, device="cpu", data=data))
+
+
 def steps_of(events: list[Event]) -> list[tuple[int, dict[str, float], float]]:
     return [(event.step, event.losses, event.lr) for event in events if isinstance(event, Step)]
 
@@ -97,8 +110,8 @@ def weights_of(out: Path) -> str:
     return hashlib.sha256((out / "bundle" / "model.safetensors").read_bytes()).hexdigest()
 
 
-def test_pictures_and_weak_words_become_a_bundle(recipe, tmp_path):
-    events = list(pretrain(recipe(), tmp_path / "run", device="cpu"))
+def test_pictures_and_weak_words_become_a_bundle(recipe, whole):
+    out, events = whole
     prepared, started, finished = events[0], events[1], events[-1]
     assert isinstance(prepared, Prepared)
     assert isinstance(started, Started)
@@ -117,110 +130,108 @@ def test_pictures_and_weak_words_become_a_bundle(recipe, tmp_path):
     assert features.shape == (1, 16)
     assert bool(torch.isfinite(cosines).all())
 
-    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    run = json.loads((out / "run.json").read_text())
     assert run["status"] == "finished"
     assert run["steps"] == 6
     assert run["recipe_hash"] == recipe_hash(recipe()) == bundle.provenance["recipe_hash"]
-    assert str(tmp_path) not in (tmp_path / "run" / "bundle" / "mmclip.json").read_text()
+    assert str(out.parent.parent) not in (out / "bundle" / "mmclip.json").read_text()
     assert bundle.provenance["recipe"]["sources"][0]["file"] == "table.csv"
-    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [line["event"] for line in lines] == [type(event).__name__.lower() for event in events]
     assert [line["loss"] for line in lines if line["event"] == "step"] == [event.loss for event in events if isinstance(event, Step)]
 
 
 @pytest.mark.parametrize("how", ["max_steps", "closed"])
-def test_a_resumed_run_repeats_the_unbroken_one_to_the_bit(recipe, tmp_path, how):
-    whole = list(pretrain(recipe(), tmp_path / "whole", device="cpu"))
+def test_a_resumed_run_repeats_the_unbroken_one_to_the_bit(recipe, whole, data, tmp_path, how):
     begun: list[Event] = []
     if how == "max_steps":
-        begun = list(pretrain(recipe(), tmp_path / "broken", device="cpu", max_steps=3))
+        begun = list(pretrain(recipe(), tmp_path / "broken", device="cpu", max_steps=3, data=data))
     else:
-        with contextlib.closing(pretrain(recipe(), tmp_path / "broken", device="cpu")) as run:
+        with contextlib.closing(pretrain(recipe(), tmp_path / "broken", device="cpu", data=data)) as run:
             while len(steps_of(begun)) < 3:
                 begun.append(next(run))
         assert json.loads((tmp_path / "broken" / "run.json").read_text())["status"] == "stopped"
-    ended = list(pretrain(recipe(), tmp_path / "broken", device="cpu", resume=True))
+    ended = list(pretrain(recipe(), tmp_path / "broken", device="cpu", resume=True, data=data))
     assert len(steps_of(ended)) == 3
-    assert steps_of(begun) + steps_of(ended) == steps_of(whole)
-    assert weights_of(tmp_path / "broken") == weights_of(tmp_path / "whole")
+    assert steps_of(begun) + steps_of(ended) == steps_of(whole[1])
+    assert weights_of(tmp_path / "broken") == weights_of(whole[0])
 
 
-def test_another_seed_is_another_run(recipe, tmp_path):
-    first = steps_of(list(pretrain(recipe(), tmp_path / "a", device="cpu", max_steps=1)))
-    other = steps_of(list(pretrain(recipe(seed=1), tmp_path / "b", device="cpu", max_steps=1)))
+def test_another_seed_is_another_run(recipe, data, tmp_path):
+    first = steps_of(list(pretrain(recipe(), tmp_path / "a", device="cpu", max_steps=1, data=data)))
+    other = steps_of(list(pretrain(recipe(seed=1), tmp_path / "b", device="cpu", max_steps=1, data=data)))
     assert first != other
 
 
-def test_a_folder_with_checkpoints_is_not_written_over(recipe, tmp_path):
-    list(pretrain(recipe(), tmp_path, device="cpu", max_steps=2))
+def test_a_folder_with_checkpoints_is_not_written_over(recipe, data, tmp_path):
+    list(pretrain(recipe(), tmp_path, device="cpu", max_steps=2, data=data))
     before = (tmp_path / "run.json").read_bytes()
     with pytest.raises(UsageError, match=r"--resume .* or another --out"):
-        list(pretrain(recipe(), tmp_path, device="cpu"))
+        list(pretrain(recipe(), tmp_path, device="cpu", data=data))
     assert (tmp_path / "run.json").read_bytes() == before
 
 
-def test_another_recipe_cannot_go_on_from_a_checkpoint(recipe, tmp_path):
-    list(pretrain(recipe(), tmp_path, device="cpu", max_steps=2))
+def test_another_recipe_cannot_go_on_from_a_checkpoint(recipe, data, tmp_path):
+    list(pretrain(recipe(), tmp_path, device="cpu", max_steps=2, data=data))
     before = (tmp_path / "run.json").read_bytes()
-    refused = pretrain(recipe(seed=5), tmp_path, device="cpu", resume=True)
+    refused = pretrain(recipe(seed=5), tmp_path, device="cpu", resume=True, data=data)
     with pytest.raises(ModelError, match="a run with another recipe"):
         next(refused)  # before any work on the data
     assert (tmp_path / "run.json").read_bytes() == before
 
 
-def test_a_changed_picture_is_noticed_and_other_data_are_refused(recipe, table, tmp_path):
+def test_a_changed_picture_is_noticed_and_other_data_are_refused(recipe, data, table, tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     for file in table.parent.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     source = recipe().sources[0].model_copy(update={"file": str(folder / "table.csv")})
     moved = recipe(sources=[source.model_dump()])
-    list(pretrain(moved, tmp_path / "run", device="cpu", max_steps=2))
+    list(pretrain(moved, tmp_path / "run", device="cpu", max_steps=2, data=data))
     Image.fromarray(np.full((72, 80), 9, np.uint8) + np.arange(80, dtype=np.uint8)).save(folder / "3.png")
     before = (tmp_path / "run" / "run.json").read_bytes()
     with pytest.raises(ModelError, match="a run with another data"):
-        list(pretrain(moved, tmp_path / "run", device="cpu", resume=True))
+        list(pretrain(moved, tmp_path / "run", device="cpu", resume=True, data=data))
     assert (tmp_path / "run" / "run.json").read_bytes() == before
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_says_so(recipe, tmp_path):
-    list(pretrain(recipe(), tmp_path / "whole", device="cpu"))
-    list(pretrain(recipe(), tmp_path / "run", device="cpu", max_steps=4))
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_says_so(recipe, whole, data, tmp_path):
+    list(pretrain(recipe(), tmp_path / "run", device="cpu", max_steps=4, data=data))
     newest = tmp_path / "run" / "checkpoints" / "step-00000004" / "weights.safetensors"
     newest.write_bytes(newest.read_bytes()[:-10])
-    events = list(pretrain(recipe(), tmp_path / "run", device="cpu", resume=True))
+    events = list(pretrain(recipe(), tmp_path / "run", device="cpu", resume=True, data=data))
     refused = [event for event in events if isinstance(event, Refused)]
     assert [one.name for one in refused] == ["step-00000004"]
     assert [event.step for event in events if isinstance(event, Step)] == [3, 4, 5, 6]
     assert [event.step for event in events if isinstance(event, Saved)] == [4, 6]
-    assert weights_of(tmp_path / "run") == weights_of(tmp_path / "whole")
+    assert weights_of(tmp_path / "run") == weights_of(whole[0])
 
 
-def test_resume_without_a_checkpoint_begins(recipe, tmp_path):
-    events = list(pretrain(recipe(), tmp_path, device="cpu", resume=True, max_steps=1))
+def test_resume_without_a_checkpoint_begins(recipe, data, tmp_path):
+    events = list(pretrain(recipe(), tmp_path, device="cpu", resume=True, max_steps=1, data=data))
     assert [event.step for event in events if isinstance(event, Step)] == [1]
 
 
-def test_a_run_that_has_ended_only_writes_its_bundle_again(recipe, tmp_path):
-    list(pretrain(recipe(), tmp_path, device="cpu"))
+def test_a_run_that_has_ended_only_writes_its_bundle_again(recipe, data, tmp_path):
+    list(pretrain(recipe(), tmp_path, device="cpu", data=data))
     before = weights_of(tmp_path)
-    events = list(pretrain(recipe(), tmp_path, device="cpu", resume=True))
+    events = list(pretrain(recipe(), tmp_path, device="cpu", resume=True, data=data))
     assert steps_of(events) == []
     assert weights_of(tmp_path) == before
 
 
-def test_a_rate_that_blows_up_stops_naming_step_and_loss(recipe, tmp_path):
+def test_a_rate_that_blows_up_stops_naming_step_and_loss(recipe, data, tmp_path):
     wild = recipe(optimizer={"name": "sgd", "lr": 1e30, "momentum": 0.0}, precision="fp32", checkpoint={"every": 1, "keep": 2})
     with pytest.raises(NotFinite, match=r"step [12]\b"):
-        list(pretrain(wild, tmp_path, device="cpu"))
+        list(pretrain(wild, tmp_path, device="cpu", data=data))
     run = json.loads((tmp_path / "run.json").read_text())
     assert run["status"] == "failed"
     assert "step" in run["error"]
 
 
-def test_two_runs_do_not_share_a_folder_and_do_share_prepared_data(recipe, tmp_path):
+def test_two_runs_do_not_share_a_folder_and_do_share_prepared_data(recipe, data, tmp_path):
     with locked(tmp_path / "run"), pytest.raises(LockHeld):
-        list(pretrain(recipe(), tmp_path / "run", device="cpu"))
+        list(pretrain(recipe(), tmp_path / "run", device="cpu", data=data))
     for name in ("a", "b"):
         list(pretrain(recipe(seed=ord(name)), tmp_path / name, device="cpu", max_steps=1, data=tmp_path / "data"))
     assert len(list((tmp_path / "data").glob("texts-*.npz"))) == 1
@@ -235,40 +246,40 @@ def test_two_runs_do_not_share_a_folder_and_do_share_prepared_data(recipe, tmp_p
         ({"entities": "no_such_model"}, "no entity model is called no_such_model"),
     ],
 )
-def test_a_recipe_that_contradicts_itself_is_refused(recipe, tmp_path, changes, message):
+def test_a_recipe_that_contradicts_itself_is_refused(recipe, data, tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
-        list(pretrain(recipe(**changes), tmp_path, device="cpu"))
+        list(pretrain(recipe(**changes), tmp_path, device="cpu", data=data))
 
 
-def test_separate_prompts_input_masks_and_images_alone_train_too(recipe, tmp_path):
+def test_separate_prompts_input_masks_and_images_alone_train_too(recipe, data, tmp_path):
     for name, changes in {
         "separate": {"prompt": {"findings": list(FINDINGS), "mode": "separate"}},
         "input": {"attmim": {"mask_level": "input"}, "entmlm": {"mode": "input"}},
         "alone": {"batch": {"paired": 0, "unpaired": 3}},
         "contrastive": {"attmim": {"strategy": "none"}, "entmlm": {"strategy": "none"}, "warmup": {"iterations": 0}},
     }.items():
-        events = list(pretrain(recipe(**changes), tmp_path / name, device="cpu", max_steps=3))
+        events = list(pretrain(recipe(**changes), tmp_path / name, device="cpu", max_steps=3, data=data))
         losses = steps_of(events)[-1][1]
         wanted = {"alone": {"mim_unpaired"}, "contrastive": {"align"}}.get(name, {"align", "mim", "mim_unpaired", "mlm"})
         assert set(losses) == wanted
 
 
-def test_a_model_goes_on_from_the_weights_of_another(recipe, tmp_path):
-    first = list(pretrain(recipe(), tmp_path / "first", device="cpu", max_steps=1))[-1]
+def test_a_model_goes_on_from_the_weights_of_another(recipe, data, tmp_path):
+    first = list(pretrain(recipe(), tmp_path / "first", device="cpu", max_steps=1, data=data))[-1]
     assert isinstance(first, Finished)
     model = recipe().model.model_dump() | {"init": str(first.bundle)}
     second = recipe(model=model, tokenizer={}, optimizer={"name": "sgd", "lr": 1e-12, "momentum": 0.0})
-    list(pretrain(second, tmp_path / "second", device="cpu", max_steps=1))
+    list(pretrain(second, tmp_path / "second", device="cpu", max_steps=1, data=data))
     old, new = (load_bundle(tmp_path / name / "bundle").clip.state_dict() for name in ("first", "second"))
     assert all(torch.allclose(old[name], new[name], atol=1e-6) for name in old)
 
 
-def test_no_device_is_invented(recipe, tmp_path):
+def test_no_device_is_invented(recipe, data, tmp_path):
     with pytest.raises(UsageError, match="no device is called tpu"):
         list(pretrain(recipe(), tmp_path, device="tpu"))
 
 
-def test_held_out_patients_are_never_drawn(recipe, tmp_path):
+def test_held_out_patients_are_never_drawn(recipe, data, tmp_path):
     source = recipe().sources[0].model_dump() | {"split": {"train": 0.5, "seed": 3}, "unpaired_share": 0.0}
     found = pictures(recipe(sources=[source]), tmp_path, verify=True)
     held_out = set(found.table.frame.filter(found.table.frame["held_out"])["image"])
