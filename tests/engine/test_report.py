@@ -1,0 +1,129 @@
+"""The page: whole without a network, safe whatever the names, and true to the tables."""
+
+import base64
+import html.parser
+import re
+
+import polars as pl
+import pytest
+
+from engine.metrics.findings import figures
+from engine.report import SHOWN_STUDIES, page, report, synthetic_studies
+from engine.tables.columns import NOTICE, image_schema, study_schema
+
+HOSTILE = ("<script>alert(1)</script>", "{{7*7}}", '$\\frac$ & "quotes" 胸', "=cmd")
+RUN = {
+    "versions": {"python": "3"},
+    "device": "cpu",
+    "model": {"name": "<b>toy</b>", "sha256": "ab"},
+    "recipe": {"name": "chest14", "version": 1, "sha256": "cd"},
+    "inputs": {"files": 5, "sha256": "ef"},
+    "options": {"aggregate": "mean"},
+    "counts": {"files": 5, "score": 4, "duplicate": 0, "reject": 1, "skip": 0, "failed": 1, "studies": 4},
+    "seconds": {"total": 1.0},
+}
+
+
+def tables(findings=HOSTILE, n=4):
+    rows = [
+        {"study": f"study {k}", "n_images": 1, **dict.fromkeys(findings, (k + 1) / (n + 1)), "flags": "synthetic;aspect"} for k in range(n)
+    ]
+    studies = pl.DataFrame(rows, schema=study_schema(findings))
+    images = [{"study": row["study"], "outcome": "score", "flags": row["flags"]} for row in rows] + [
+        {"outcome": "reject", "reason": "truncated"}
+    ]
+    labelled = pl.DataFrame(
+        [{"study": f"study {k}", **dict.fromkeys(findings, k % 2)} for k in range(n)],
+        schema={"study": pl.String, **dict.fromkeys(findings, pl.Int8)},
+    )
+    table = figures(findings, studies.select(findings).to_numpy(), labelled.select(findings).to_numpy(), range(n))
+    return {
+        "run": RUN,
+        "studies": studies, "images": pl.DataFrame(images, schema=image_schema(findings)), "figures": table, "labelled": labelled
+    }  # fmt: skip
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects tags, the values of attributes, and text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.links, self.text = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href", "srcset", "action", "data")]
+        assert not any(name.startswith("on") for name, _ in attributes)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_needs_no_network_and_runs_no_script():
+    read = Reader(page(**tables()))
+    assert not set(read.tags) & {"script", "link", "iframe", "object", "embed", "form", "base"}
+    assert read.links
+    assert all(link.startswith("data:image/svg+xml;base64,") for link in read.links)
+    assert "default-src 'none'" in page(**tables())
+    assert not re.search(r"@import|url\(", page(**tables()))
+
+
+def test_names_are_text_whatever_they_hold():
+    read = Reader(page(**tables()))
+    for name in (*HOSTILE, "<b>toy</b>"):
+        assert name in read.text
+    assert "49" not in [word for word in read.text.split() if word == "49"]
+    svg = base64.b64decode(read.links[0].split(",")[1]).decode()
+    assert "<script" not in svg
+    assert svg.startswith("<?xml")
+
+
+def test_the_page_says_what_it_is_for_and_what_became_of_every_file():
+    text = Reader(page(**tables())).text
+    assert text.count(NOTICE) == 2
+    assert "truncated" in text
+    assert "fetch the file again" in text
+    assert "1 of them damaged" in " ".join(text.split())
+
+
+def test_synthetic_studies_are_called_so():
+    given = tables()
+    assert synthetic_studies(given["studies"], given["labelled"]) == 4
+    assert "4 of them are synthetic" in Reader(page(**given)).text
+    given["studies"] = given["studies"].with_columns(flags=pl.lit("aspect"))
+    assert "are synthetic" not in page(**given)
+
+
+def test_figures_stand_with_their_intervals():
+    given = tables(findings=("Edema",))
+    row = given["figures"][0]
+    text = " ".join(Reader(page(**given)).text.split())
+    assert f"{row.auroc:.3f}" in text
+    assert f"{row.auroc_low:.3f}–{row.auroc_high:.3f}" in text
+
+
+def test_without_labels_or_studies_there_is_a_page_all_the_same():
+    given = tables()
+    nothing = {name: given[name].clear() for name in ("studies", "images", "labelled")}
+    counts = dict.fromkeys(RUN["counts"], 0)
+    text = page(run=RUN | {"counts": counts}, figures=[], **nothing)
+    assert "No image was scored" in text
+    assert NOTICE in text
+
+
+def test_a_long_table_is_cut_and_says_so():
+    text = page(**tables(findings=("Edema",), n=SHOWN_STUDIES + 5))
+    assert text.count('class="name"') == SHOWN_STUDIES
+    assert f"The first {SHOWN_STUDIES} of" in text
+
+
+def test_the_same_tables_make_the_same_page(tmp_path):
+    path = report(tmp_path, **tables())
+    assert path.read_text("utf-8") == page(**tables())
+    assert path == tmp_path / "report.html"
+
+
+@pytest.mark.parametrize("n", [4, 40])
+def test_the_page_stays_light(n):
+    assert len(page(**tables(n=n))) < 200_000

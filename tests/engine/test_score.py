@@ -1,0 +1,492 @@
+"""Scoring from files to tables, on real and drawn DICOM, with a toy model."""
+
+import csv
+import hashlib
+import hmac
+import json
+import os
+import shutil
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000, ExplicitVRLittleEndian, JPEGBaseline8Bit
+
+from engine.dicom.policy import REASONS
+from engine.errors import InputMissing, LabelsError, LockHeld, NotFinite, OutputError, RecipeError, UsageError
+from engine.model.bundle import load_bundle, save_bundle
+from engine.score import FAILURES, Finished, Notice, Planned, Published, Seen, Started, score
+from engine.tables.columns import IMAGE_COLUMNS, METRIC_COLUMNS, NOTICE
+from engine.tables.publish import locked
+from engine.tables.run_record import OUTPUTS
+
+KEY = "a key for tests"
+PROMPTS = """
+version: 1
+findings:
+  Lung Opacity: {positive: [lung opacity, airspace opacity], negative: [no lung opacity]}
+  "Odd, \\"name\\"": {positive: [odd], negative: [even]}
+  Edema: {positive: [edema], negative: [no edema]}
+"""
+FINDINGS = ("Lung Opacity", 'Odd, "name"', "Edema")
+
+
+@pytest.fixture(autouse=True)
+def site_key(monkeypatch):
+    monkeypatch.setenv("MMCLIP_SITE_KEY", KEY)
+
+
+@pytest.fixture(scope="module")
+def studies(make_studies, tmp_path_factory):
+    """Six drawn studies with labels, beside a folder that the tests may fill."""
+    folder = tmp_path_factory.mktemp("studies")
+    rows = make_studies.make_synthetic(folder / "in", seed=1, each=2)
+    with (folder / "labels.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, ["StudyInstanceUID", "Lung Opacity", "Edema"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows({**row, "Edema": 0} for row in rows)
+    return folder
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    (tmp_path / "prompts.yaml").write_text(PROMPTS)
+    return tmp_path / "prompts.yaml"
+
+
+@pytest.fixture
+def run(tmp_path, toy, prompts):
+    """Score to the end; the events."""
+
+    def run(*inputs, out=tmp_path / "out", **options):
+        return list(score(inputs, **{"prompts": prompts, "model": toy, "out": out, "workers": 1, "device": "cpu"} | options))
+
+    return run
+
+
+def published(events):
+    return next(event for event in events if isinstance(event, Published))
+
+
+def named(text):
+    return hmac.new(KEY.encode(), text.encode(), hashlib.sha256).hexdigest()
+
+
+def copy(source, target, **changes):
+    """A DICOM file with other attributes."""
+    import pydicom
+
+    data = pydicom.dcmread(source)
+    for keyword, value in changes.items():
+        setattr(data, keyword, value)
+    if "SOPInstanceUID" in changes:
+        data.file_meta.MediaStorageSOPInstanceUID = changes["SOPInstanceUID"]
+    data.save_as(target)
+
+
+# --- what is written ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_promised_files_and_columns(run, studies, tmp_path):
+    run(studies / "in", labels=studies / "labels.csv")
+    out = tmp_path / "out"
+    assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} >= {*OUTPUTS, "run.json"} - {"report.html"}
+    headers = {path.stem: next(csv.reader(path.read_text("utf-8").splitlines())) for path in out.glob("*.csv")}
+    assert headers["scores"] == ["study", "n_images", *FINDINGS, "flags", NOTICE]
+    assert headers["images"] == [*IMAGE_COLUMNS, *FINDINGS, NOTICE]
+    assert headers["metrics"] == [*METRIC_COLUMNS, NOTICE]
+    scores, images = pl.read_parquet(out / "scores.parquet"), pl.read_parquet(out / "images.parquet")
+    assert scores.columns == headers["scores"][:-1]
+    assert images.columns == headers["images"][:-1]
+    assert (out / "private").stat().st_mode & 0o777 == 0o700
+    assert scores.height == images.height == 6
+    assert all(scores[name].is_between(0, 1).all() for name in FINDINGS)
+    for path in out.rglob("*"):
+        if path.is_file() and path.name != ".lock":
+            assert NOTICE.encode() in path.read_bytes(), path.name
+
+
+def test_nothing_of_a_patient_stands_outside_private(run, studies, tmp_path):
+    folder = tmp_path / "CANARYFOLDER"
+    folder.mkdir()
+    source = next((studies / "in").iterdir())
+    canaries = {"PatientName": "CANARY^NAME", "PatientID": "CANARYID", "StudyDescription": "CANARYTEXT", "StudyDate": "19450508"}
+    copy(source, folder / "CANARY.dcm", **canaries)
+    events = run(folder)
+    data = (tmp_path / "out" / "private" / "files.parquet").read_bytes()
+    assert b"CANARY" in data
+    for path in (tmp_path / "out").rglob("*"):
+        if path.is_file() and "private" not in path.relative_to(tmp_path / "out").parts:
+            assert not [word for word in (b"CANARY", b"19450508", b"1.2.826") if word in path.read_bytes()], path.name
+    assert "CANARY" not in str([event for event in events if not isinstance(event, Published)])
+
+
+def test_studies_and_images_are_named_by_hmac_or_by_uid(run, studies, tmp_path):
+    private = published(run(studies / "in")).images
+    files = pl.read_parquet(tmp_path / "out" / "private" / "files.parquet")
+    assert [named(uid) for uid in files["sop_instance_uid"]] == private["image"].to_list()
+    assert [named(uid) for uid in files["study_instance_uid"]] == private["study"].to_list()
+    retained = published(run(studies / "in", retain_uids=True)).images
+    assert retained["image"].to_list() == files["sop_instance_uid"].to_list()
+    assert retained["study"].to_list() == files["study_instance_uid"].to_list()
+
+
+def test_run_json_tells_what_was_done_and_adds_up(run, studies, tmp_path, toy, prompts):
+    run(studies / "in", labels=studies / "labels.csv")
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["model"]["sha256"] == load_bundle(toy).content_hash
+    assert record["recipe"]["sha256"] == hashlib.sha256(prompts.read_bytes()).hexdigest()
+    assert record["labels"]["sha256"] == hashlib.sha256((studies / "labels.csv").read_bytes()).hexdigest()
+    counts = record["counts"]
+    assert counts["files"] == sum(counts[outcome] for outcome in ("score", "duplicate", "reject", "skip")) == 6
+    for name, digest in record["outputs"].items():
+        assert hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest() == digest
+    assert record["seconds"]["total"] >= sum(value for name, value in record["seconds"].items() if name != "total") - 0.01
+
+
+def test_an_empty_folder_is_an_empty_typed_report(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    last = run(tmp_path / "empty")[-1]
+    assert isinstance(last, Finished)
+    assert last.run["counts"]["files"] == 0
+    assert pl.read_parquet(tmp_path / "out" / "scores.parquet").schema[FINDINGS[0]] == pl.Float32
+
+
+# --- bad files, duplicates, studies -------------------------------------------------------------------------------------------------
+
+
+def test_one_bad_file_is_a_row_and_changes_no_other(run, studies, tmp_path):
+    folder = tmp_path / "in"
+    shutil.copytree(studies / "in", folder)
+    alone = published(run(folder)).studies
+    (folder / "aaa.dcm").write_bytes((folder / "synthetic_01.dcm").read_bytes()[:5000])
+    (folder / "bbb.dcm").write_bytes(b"")
+    (folder / "ccc.txt").write_text("a letter")
+    found = published(run(folder, out=tmp_path / "other"))
+    assert found.studies.equals(alone)
+    assert found.images.height == 9
+    assert found.run["counts"]["reasons"] == {"empty_file": 1, "not_dicom": 1, "truncated": 1}
+    assert found.run["counts"]["failed"] == 2
+
+
+def test_failures_are_reasons_of_the_policy():
+    assert set(REASONS) >= FAILURES
+
+
+def test_a_duplicate_has_a_score_and_is_counted_once(run, studies, tmp_path):
+    folder = tmp_path / "in"
+    shutil.copytree(studies / "in", folder)
+    shutil.copy(folder / "synthetic_01.dcm", folder / "again.dcm")
+    for attempt in ("fresh", "remembered"):
+        found = published(run(folder))
+        rows = found.images.filter(pl.col("image") == found.images["image"][0])
+        assert sorted(rows["outcome"]) == ["duplicate", "score"], attempt
+        assert rows["Edema"].n_unique() == 1
+        assert rows["Edema"].null_count() == 0
+        assert found.studies.height == 6
+        assert found.studies["n_images"].to_list() == [1] * 6
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "max"])
+def test_a_study_of_two_images(run, studies, tmp_path, aggregate):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(studies / "in" / "synthetic_01.dcm", folder / "a.dcm")
+    import pydicom
+
+    uid = str(pydicom.dcmread(folder / "a.dcm").StudyInstanceUID)
+    patient = str(pydicom.dcmread(folder / "a.dcm").PatientID)
+    copy(studies / "in" / "synthetic_02.dcm", folder / "b.dcm", StudyInstanceUID=uid, PatientID=patient)
+    found = published(run(folder, aggregate=aggregate))
+    assert found.studies["n_images"].to_list() == [2]
+    both = found.images["Edema"].to_numpy()
+    assert found.studies["Edema"][0] == pytest.approx(both.mean() if aggregate == "mean" else both.max())
+
+
+def test_the_same_picture_in_every_encoding_gets_the_same_score(run, make_studies, tmp_path):
+    folder = tmp_path / "in"
+    make_studies.copy_real(folder)
+    stored = make_studies.draw_chest("consolidation", np.random.default_rng(2))
+    for number, syntax in enumerate(make_studies.SYNTAXES):
+        make_studies.chest_dataset(stored, f"{number}", syntax).save_as(folder / f"drawn_{number}.dcm", enforce_file_format=True)
+    lossy = make_studies.chest_dataset(stored, "j2k", ExplicitVRLittleEndian)
+    lossy.PixelData = encapsulate(
+        [bytes(imagecodecs.jpeg2k_encode(stored, level=50, codecformat="j2k", reversible=False, bitspersample=12))]
+    )
+    lossy["PixelData"].VR, lossy["PixelData"].is_undefined_length, lossy.file_meta.TransferSyntaxUID = "OB", True, JPEG2000
+    lossy.save_as(folder / "drawn_j2k_lossy.dcm", enforce_file_format=True)
+    lossy = make_studies.chest_dataset(stored, "jpeg", ExplicitVRLittleEndian)
+    lossy.PixelData = encapsulate([bytes(imagecodecs.jpeg8_encode((stored >> 4).astype(np.uint8), level=90))])
+    lossy.BitsAllocated, lossy.BitsStored, lossy.HighBit, lossy.WindowCenter, lossy.WindowWidth = 8, 8, 7, "118.75", "225"
+    lossy["PixelData"].VR, lossy["PixelData"].is_undefined_length, lossy.file_meta.TransferSyntaxUID = "OB", True, JPEGBaseline8Bit
+    lossy.save_as(folder / "drawn_jpeg.dcm", enforce_file_format=True)
+
+    images = published(run(folder)).images
+    paths = pl.read_parquet(tmp_path / "out" / "private" / "files.parquet")["path"]
+    images = images.with_columns(paths.map_elements(lambda path: Path(path).name, pl.String).alias("name"))
+    for start, copies in (("RG1", 4), ("drawn", 8)):
+        same = images.filter(pl.col("name").str.starts_with(start), pl.col("outcome") != "reject")
+        assert same.height == copies
+        assert same["transfer_syntax"].n_unique() == {"RG1": 3, "drawn": 8}[start]
+        for finding in FINDINGS:
+            assert same[finding].max() - same[finding].min() < 0.01
+    turned_away = images.filter(pl.col("outcome") == "reject")
+    assert dict(turned_away["reason"].value_counts().iter_rows()) == {"wrong_body_part": 2, "wrong_modality": 1}
+
+
+# --- the image table ----------------------------------------------------------------------------------------------------------------
+
+
+def table_files(out):
+    return {path: path.read_bytes() for path in (out / "table").rglob("*.parquet")}
+
+
+def test_a_second_run_reads_nothing_again_and_says_the_same(run, studies, tmp_path, monkeypatch):
+    run(studies / "in")
+    before, csv_before = table_files(tmp_path / "out"), (tmp_path / "out" / "scores.csv").read_bytes()
+    monkeypatch.setattr("sys.executable", "/nonexistent/python")
+    events = run(studies / "in")
+    assert all(event.reused for event in events if isinstance(event, Seen))
+    assert table_files(tmp_path / "out") == before
+    assert (tmp_path / "out" / "scores.csv").read_bytes() == csv_before
+    assert events[-1].run["counts"]["reused"] == 6
+
+
+def test_other_prompts_cost_no_pixel_work(run, studies, tmp_path, monkeypatch):
+    run(studies / "in")
+    fresh = published(run(studies / "in", prompts="chest14", out=tmp_path / "fresh")).studies
+    monkeypatch.setattr("sys.executable", "/nonexistent/python")
+    assert published(run(studies / "in", prompts="chest14")).studies.equals(fresh)
+
+
+def test_another_model_starts_anew(run, studies, tmp_path, toy):
+    bundle = load_bundle(toy)
+    with torch.no_grad():
+        bundle.clip.visual_projection.weight.mul_(-1)
+    save_bundle(tmp_path / "other", bundle.clip, bundle.tokenizer, bundle.preprocessing, name="other")
+    first = published(run(studies / "in")).studies
+    events = run(studies / "in", model=tmp_path / "other")
+    assert not any(event.reused for event in events if isinstance(event, Seen))
+    assert not published(events).studies.select(FINDINGS).equals(first.select(FINDINGS))
+    assert published(run(studies / "in")).studies.equals(first)
+
+
+def test_only_what_is_new_is_read(run, studies, tmp_path):
+    folder = tmp_path / "in"
+    shutil.copytree(studies / "in", folder)
+    moved = folder / "synthetic_01.dcm"
+    moved.rename(tmp_path / "later.dcm")
+    run(folder)
+    (tmp_path / "later.dcm").rename(folder / "zz.dcm")
+    events = run(folder)
+    assert [event.reused for event in events if isinstance(event, Seen)] == [True] * 5 + [False]
+    whole = published(run(folder, out=tmp_path / "fresh")).studies
+    assert published(events).studies.equals(whole)
+
+
+def test_a_run_that_is_broken_off_keeps_what_was_done(toy, prompts, studies, run, tmp_path):
+    whole = published(run(studies / "in", out=tmp_path / "whole")).studies
+    events = score([studies / "in"], prompts=prompts, model=toy, out=tmp_path / "out", workers=1, batch_size=2)
+    seen = 0
+    for event in events:
+        seen += isinstance(event, Seen)
+        if seen == 3:
+            break
+    events.close()
+    assert not (tmp_path / "out" / "scores.csv").exists()
+    rest = run(studies / "in", batch_size=8)
+    assert sum(event.reused for event in rest if isinstance(event, Seen)) == 3
+    scores = published(rest).studies.select(FINDINGS).to_numpy()
+    assert scores == pytest.approx(whole.select(FINDINGS).to_numpy(), abs=1e-5)
+    with locked(tmp_path / "out"):
+        pass
+
+
+def test_a_broken_run_ends_as_an_unbroken_one_to_the_byte(toy, prompts, studies, run, tmp_path):
+    run(studies / "in", out=tmp_path / "whole", batch_size=2)
+    events = score([studies / "in"], prompts=prompts, model=toy, out=tmp_path / "out", workers=1, batch_size=2)
+    for _ in zip(range(4), events, strict=False):
+        pass
+    events.close()
+    run(studies / "in", batch_size=2)
+    for name in ("scores.csv", "images.csv", "scores.parquet", "images.parquet"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_damaged_part_is_read_again_and_said(run, studies, tmp_path):
+    before = published(run(studies / "in")).studies
+    (part,) = (tmp_path / "out" / "table").rglob("*.parquet")
+    part.write_bytes(part.read_bytes()[:50])
+    events = run(studies / "in")
+    assert any(isinstance(event, Notice) and "damaged" in event.message for event in events)
+    assert published(events).studies.equals(before)
+
+
+@pytest.mark.parametrize("size", [1, 3, 16])
+def test_batches_and_workers_do_not_change_scores(run, studies, tmp_path, size):
+    eight = published(run(studies / "in")).studies.select(FINDINGS).to_numpy()
+    other = published(run(studies / "in", batch_size=size, workers=2, out=tmp_path / "other")).studies.select(FINDINGS).to_numpy()
+    assert other == pytest.approx(eight, abs=1e-5)
+
+
+def test_reordering_findings_reorders_columns(run, studies, tmp_path, prompts):
+    first = published(run(studies / "in")).studies
+    head, *findings = prompts.read_text().rstrip("\n").split("\n  ")
+    prompts.write_text("\n  ".join([head, *reversed(findings)]) + "\n")
+    second = published(run(studies / "in")).studies
+    assert second.columns == ["study", "n_images", *reversed(FINDINGS), "flags"]
+    assert second.select(first.columns).equals(first)
+
+
+# --- labels -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_figures_per_finding_with_labels(run, studies):
+    found = published(run(studies / "in", labels=studies / "labels.csv"))
+    rows = {row.finding: row for row in found.figures}
+    assert (rows["Lung Opacity"].n, rows["Lung Opacity"].n_positive) == (6, 2)
+    assert 0 <= rows["Lung Opacity"].auroc_low <= rows["Lung Opacity"].auroc <= rows["Lung Opacity"].auroc_high <= 1
+    assert rows["Edema"].auroc is None
+    assert rows["Edema"].reason == "no study with the finding"
+    assert rows[FINDINGS[1]].reason == "no labels"
+    assert rows["macro"].auroc == rows["Lung Opacity"].auroc
+
+
+@pytest.mark.parametrize("key", ["hashed", "study", "file", "relative"])
+def test_labels_join_by_any_name_of_the_study(run, studies, tmp_path, key):
+    files = pl.read_parquet(tmp_path / "out" / "private" / "files.parquet") if run(studies / "in") else None
+    names = {
+        "hashed": ("study", [named(uid) for uid in files["study_instance_uid"]]),
+        "study": ("study", files["study_instance_uid"].to_list()),
+        "file": ("file", files["path"].to_list()),
+        "relative": ("file", [os.path.relpath(path, tmp_path) for path in files["path"]]),
+    }
+    column, values = names[key]
+    pl.DataFrame({column: values, "Edema": [1, 0, 1, 0, 1, 0]}).write_csv(tmp_path / "labels.csv")
+    for retain in (False, True):
+        found = published(run(studies / "in", labels=tmp_path / "labels.csv", retain_uids=retain))
+        assert found.run["labels"]["matched_rows"] == 6
+        assert next(row for row in found.figures if row.finding == "Edema").n_positive == 3
+
+
+def test_unmatched_rows_are_said_and_counted(run, studies, tmp_path):
+    (tmp_path / "labels.csv").write_text("StudyInstanceUID,Edema,Oedema\n9.9.9,1,0\n")
+    events = run(studies / "in", labels=tmp_path / "labels.csv")
+    said = " ".join(event.message for event in events if isinstance(event, Notice))
+    assert "match no scored study: 1" in said
+    assert "without labels: 6" in said
+    assert "Oedema" in said
+    assert events[-1].run["labels"]["unknown_columns"] == ["Oedema"]
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["labels"]["listed"]["unmatched"] == [1]
+
+
+def test_labels_are_not_joined_to_a_study_of_two_patients(run, studies, tmp_path):
+    import pydicom
+
+    folder = tmp_path / "in"
+    shutil.copytree(studies / "in", folder)
+    uid = str(pydicom.dcmread(folder / "synthetic_01.dcm").StudyInstanceUID)
+    copy(folder / "synthetic_02.dcm", folder / "synthetic_02.dcm", StudyInstanceUID=uid)
+    found = published(run(folder, labels=studies / "labels.csv"))
+    assert found.run["labels"]["ambiguous_rows"] == 1
+    conflict = found.images.filter(pl.col("study") == named(uid))
+    assert conflict["flags"].str.contains("uid_conflict").to_list() == [True, True]
+
+
+def test_earlier_figures_go_when_a_run_has_no_labels(run, studies, tmp_path):
+    run(studies / "in", labels=studies / "labels.csv")
+    run(studies / "in")
+    assert not (tmp_path / "out" / "metrics.csv").exists()
+
+
+def test_an_image_table_brings_pictures_studies_and_labels(run, tmp_path, make_studies):
+    rows = []
+    for number in range(4):
+        picture = make_studies.draw_chest("normal", np.random.default_rng(number))
+        Image.fromarray((picture >> 4).astype(np.uint8)).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,study {number // 2},patient {number // 2},PA,{number // 2}")
+    rows += ["gone.png,study 9,,,1", "0.png,study 0,patient 0,LATERAL,0"]
+    (tmp_path / "images.csv").write_text("file,study,patient,view,Edema\n" + "\n".join(rows) + "\n")
+    found = published(run(tmp_path / "images.csv"))
+    assert found.studies["study"].to_list() == [named("study 0"), named("study 1")]
+    assert found.studies["n_images"].to_list() == [2, 2]
+    assert found.images["reason"].to_list() == [None] * 4 + ["vanished", "lateral_view"]
+    assert found.run["counts"]["failed"] == 1
+    edema = next(row for row in found.figures if row.finding == "Edema")
+    assert (edema.n, edema.n_positive, found.run["labels"]["unmatched_rows"]) == (2, 1, 1)
+    assert pl.read_parquet(tmp_path / "out" / "private" / "files.parquet")["patient"][:4].to_list() == ["patient 0"] * 2 + ["patient 1"] * 2
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------------------------
+
+
+def test_missing_things_are_refused_before_anything_is_written(run, studies, tmp_path):
+    with pytest.raises(InputMissing):
+        run(tmp_path / "nowhere")
+    with pytest.raises(InputMissing):
+        run(studies / "in", prompts="chest41")
+    with pytest.raises(InputMissing):
+        run(studies / "in", labels=tmp_path / "none.csv")
+    (tmp_path / "bad.yaml").write_text("version: 1\nfindings:\n  A: {positive: [], negativ: [x]}\nscore: cosin\n")
+    with pytest.raises(RecipeError, match="negativ"):
+        run(studies / "in", prompts=tmp_path / "bad.yaml")
+    (tmp_path / "labels.csv").write_text("study,Edemma\na,1\n")
+    with pytest.raises(LabelsError, match="Edema"):
+        run(studies / "in", labels=tmp_path / "labels.csv")
+    (tmp_path / "taken.yaml").write_text("version: 1\nfindings:\n  study: {positive: [a], negative: [b]}\n")
+    with pytest.raises(UsageError, match="study"):
+        run(studies / "in", prompts=tmp_path / "taken.yaml")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_locked_folder_is_refused(run, studies, tmp_path):
+    with locked(tmp_path / "out"), pytest.raises(LockHeld):
+        run(studies / "in")
+
+
+def test_an_output_that_cannot_be_written_is_refused_first(run, studies, tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OutputError):
+        run(studies / "in")
+
+
+def test_a_model_that_sees_no_difference_is_refused(run, make_studies, tmp_path, toy):
+    make_studies.make_synthetic(tmp_path / "in", seed=5, each=4)
+    bundle = load_bundle(toy)
+    with torch.no_grad():
+        bundle.clip.vision_model.post_layernorm.weight.zero_()
+        bundle.clip.vision_model.post_layernorm.bias.fill_(1)
+    save_bundle(tmp_path / "blind", bundle.clip, bundle.tokenizer, bundle.preprocessing, name="blind")
+    with pytest.raises(NotFinite, match="same scores to all of 12"):
+        run(tmp_path / "in", model=tmp_path / "blind")
+    assert not (tmp_path / "out" / "scores.csv").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_a_usage_error(run, studies):
+    with pytest.raises(UsageError, match="CUDA"):
+        run(studies / "in", device="cuda")
+
+
+def test_a_dry_run_counts_and_writes_nothing(run, studies, tmp_path):
+    folder = tmp_path / "in"
+    shutil.copytree(studies / "in", folder)
+    (folder / "x.part").write_bytes(b"x")
+    assert run(folder, dry_run=True) == [Planned(7, 0, {"in_progress": 1})]
+    assert not (tmp_path / "out").exists()
+    events = run(folder)
+    assert events[0] == Started(FINDINGS, "toy", "cpu", 0)
+    assert run(folder, dry_run=True) == [Planned(7, 6, {"in_progress": 1})]
+
+
+def test_output_and_labels_inside_the_input_are_not_input(run, studies, tmp_path):
+    folder = tmp_path / "in"
+    shutil.copytree(studies / "in", folder)
+    shutil.copy(studies / "labels.csv", folder / "labels.csv")
+    for _ in range(2):
+        assert published(run(folder, out=folder / "out", labels=folder / "labels.csv")).images.height == 6

@@ -1,0 +1,174 @@
+"""`mmclip score` as it is typed: what it prints, what it leaves behind, and how it ends."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from engine.tables.columns import NOTICE
+from engine.tables.publish import locked
+
+SCRIPT = Path(sys.executable).with_name("mmclip")
+
+
+@pytest.fixture(scope="module")
+def studies(make_studies, tmp_path_factory):
+    """Real files and nine drawn studies, with labels, as examples/make_studies.py lays them out."""
+    folder = tmp_path_factory.mktemp("studies")
+    make_studies.copy_real(folder / "real")
+    rows = make_studies.make_synthetic(folder / "synthetic", each=3)
+    with (folder / "labels.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+def said(done):
+    return [json.loads(line)["message"] for line in done.stderr.splitlines()]
+
+
+def test_the_first_screen(mmclip, studies, toy):
+    done = mmclip("score", studies, "--prompts", "chest14", "--model", toy, "--labels", studies / "labels.csv")
+    assert done.returncode == 0, done.stderr
+    for words in (
+        NOTICE,
+        "16 files: 13 scored, 0 duplicates, 3 turned away, 0 skipped",
+        "10 studies scored by toy with chest14",
+        "wrong_body_part      2  tagged as another part of the body",
+        "Lung Opacity",
+        "95 % interval",
+        "9 synthetic of 9 labelled studies: drawn, not patients",
+        "mmclip-out/report.html",
+    ):
+        assert words in done.stdout
+    assert said(done) == ["scored studies without labels: 1"]
+    out = mmclip.folder / "mmclip-out"
+    record = json.loads((out / "run.json").read_text())
+    assert set(record["outputs"]) == {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} - {
+        "run.json", ".lock", *(str(path.relative_to(out)) for path in out.rglob("part-*.parquet"))
+    }  # fmt: skip
+    assert NOTICE in (out / "report.html").read_text("utf-8")
+    assert (mmclip.folder.parent / "home" / ".config" / "mmclip" / "site.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_json_is_one_object_and_a_damaged_file_is_exit_1(mmclip, studies, toy, tmp_path):
+    folder = tmp_path / "in"
+    shutil.copytree(studies / "synthetic", folder)
+    (folder / "DOE_JOHN.dcm").write_bytes((folder / "synthetic_01.dcm").read_bytes()[:9000])
+    done = mmclip("score", folder, "--prompts", "chest14", "--model", toy, "--json", "--quiet", "--out", "new/folder")
+    assert done.returncode == 1
+    assert done.stderr == ""
+    found = json.loads(done.stdout)
+    assert found["notice"] == NOTICE
+    assert found["counts"]["reasons"] == {"truncated": 1}
+    assert len(found["scores"]) == found["counts"]["studies"] == 9
+    assert "DOE" not in done.stdout
+    again = mmclip("score", folder, "--prompts", "chest14", "--model", toy, "--fail-on", "never", "--quiet", "--out", "new/folder")
+    assert again.returncode == 0
+    assert "10 files, 10 of them known from an earlier run" in again.stdout
+
+
+def test_a_policy_reject_is_exit_1_only_when_asked(mmclip, studies, toy, tmp_path):
+    only_ct = tmp_path / "in"
+    only_ct.mkdir()
+    shutil.copy(studies / "real" / "693_J2KR.dcm", only_ct)
+    assert mmclip("score", only_ct, "--prompts", "chest14", "--model", toy).returncode == 0
+    assert mmclip("score", only_ct, "--prompts", "chest14", "--model", toy, "--fail-on", "reject").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["nowhere", "--prompts", "chest14"], 66, "input 1 of 1 does not exist"),
+        ([".", "--prompts", "chest41"], 66, "chest14"),
+        ([".", "--prompts", "chest14", "--model", "huge"], 66, "no model named huge"),
+        ([".", "--prompts", "chest14", "--labels", "bad.csv"], 78, "row 1 of the labels, column 'Edema', holds 'yes'"),
+        ([".", "--prompts", "bad.yaml"], 78, "line 3"),
+        (["."], 2, "--prompts"),
+        ([".", "--prompts", "chest14", "--batch-size", "0"], 2, "batch-size"),
+        ([".", "--prompts", "chest14", "--out", "bad.yaml"], 73, "cannot make the output folder"),
+    ],
+    ids=["input", "prompts", "model", "labels", "recipe", "no prompts", "batch", "output"],
+)
+def test_what_cannot_be_done_is_said_in_one_line(mmclip, arguments, code, words):
+    (mmclip.folder / "bad.csv").write_text("StudyInstanceUID,Edema\n1.2,yes\n")
+    (mmclip.folder / "bad.yaml").write_text("version: 1\nfindings:\n  A: {positiv: [x]}\n")
+    done = mmclip("score", *arguments)
+    assert done.returncode == code
+    assert done.stdout == ""
+    (line,) = said(done)
+    assert words in line
+
+
+def test_an_empty_folder_is_no_error(mmclip, toy):
+    (mmclip.folder / "empty").mkdir()
+    done = mmclip("score", "empty", "--prompts", "chest14", "--model", toy)
+    assert done.returncode == 0
+    assert "0 files: 0 scored" in done.stdout
+    assert pl.read_parquet(mmclip.folder / "mmclip-out" / "scores.parquet").height == 0
+
+
+def test_without_a_home_a_key_of_one_s_own_serves(mmclip, toy):
+    (mmclip.folder / "empty").mkdir()
+    arguments = ["score", "empty", "--prompts", "chest14", "--model", toy]
+    done = mmclip(*arguments, HOME="/nonexistent/home")
+    assert done.returncode == 73
+    assert "MMCLIP_SITE_KEY" in said(done)[0]
+    assert mmclip(*arguments, HOME="/nonexistent/home", MMCLIP_SITE_KEY="mine").returncode == 0
+
+
+def test_a_second_run_on_one_folder_leaves_at_once(mmclip, toy):
+    (mmclip.folder / "empty").mkdir()
+    with locked(mmclip.folder / "mmclip-out"):
+        done = mmclip("score", "empty", "--prompts", "chest14", "--model", toy)
+    assert done.returncode == 75
+    assert "another run" in said(done)[0]
+
+
+def test_a_dry_run_writes_nothing(mmclip, studies, toy):
+    done = mmclip("score", studies, "--prompts", "chest14", "--model", toy, "--dry-run")
+    assert done.returncode == 0
+    assert done.stdout == "17 files: 0 known, 17 to read, 0 left out unopened\n"
+    assert not (mmclip.folder / "mmclip-out").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_stops_the_run_and_keeps_what_was_done(mmclip, make_studies, studies, toy, number, code):
+    stalled = mmclip.folder / "in"
+    shutil.copytree(studies / "synthetic", stalled)
+    many = mmclip.folder / "many.csv"
+    files = sorted(path.name for path in stalled.iterdir())
+    # The same nine pictures over and over: work enough that the signal arrives in its midst
+    many.write_text("file\n" + "".join(f"in/{name}\n" for name in files * 400))
+    command = [SCRIPT, "score", many, "--prompts", "chest14", "--model", toy, "--workers", "1"]
+    with subprocess.Popen(
+        command, cwd=mmclip.folder, env=mmclip.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        table = mmclip.folder / "mmclip-out" / "table"
+        until = time.monotonic() + 90
+        while not list(table.rglob("part-*.parquet")) and time.monotonic() < until and run.poll() is None:
+            time.sleep(0.05)
+        run.send_signal(number)
+        stdout, stderr = run.communicate(timeout=30)
+    assert run.returncode == code, stderr
+    assert stdout == ""
+    assert "what was done is kept" in stderr
+    assert not (mmclip.folder / "mmclip-out" / "run.json").exists()
+    assert sum(pl.read_parquet(part).height for part in table.rglob("part-*.parquet")) >= 512
+
+
+def test_help_is_quick_and_offers_no_stubs(mmclip):
+    done = mmclip("score", "--help")
+    assert done.returncode == 0
+    for option in ("--prompts", "--model", "--labels", "--out", "--aggregate", "--retain-uids", "--min-age", "--fail-on", "--dry-run"):
+        assert option in done.stdout
+    for option in ("--backend", "--heatmaps", "--sr", "--engine"):
+        assert option not in done.stdout
