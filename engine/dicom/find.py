@@ -75,7 +75,9 @@ def _walk(folder: Path, min_age: float) -> Iterator[Found]:
                 yield Found(path, "reject", "unreadable")
                 continue
             if stat.S_ISDIR(status.st_mode):
-                if entry.name.lower() not in _JUNK_FOLDERS:
+                if entry.name.lower() in _JUNK_FOLDERS:
+                    yield Found(path, "skip", "os_junk")
+                else:
                     folders.append(path)
             else:
                 yield _judge(path, status, min_age)

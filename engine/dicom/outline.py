@@ -210,7 +210,7 @@ def _walk(data: memoryview, at: int, result: Outline, max_depth: int) -> None:
                 if result.damage:
                     return
                 if depth == 0:
-                    elements[tag] = Element(start, value, at, vr.decode())
+                    elements[tag] = Element(start, value, at, vr.decode("latin-1"))
                 continue
             if vr not in (b"", b"SQ", b"UN"):
                 result.damage = "corrupt_header"
@@ -230,7 +230,7 @@ def _walk(data: memoryview, at: int, result: Outline, max_depth: int) -> None:
             result.damage = "truncated"
             return
         if depth == 0:
-            elements[tag] = Element(start, value, at, vr.decode())
+            elements[tag] = Element(start, value, at, vr.decode("latin-1"))
     if depth:
         result.damage = "truncated"
 

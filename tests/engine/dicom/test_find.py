@@ -44,6 +44,12 @@ def test_names_decide_only_what_names_can(tmp_path: Path, name: str, reason: str
     assert [found.reason for found in find_files([tmp_path / name])] == [reason]
 
 
+def test_a_folder_of_the_system_is_one_row(tmp_path: Path) -> None:
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "__MACOSX/x.dcm").write_bytes(b"x")
+    assert outcomes(tmp_path) == {"__MACOSX": "os_junk"}
+
+
 def test_links_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/self").symlink_to(tmp_path / "in")

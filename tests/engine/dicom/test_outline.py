@@ -50,6 +50,7 @@ def test_elements_are_found_where_they_lie(make: SimpleNamespace) -> None:
         (element(0x00411010, b"UN", b"abcd"), None),
         (b"".join(element(0x00450000 + number, b"UN", b"") for number in range(0x1000, 0x2000)), None),
         (element(0x00080100, b"ZZ", b"abcd"), None),
+        (element(0x00080100, b"B\xff", b"abcd"), None),
     ],
 )
 def test_damage_is_named_and_nothing_before_it_is_lost(make: SimpleNamespace, extra: bytes, damage: str | None) -> None:
