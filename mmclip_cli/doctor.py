@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import re
+import tempfile
+from pathlib import Path
 
 import typer
 
@@ -24,6 +26,7 @@ def command(json: Json = False) -> None:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": _memory_gib(),
         **_device(amiss),
+        "worker_processes": _workers(amiss),
         **_models(amiss),
         "scispacy_models": sorted(_scispacy_models()),
         "site_key": _site_key(),
@@ -73,6 +76,24 @@ def _device(amiss: list[str]) -> dict[str, object]:
         return {"device": "cpu", "threads": torch.get_num_threads()}
     properties = torch.cuda.get_device_properties(0)
     return {"device": f"cuda: {properties.name}, {properties.total_memory / 2**30:.0f} GiB", "gpus": torch.cuda.device_count()}
+
+
+def _workers(amiss: list[str]) -> str:
+    """Whether the child processes that read strangers' files start here: one is given a file that is no DICOM."""
+    from engine.dicom.workers import read_files
+    from engine.errors import EngineError
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "no.dcm"
+        path.write_bytes(b"no DICOM")
+        try:
+            (reading,) = read_files([path], size=32, workers=1)
+            if reading.reason in ("decode_crash", "decode_timeout", "resource_limit"):
+                amiss.append(f"a worker process cannot read a file of 8 bytes: {reading.reason}")
+        except EngineError as error:
+            amiss.append(str(error))
+            return "do not start"
+    return "start and answer"
 
 
 def _models(amiss: list[str]) -> dict[str, object]:

@@ -18,6 +18,7 @@ def test_doctor_tells_what_it_finds(mmclip):
     assert found["models"].keys() == set(shipped_models())
     assert found["cores"] >= 1
     assert found["memory_gib"] > 0
+    assert found["worker_processes"] == "start and answer"
     assert found["amiss"] == []
 
 
