@@ -2,10 +2,10 @@
 
     python examples/measure.py recipes/tiny.yaml --model tiny
 
-prints a Markdown table: per source of the recipe and finding, the AUROC with its 95 % interval by a bootstrap over patients. The baseline is
-fitted on the same source's training patients (32 x 32 grey pixels, standardised, L2 with C = 0.001) and needs labels; the zero-shot column
-never sees one. `NIH among pneumonia` looks at images with pneumonia alone: there NIH's shortcut (pneumonia and normal images come from
-different patient ranges) cannot help.
+prints a Markdown table: per source of the recipe and finding, the AUROC with its 95 % interval by a bootstrap over patients. The
+baseline is fitted to the labels of the same source's training patients (32 x 32 grey pixels, standardised, L2 with C = 0.001). The
+zero-shot column uses words alone; the model has met those patients' labels as sentences. "among pneumonia" looks at images with pneumonia
+alone: there NIH's shortcut (its pneumonia and normal images come from different patient ranges) cannot help.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.data.sources.table import read_table
-from engine.metrics.roc import Interval, bootstrap_interval
+from engine.metrics.findings import FindingFigures, figures
 from engine.model.bundle import Bundle, load_bundle
 from engine.model.preprocessing import resized
 from engine.model.zero_shot import logit_scale, words_by_finding, zero_shot
@@ -70,9 +70,9 @@ def baseline_scores(train: NDArray[np.float64], labels: NDArray[np.int8], test: 
     return scores
 
 
-def cell(interval: Interval | None) -> str:
-    """An interval as words."""
-    return "-" if interval is None else f"{interval.value:.3f} ({interval.low:.3f}-{interval.high:.3f})"
+def cell(row: FindingFigures | None) -> str:
+    """An AUROC with its interval as words."""
+    return "-" if row is None or row.auroc is None else f"{row.auroc:.3f} ({row.auroc_low:.3f}-{row.auroc_high:.3f})"
 
 
 def rows_of(source: TableSource, bundle: Bundle, prompts: PromptRecipe) -> list[str]:
@@ -92,12 +92,13 @@ def rows_of(source: TableSource, bundle: Bundle, prompts: PromptRecipe) -> list[
     )
     held_pixels, seen_pixels = raw_pixels(held_pictures), raw_pixels(seen_pictures)
     patients = held["patient"].to_numpy()
-    views = [(source.name or "table", np.ones(held.height, bool), np.ones(seen.height, bool))]
-    if "Pneumonia" in findings and len(findings) > 4:  # many findings: the shortcut between pneumonia and normal can be taken away
+    name = source.name or "table"
+    parts = [(name, np.ones(held.height, bool), np.ones(seen.height, bool))]
+    if "Pneumonia" in findings and len(findings) > 4:  # where many findings are known, the shortcut can be taken away
         among = [(part["Pneumonia"] == 1).fill_null(False).to_numpy() for part in (held, seen)]
-        views.append((f"{source.name} among pneumonia", among[0], among[1]))
+        parts.append((f"{name} among pneumonia", among[0], among[1]))
     rows = []
-    for name, test, train in views:
+    for part, test, train in parts:
         for finding in findings:
             truth, known = held[finding].to_numpy(), test & held[finding].is_not_null().to_numpy()
             positives = int((truth[known] == 1).sum())
@@ -106,9 +107,11 @@ def rows_of(source: TableSource, bundle: Bundle, prompts: PromptRecipe) -> list[
             labelled = train & seen[finding].is_not_null().to_numpy()
             fitted = baseline_scores(seen_pixels[labelled], seen[finding].to_numpy()[labelled].astype(np.int8), held_pixels[known])
             column = list(prompts.findings).index(finding)
-            zero = bootstrap_interval(scores[known, column], truth[known], patients[known])
-            raw = None if fitted is None else bootstrap_interval(fitted, truth[known], patients[known])
-            rows.append(f"| {name} | {finding} | {int(known.sum())} | {positives} | {cell(zero)} | {cell(raw)} |")
+            zero, raw = (
+                None if found is None else figures([finding], found[:, None], truth[known, None].astype(float), patients[known])[0]
+                for found in (scores[known, column], fitted)
+            )
+            rows.append(f"| {part} | {finding} | {int(known.sum())} | {positives} | {cell(zero)} | {cell(raw)} |")
     return rows
 
 
