@@ -95,18 +95,41 @@ def test_a_bare_verb_shows_its_help_and_is_a_usage_error(mmclip, arguments):
     assert done.stderr.startswith("Usage: mmclip")
 
 
+WATCHED = """
+import contextlib, io, resource, sys
+from mmclip_cli import app
+said = io.StringIO()
+with contextlib.redirect_stdout(said):
+    code = app.run(sys.argv[1:])
+assert code == 0 and said.getvalue().startswith("Usage: mmclip") and "\\x1b" not in said.getvalue(), said.getvalue()
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(used.ru_utime + used.ru_stime, *sys.modules)
+"""
+BARE = "import typer, resource; used = resource.getrusage(resource.RUSAGE_SELF); print(used.ru_utime + used.ru_stime)"
+
+
+def said_by(code, *arguments):
+    return subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True, timeout=60).stdout.split()
+
+
 @pytest.mark.parametrize("verb", ["", *VERBS])
-def test_help_is_quick_and_plain(mmclip, verb):
-    watch = (
-        "import resource, subprocess, sys\n"
-        "done = subprocess.run(sys.argv[1:], check=True, capture_output=True, text=True)\n"
-        "assert done.stdout.startswith('Usage: mmclip') and '\\x1b' not in done.stdout, done.stdout\n"
-        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
-        "print(used.ru_utime + used.ru_stime)\n"
-    )
-    command = [sys.executable, "-c", watch, SCRIPT, *([verb] if verb else []), "--help"]
-    seconds = [float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(3)]
-    assert min(seconds) < 0.3
+def test_help_is_quick_and_plain(verb):
+    ratios = []
+    for _ in range(3):
+        bare = float(said_by(BARE)[0])
+        seconds, *modules = said_by(WATCHED, *([verb] if verb else []), "--help")
+        ratios.append(float(seconds) / bare)
+        assert not {name.split(".")[0] for name in modules} & {
+            "torch",
+            "transformers",
+            "polars",
+            "numpy",
+            "spacy",
+            "pydicom",
+            "rich",
+            "engine",
+        }
+    assert min(ratios) < 5  # 1.3 to 3 measured; 5 is 0.3 s where importing Typer takes 0.06 s
 
 
 def test_the_version_is_the_package_s(mmclip):
