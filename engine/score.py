@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from engine.dicom.inputs import Item, check_inputs, input_items
 from engine.dicom.policy import Outcome
-from engine.dicom.reading import Reading, Registry
+from engine.dicom.reading import Reading, Registry, coarse_picture
 from engine.dicom.remembered import NOT_KEPT, Found, Remembered, found_readings, reader_version
 from engine.dicom.rows import result_row, table_row
 from engine.errors import NotFinite, UsageError
@@ -58,8 +58,8 @@ FAILURES = frozenset(
 PART_ROWS = 512
 PART_SECONDS = 30.0
 """A part of the image table is published after so many files or seconds, whichever comes first: the most that a kill can cost."""
-EQUAL_IMAGES = 10
-"""From so many different images on, equal scores for all of them mean a broken model."""
+EQUAL_PICTURES = 10
+"""From so many different pictures on, equal scores for all of them mean a broken model."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def score(
         clock.lap("images")
         run.reflag()
         results = run.results
-        _refuse_equal_scores(results.images(), findings)
+        _refuse_equal_scores(results.images(), findings, len(run.pictures))
         joined = _join(truth, run)
         yield from map(Notice, joined.notices() if joined else ())
         studies = results.studies(aggregate)
@@ -301,16 +301,23 @@ class _Run:
     table: ImageTable
     registry: Registry = field(default_factory=Registry)
     reused: int = 0
+    pictures: set[bytes] = field(default_factory=set)
+    """Coarse pictures, up to EQUAL_PICTURES different ones."""
+    _stored: set[bytes] = field(default_factory=set)
     _part: list[tuple[dict[str, Any], Vector | None]] = field(default_factory=list)
     _part_since: float = field(default_factory=time.monotonic)
 
     def take(self, found: Found, features: Vector | None, scores: Vector | None) -> Seen:
         """Row of the results and, where it is new, of the image table."""
         item, reading = found.item, found.reading
-        if not found.known and reading.content_hash and reading.reason not in NOT_KEPT:
+        content = bytes.fromhex(reading.content_hash)
+        if not found.known and content and content not in self._stored and reading.reason not in NOT_KEPT:
+            self._stored.add(content)
             self._part.append((table_row(reading), features))
             if len(self._part) >= PART_ROWS or time.monotonic() - self._part_since > PART_SECONDS:
                 self.close()
+        if reading.picture is not None and len(self.pictures) < EQUAL_PICTURES:
+            self.pictures.add(coarse_picture(reading.picture))
         settled = self.registry.settle(reading)
         if settled.outcome not in ("score", "duplicate"):
             scores = None
@@ -341,10 +348,10 @@ class _Run:
         return {**counts, "failed": failed, "reused": self.reused, "studies": studies}
 
 
-def _refuse_equal_scores(images: pl.DataFrame, findings: Sequence[str]) -> None:
+def _refuse_equal_scores(images: pl.DataFrame, findings: Sequence[str], pictures: int) -> None:
     scored = images.filter(pl.col("outcome") == "score")
-    if scored.height >= EQUAL_IMAGES and all(scored[name].min() == scored[name].max() for name in findings):
-        raise NotFinite(f"the model gives the same scores to all of {scored.height} different images", hint="another model")
+    if pictures >= EQUAL_PICTURES and all(scored[name].min() == scored[name].max() for name in findings):
+        raise NotFinite(f"the model gives the same scores to all of {scored.height} images, different as they are", hint="another model")
 
 
 def _join(truth: Sequence[Labels], run: _Run) -> Joined | None:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 SHOWN_STUDIES = 10
 SHOWN_FINDINGS = 3
+SHOWN_REASONS = 12
+LOGGED_FILES = 1000
+"""Where nobody watches a progress bar, a line of log for every so many files."""
 
 
 def command(
@@ -59,12 +62,15 @@ def command(
         batch_size=batch_size,
         dry_run=dry_run,
     )
-    tables, run = None, None
+    tables, run, seen = None, None, 0
     with console.closing(events) as watched, console.progress(None, what="score", unit="file", quiet=quiet) as bar:
         for event in watched:
             match event:
                 case Seen():
+                    seen += 1
                     bar.update()
+                    if bar.disable and not quiet and seen % LOGGED_FILES == 0:
+                        console.log("scoring", files=seen)
                 case Notice() if not quiet:
                     console.log(event.message, level="warning")
                 case Planned():
@@ -135,8 +141,10 @@ def _say_left_out(tables: Published) -> None:
     if frame.is_empty():
         return
     console.say("")
-    rows = frame.group_by("outcome", "reason").len().sort("len", "reason", descending=[True, False]).iter_rows()
-    console.table(["not scored", "files", "because"], [[reason, files, REASONS[reason].meaning] for _, reason, files in rows])
+    rows = frame.group_by("reason").len().sort("len", "reason", descending=[True, False]).rows()
+    console.table(["not scored", "files", "because"], [[reason, files, REASONS[reason].meaning] for reason, files in rows[:SHOWN_REASONS]])
+    if len(rows) > SHOWN_REASONS:
+        console.say(f"and {len(rows) - SHOWN_REASONS} more reasons in images.csv")
 
 
 def _say_studies(tables: Published) -> None:

@@ -38,8 +38,12 @@ def check_inputs(inputs: Sequence[Path]) -> None:
         InputMissing: the first of them.
     """
     for number, path in enumerate(inputs, 1):
-        if not path.exists():
-            raise InputMissing(f"input {number} of {len(inputs)} does not exist", hint="check the path and its mount")
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise InputMissing(f"input {number} of {len(inputs)} does not exist", hint="check the path and its mount") from None
+        except (OSError, ValueError):
+            raise InputMissing(f"input {number} of {len(inputs)} cannot be opened", hint="check the rights on it") from None
 
 
 def input_items(

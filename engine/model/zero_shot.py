@@ -25,6 +25,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from engine.errors import NotFinite
 from engine.recipe.prompts import PromptRecipe
 
 Floats = NDArray[np.float64]
@@ -53,12 +54,12 @@ def words_by_finding(recipe: PromptRecipe, text_features: Callable[[Sequence[str
         text_features: T texts -> (T, D), rows of length 1.
 
     Raises:
-        ValueError: an embedding is not finite.
+        NotFinite: the model gives NaN or infinity.
     """
     texts = phrases(recipe)
     embedded = np.asarray(text_features(texts), dtype=np.float64)
     if not np.isfinite(embedded).all():
-        raise ValueError("the model gives words an embedding that is not finite")
+        raise NotFinite("the model gives NaN or infinite features to the words of the recipe", hint="another model, or --device cpu")
     row = {text: number for number, text in enumerate(texts)}
     return {
         name: Words(embedded[[row[t] for t in finding.positive]], embedded[[row[t] for t in finding.negative]])

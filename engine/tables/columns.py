@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import polars as pl
 
-from engine.errors import UsageError
+from engine.errors import ConfigError
 from engine.tables.publish import publish
 
 NOTICE = "RESEARCH USE ONLY - not for clinical use"
@@ -77,11 +77,11 @@ def check_findings(findings: Sequence[str]) -> None:
     """Refuses findings whose names are taken by other columns.
 
     Raises:
-        UsageError: a finding is called like a column of the tables.
+        ConfigError: a finding is called like a column of the tables, or like the row of means.
     """
-    taken = {*STUDY_COLUMNS, *IMAGE_COLUMNS, "flags", NOTICE} & set(findings)
+    taken = {*STUDY_COLUMNS, *IMAGE_COLUMNS, *PRIVATE_COLUMNS, "flags", "series_instance_uid", "macro", NOTICE} & set(findings)
     if taken:
-        raise UsageError(f"the prompts call findings like columns of the tables: {', '.join(sorted(taken))}", hint="other names for them")
+        raise ConfigError(f"the prompts call findings like columns of the tables: {', '.join(sorted(taken))}", hint="other names for them")
 
 
 def neutral(text: str) -> str:

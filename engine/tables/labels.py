@@ -126,11 +126,11 @@ def labels_of(frame: pl.DataFrame, findings: Sequence[str], *, folder: Path, key
         raise LabelsError(
             "the labels name no studies", why="no column StudyInstanceUID, study or file", hint="one of these as the first column"
         )
-    by_name = {plain_name(name): name for name in findings}
+    by_name = {plain_name(name): name for name in findings} | {name: name for name in findings}
     columns: dict[str, str] = {}
     unknown = []
     for column in frame.columns:
-        finding = by_name.get(plain_name(column))
+        finding = by_name.get(column) or by_name.get(plain_name(column))
         if finding is None:
             if column != key and column.casefold() not in OTHER_COLUMNS:
                 unknown.append(column)

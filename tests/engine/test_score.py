@@ -18,7 +18,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000, ExplicitVRLittleEndian, JPEGBaseline8Bit
 
 from engine.dicom.policy import REASONS
-from engine.errors import InputMissing, LabelsError, LockHeld, NotFinite, OutputError, RecipeError, UsageError
+from engine.errors import ConfigError, InputMissing, LabelsError, LockHeld, NotFinite, OutputError, RecipeError, UsageError
 from engine.model.bundle import load_bundle, save_bundle
 from engine.score import FAILURES, Finished, Notice, Planned, Published, Seen, Started, score
 from engine.tables.columns import IMAGE_COLUMNS, METRIC_COLUMNS, NOTICE
@@ -439,7 +439,7 @@ def test_missing_things_are_refused_before_anything_is_written(run, studies, tmp
     with pytest.raises(LabelsError, match="Edema"):
         run(studies / "in", labels=tmp_path / "labels.csv")
     (tmp_path / "taken.yaml").write_text("version: 1\nfindings:\n  study: {positive: [a], negative: [b]}\n")
-    with pytest.raises(UsageError, match="study"):
+    with pytest.raises(ConfigError, match="study"):
         run(studies / "in", prompts=tmp_path / "taken.yaml")
     assert not (tmp_path / "out").exists()
 
@@ -462,9 +462,18 @@ def test_a_model_that_sees_no_difference_is_refused(run, make_studies, tmp_path,
         bundle.clip.vision_model.post_layernorm.weight.zero_()
         bundle.clip.vision_model.post_layernorm.bias.fill_(1)
     save_bundle(tmp_path / "blind", bundle.clip, bundle.tokenizer, bundle.preprocessing, name="blind")
-    with pytest.raises(NotFinite, match="same scores to all of 12"):
+    with pytest.raises(NotFinite, match="same scores to all of 12 images"):
         run(tmp_path / "in", model=tmp_path / "blind")
     assert not (tmp_path / "out" / "scores.csv").exists()
+
+
+def test_copies_of_one_picture_may_have_equal_scores(run, make_studies, tmp_path):
+    stored = make_studies.draw_chest("normal", np.random.default_rng(0))
+    for number in range(12):
+        make_studies.chest_dataset(stored, f"{number}", ExplicitVRLittleEndian).save_as(
+            tmp_path / f"{number}.dcm", enforce_file_format=True
+        )
+    assert published(run(tmp_path, out=tmp_path / "out")).studies["Edema"].n_unique() == 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

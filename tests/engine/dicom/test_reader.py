@@ -169,7 +169,8 @@ HARMLESS = {
     "wide pixels": (lambda m: m.radiograph(PixelAspectRatio=[2, 1]), ("aspect",)),
     "a bad window": (lambda m: m.radiograph(WindowWidth="0"), ("bad_window",)),
     "a formula for a name": (lambda m: m.radiograph(PatientName="=cmd|' /C calc'!A0", PatientID="\x1b[31m<script>"), ()),
-    "blank view and body part": (lambda m: m.radiograph(ViewPosition="", BodyPartExamined=""), ()),
+    "blank view and body part": (lambda m: m.radiograph(ViewPosition="", BodyPartExamined=""), ("view_unknown",)),
+    "a negative": (lambda m: m.radiograph(4095 - m.chest()), ("polarity",)),
 }
 
 

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from engine.errors import NotFinite
 from engine.model.zero_shot import Words, logit_scale, phrases, words_by_finding, zero_shot
 from engine.recipe.prompts import PromptRecipe
 
@@ -97,7 +98,7 @@ def test_a_phrase_is_embedded_once_and_reaches_its_findings():
 
 
 def test_words_without_a_finite_embedding_are_refused():
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(NotFinite, match="words of the recipe"):
         words_by_finding(recipe(), lambda texts: np.full((len(texts), 2), np.nan))
 
 

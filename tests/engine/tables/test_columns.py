@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import UsageError
+from engine.errors import ConfigError
 from engine.tables.columns import (
     FORMULA_STARTS,
     NOTICE,
@@ -64,8 +64,8 @@ def test_columns_stand_in_the_promised_order():
 
 def test_a_finding_may_not_be_called_like_a_column():
     check_findings(["Edema"])
-    with pytest.raises(UsageError, match="reason, study"):
-        check_findings(["study", "Edema", "reason"])
+    with pytest.raises(ConfigError, match="path, study"):
+        check_findings(["study", "Edema", "path"])
 
 
 @pytest.mark.parametrize(("text", "code"), [("PA", "PA"), (" DX ", "DX"), ("1.2.840", "1.2.840"), ("", None), (None, None)])
