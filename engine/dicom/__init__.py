@@ -7,6 +7,7 @@ header.py     the typed header: every value validated before it is used
 codestream.py what a compressed picture claims about itself, read without decoding it
 pixels.py     transfer syntax -> stored values, reduced where the codec can
 grey.py       stored values -> one 8-bit picture, bone bright (the order of PS3.3 C.11, C.7.6.3.1.5)
+polarity.py   whether a frontal chest looks inverted, measured on the picture
 picture.py    plain PNG and JPEG files named by an image table
 reading.py    what one file came to (Reading); duplicates and conflicts between files (Registry)
 reader.py     one file -> Reading, in the process that calls it

@@ -122,8 +122,8 @@ def _rle(frame: bytes, header: Header) -> Stored:
     segments = rle_segments(frame, samples * wide)
     plane = (header.rows or 0) * (header.columns or 0)
     try:
-        raw = np.empty(plane * wide * samples, np.uint8)
-        if len(imagecodecs.dicomrle_decode(frame, f"<u{wide}", out=raw)) != len(raw):
+        raw = np.frombuffer(imagecodecs.dicomrle_decode(frame, f"<u{wide}", out=plane * wide * samples), np.uint8)
+        if len(raw) != plane * wide * samples:
             raise Refusal("decode_error")
     except imagecodecs.DicomrleError:  # a segment that decodes to a little more than a plane occurs; much more is a bomb
         planes = [np.frombuffer(imagecodecs.packbits_decode(frame[start:stop]), np.uint8) for start, stop in segments]

@@ -120,17 +120,15 @@ FLAGS: dict[str, str] = {
     "guessed_transfer_syntax": "no file meta group; the encoding was recognised from the data set",
     "invalid_uid": "a UID with letters, leading zeros or more than 64 characters",
     "no_window": "the file names no window; the range of the data was used",
-    "orientation": "rotated or mirrored by its tags or by measurement",
-    "out_of_distribution": "does not look like a frontal chest radiograph",
+    "orientation": "rotated or mirrored by its tags",
     "padding": "padding was excluded from the range of grey",
-    "polarity": "looks inverted: bone is dark after all the header's steps",
+    "polarity": "looks inverted: the lungs are bright after all the header's steps (measured, see polarity.py)",
     "recoded": "the same SOP instance was read before in another encoding, or with its grey scale inverted",
     "secondary_capture": "a secondary capture: how it came to its grey values is unknown",
-    "second_decoder": "only the second decoder could read it",
     "synthetic": "the header says that the content was made, not acquired: Synthetic Data (0008,001C) is YES",
     "trailing_bytes": "zero bytes follow the data set",
     "uid_conflict": "a series UID in two studies, or a study UID with two patients",
-    "view_unknown": "no tag tells the view",
+    "view_unknown": "no tag tells the view: the picture may be a lateral",
 }
 
 

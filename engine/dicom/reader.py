@@ -21,6 +21,7 @@ from engine.dicom.grey import to_picture
 from engine.dicom.header import Header, read_header
 from engine.dicom.outline import DEFLATED, EXPLICIT, IMPLICIT, PIXEL_DATA, FileMeta, Outline, outline, read_meta
 from engine.dicom.pixels import FAMILIES, expected_bytes, read_pixels
+from engine.dicom.polarity import looks_inverted
 from engine.dicom.policy import Refusal
 from engine.dicom.reading import Reading
 
@@ -119,6 +120,8 @@ def _read(data: bytes, facts: _Facts, size: int, limits: Limits, pictures: bool)
 
             picture, rows, columns, pixel_hash, flags = read_picture(data, size, limits.pixels)
             facts.flags += flags
+            if looks_inverted(picture):
+                facts.flags.append("polarity")
             return facts.reading("score", None, rows=rows, columns=columns, pixel_hash=pixel_hash, picture=picture)
         named = facts.path.suffix.lower() in _PICTURE_SUFFIXES
         return facts.reading("skip" if named else "reject", "not_dicom")
@@ -145,6 +148,8 @@ def _read(data: bytes, facts: _Facts, size: int, limits: Limits, pictures: bool)
     facts.flags += raised
     if stored.grey_from_color:
         facts.flags.append("color_as_grey")
+    if looks_inverted(picture):
+        facts.flags.append("polarity")
     return facts.reading("score", None, pixel_hash=stored.pixel_hash, picture=picture)
 
 
@@ -265,6 +270,8 @@ def _flags_of(header: Header) -> list[str]:
         flags.append("burned_in")
     elif header.burned_in != "NO" and header.sop_class == policy.DX_PRESENTATION:
         flags.append("burned_in_unknown")
+    if not header.view and not header.view_codes:
+        flags.append("view_unknown")
     if header.patient_orientation and policy.is_turned(header.patient_orientation):
         flags.append("orientation")
     return flags

@@ -62,6 +62,8 @@ def verdict(reading: Reading, outcome: str, reason: str, note: str) -> str:
         return "same"
     if f"{reading.outcome}:{reading.reason}" in re.findall(r"\bor ([a-z]+:[a-z_]+)", note):
         return "alternative"
+    if "else score + flag" in note and reading.outcome == "score" and "view_unknown" in reading.flags:
+        return "alternative"
     if (reading.outcome, outcome) == ("duplicate", "score"):
         return "copy"
     if (reason, reading.reason) in POLICY and "score" not in (outcome, reading.outcome):
