@@ -201,6 +201,29 @@ def refuse_class(sop_class: str, modality: str, *, has_picture: bool) -> None:
         raise Refusal("unsupported_sop_class")
 
 
+MODALITIES = frozenset(
+    (
+        *("ANN", "AR", "ASMT", "AU", "BDUS", "BI", "BMD", "CFM", "CR", "CT", "CTPROTOCOL", "DG", "DMS", "DOC", "DR", "DX", "ECG", "EEG"),
+        *("EMG", "EOG", "EPS", "ES", "FID", "GM", "HC", "HD", "IO", "IOL", "IVOCT", "IVUS", "KER", "KO", "LEN", "LS", "M3D", "MG", "MR"),
+        *("NM", "OAM", "OCT", "OP", "OPM", "OPR", "OPT", "OPTBSV", "OPTENF", "OPV", "OSS", "OT", "PA", "PLAN", "POS", "PR", "PT", "PX"),
+        *("REG", "RESP", "RF", "RG", "RTDOSE", "RTIMAGE", "RTINTENT", "RTPLAN", "RTRAD", "RTRECORD", "RTSEGANN", "RTSTRUCT", "RWV", "SC"),
+        *("SEG", "SM", "SMR", "SR", "SRF", "STAIN", "TEXTUREMAP", "TG", "US", "VA", "VF", "XA", "XAPROTOCOL", "XC"),
+    )
+)
+"""Defined terms of Modality (PS3.3 C.7.3.1.1.1); with them OT, SC and DR, which are no such terms or retired but common."""
+OTHER = "OTHER"
+
+
+def public_code(value: str, known: frozenset[str]) -> str | None:
+    """A header's code as it may stand in a public table: None where blank, OTHER where it is none of the known ones (it may be a name)."""
+    return (value if value in known else OTHER) if value else None
+
+
+def public_uid(uid: str) -> str | None:
+    """A UID of the standard itself (a SOP class, a transfer syntax), OTHER for any other text, None where blank."""
+    return (uid if re.fullmatch(r"1\.2\.840\.10008(\.[0-9]{1,6}){1,12}", uid) else OTHER) if uid else None
+
+
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 
 
@@ -233,7 +256,7 @@ def refuse_selection(header: Header) -> None:
         raise Refusal("for_processing")
     if is_chest(header.body_part) is False:
         raise Refusal("wrong_body_part")
-    if header.view.replace(" ", "") in LATERAL_VIEWS or any(code in LATERAL_VIEW_CODES for code in header.view_codes):
+    if set(re.split("[^A-Z]+", header.view)) & LATERAL_VIEWS or any(code in LATERAL_VIEW_CODES for code in header.view_codes):
         raise Refusal("lateral_view")
     if "LOCALIZER" in (word.upper() for word in header.image_type[2:]):
         raise Refusal("derived_image")

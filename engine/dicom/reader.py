@@ -131,7 +131,7 @@ def _read(data: bytes, facts: _Facts, size: int, limits: Limits, pictures: bool)
     meta = read_meta(view)
     if meta.sop_class == policy.DICOMDIR:
         raise Refusal("dicomdir")
-    facts.known["transfer_syntax"] = meta.transfer_syntax or None
+    facts.known["transfer_syntax"] = policy.public_uid(meta.transfer_syntax)
     body, walked = _walk(view, meta, limits)
     syntax = meta.transfer_syntax
     if meta.bare:
@@ -210,9 +210,9 @@ def kind_of(data: bytes) -> str:
 
 def _note(header: Header, facts: _Facts) -> None:
     facts.known |= {
-        "modality": header.modality or None,
-        "view": header.view or None,
-        "sop_class": header.sop_class or None,
+        "modality": policy.public_code(header.modality, policy.MODALITIES),
+        "view": policy.public_code(header.view, policy.FRONTAL_VIEWS | policy.LATERAL_VIEWS),
+        "sop_class": policy.public_uid(header.sop_class),
         "rows": header.rows,
         "columns": header.columns,
         "sop_instance_uid": header.sop_instance_uid or None,
@@ -270,7 +270,7 @@ def _flags_of(header: Header) -> list[str]:
         flags.append("burned_in")
     elif header.burned_in != "NO" and header.sop_class == policy.DX_PRESENTATION:
         flags.append("burned_in_unknown")
-    if not header.view and not header.view_codes:
+    if header.view not in policy.FRONTAL_VIEWS - {""} and not header.view_codes:
         flags.append("view_unknown")
     if header.patient_orientation and policy.is_turned(header.patient_orientation):
         flags.append("orientation")

@@ -19,8 +19,9 @@ class Reading:
 
     outcome 'score' has a picture and no reason; every other outcome has a reason (policy.REASONS) and no picture. content_hash is the
     SHA-256 of the bytes that were read, '' where none were. pixel_hash is the same for the same stored values in every lossless encoding,
-    None where they were not decoded whole. picture: uint8 (H, W), bone bright, shorter side as asked. Identifiers (the UIDs,
-    patient) and path are for private tables only.
+    None where they were not decoded whole. picture: uint8 (H, W), bone bright, shorter side as asked. modality, view,
+    sop_class and transfer_syntax are codes of the standard, or OTHER. Identifiers (the instance, series and study UIDs, patient) and path
+    are for private tables only.
     """
 
     path: Path

@@ -91,6 +91,7 @@ def test_body_parts_are_free_text(word: str, answer: bool | None) -> None:
     [
         ({"view": "LL"}, "lateral_view"),
         ({"view": "LATERAL"}, "lateral_view"),
+        ({"view": "CHEST LAT ERECT"}, "lateral_view"),
         ({"view_codes": ("R-10236",)}, "lateral_view"),
         ({"body_part": "HAND"}, "wrong_body_part"),
         ({"presentation_intent": "FOR PROCESSING"}, "for_processing"),
@@ -153,3 +154,10 @@ def test_the_pixel_description_is_checked_before_use(changes: dict[str, object],
 )
 def test_patient_orientation_tells_turned_pictures(orientation: tuple[str, ...], turned: bool) -> None:
     assert is_turned(orientation) is turned
+
+
+def test_public_codes_are_those_of_the_standard() -> None:
+    assert policy.public_code("DX", policy.MODALITIES) == "DX" and policy.public_code("", policy.MODALITIES) is None
+    assert policy.public_code("=cmd|calc", policy.MODALITIES) == "OTHER"
+    assert policy.public_uid(policy.CR) == policy.CR and policy.public_uid("") is None
+    assert policy.public_uid("1.2.826.0.1.19440506") == policy.public_uid("DOE^JANE") == "OTHER"
