@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SHIPPED = Path(__file__).with_name("shipped")
 LONGEST_TEXT = 100_000
 """Characters of a text that are searched. The text tower keeps 77 tokens; spaCy refuses texts of a million characters."""
+NO_ENTITIES = ("tagger", "parser", "attribute_ruler", "lemmatizer")
+"""Parts of scispaCy's and spaCy's models that find no entities and that their NER does not need."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,12 @@ def load_recogniser(name: str = "chest_ner") -> Recogniser:
             # scispacy's tokenizer holds a regular expression with "||" in a set, on which Python's `re` comments while the pipeline loads
             warnings.filterwarnings("ignore", message="Possible set union", category=FutureWarning)
             # the ruler sends its terms through the pipes before it while it loads; with the NER asleep they pass the tokenizer alone
-            nlp = spacy.load(place, disable=["ner"])
-            for pipe in nlp.disabled:
-                nlp.enable_pipe(pipe)
-    except (OSError, ValueError, KeyError) as error:
+            nlp = spacy.load(place, disable=["ner", *NO_ENTITIES])
+            if "ner" in nlp.disabled:
+                nlp.enable_pipe("ner")
+    except (OSError, ValueError, KeyError, ImportError) as error:
         if isinstance(place, Path) or Path(name).exists() or spacy.util.is_package(name):
-            why = str(error).strip().splitlines()[0]
+            why = str(error).strip().splitlines()[0].rstrip(".")
             raise ConfigError(
                 f"the entity model {name} cannot be loaded", why=why, hint="the shipped model, entities: chest_ner"
             ) from error
