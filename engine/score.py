@@ -310,7 +310,7 @@ class _Run:
     def take(self, found: Found, features: Vector | None, scores: Vector | None) -> Seen:
         """Row of the results and, where it is new, of the image table."""
         item, reading = found.item, found.reading
-        content = bytes.fromhex(reading.content_hash)
+        content = bytes.fromhex(reading.content_hash)[:16]
         if not found.known and content and content not in self._stored and reading.reason not in NOT_KEPT:
             self._stored.add(content)
             self._part.append((table_row(reading), features))
@@ -365,7 +365,7 @@ def _join(truth: Sequence[Labels], run: _Run) -> Joined | None:
     by_name = {run.names.hashed(study): study for study in scored} if run.names.retain_uids else {}
     by_file: dict[str, str] = {}
     if any(labels.key == "file" for labels in truth):
-        by_file = {_absolute(path): study for path, study in frame.select("path", "study").iter_rows()}
+        by_file = {_absolute(path): study for path, study in frame.select("file", "study").iter_rows()}
 
     def study_of(labels: Labels, key: str) -> str | None:
         if labels.key == "file":

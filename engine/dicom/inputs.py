@@ -18,12 +18,14 @@ class Item:
     """One input file, and what its user said of it beside the file.
 
     Attributes:
+        given: what an image table calls the file.
         decided: outcome and reason where they need no opening.
         study, patient, view: from an image table; None where it does not tell.
         picture: PNG and JPEG are welcome too, because a table named the file.
     """
 
     path: Path
+    given: str | None = None
     decided: tuple[Outcome, str] | None = None
     study: str | None = None
     patient: str | None = None
@@ -69,7 +71,7 @@ def input_items(
         for found in find_files([given], min_age=min_age):
             if inside and any(found.path.resolve().is_relative_to(path) for path in inside):
                 continue
-            yield Item(found.path, (found.outcome, found.reason or "") if found.outcome else None)
+            yield Item(found.path, decided=(found.outcome, found.reason or "") if found.outcome else None)
 
 
 def _of_row(row: TableRow) -> Item:
@@ -83,4 +85,4 @@ def _of_row(row: TableRow) -> Item:
         decided = ("reject", "unreadable")
     if decided is None and (row.view or "").strip().upper() in LATERAL_VIEWS | {"L"}:
         decided = ("reject", "lateral_view")
-    return Item(row.file, decided, row.study, row.patient, row.view, picture=True)
+    return Item(row.file, row.given, decided, row.study, row.patient, row.view, picture=True)

@@ -62,7 +62,8 @@ def result_row(item: Item, reading: Reading, scores: NDArray[np.float32] | None,
         "transfer_syntax": plain_code(reading.transfer_syntax),
     }
     private = {
-        "path": path,
+        "path": item.given or path,
+        "file": path,
         "sop_instance_uid": uid,
         "study_instance_uid": reading.study_instance_uid,
         "series_instance_uid": reading.series_instance_uid,

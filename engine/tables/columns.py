@@ -79,7 +79,7 @@ def check_findings(findings: Sequence[str]) -> None:
     Raises:
         ConfigError: a finding is called like a column of the tables, or like the row of means.
     """
-    taken = {*STUDY_COLUMNS, *IMAGE_COLUMNS, *PRIVATE_COLUMNS, "flags", "series_instance_uid", "macro", NOTICE} & set(findings)
+    taken = {*STUDY_COLUMNS, *IMAGE_COLUMNS, *PRIVATE_COLUMNS, "flags", "series_instance_uid", "file", "macro", NOTICE} & set(findings)
     if taken:
         raise ConfigError(f"the prompts call findings like columns of the tables: {', '.join(sorted(taken))}", hint="other names for them")
 

@@ -14,9 +14,10 @@ from engine.tables.labels import TABLE_SUFFIXES, Labels, labels_of, plain_name, 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row: the file, and its study, patient and view where the table tells them."""
+    """One row: the file, how the table calls it, and its study, patient and view where the table tells them."""
 
     file: Path
+    given: str
     study: str | None = None
     patient: str | None = None
     view: str | None = None
@@ -51,7 +52,7 @@ class UserImageTable:
             for name in ("file", "study", "patient", "view")
         ]
         for file, study, patient, view in self.frame.select(wanted).iter_rows():
-            yield TableRow(self.folder / file, study, patient, view)
+            yield TableRow(self.folder / file, file, study, patient, view)
 
     def labels(self, findings: Sequence[str]) -> Labels | None:
         """The labels in the table's own columns; None where no column is a finding of the recipe.

@@ -16,12 +16,12 @@ Aggregate = Literal["mean", "max"]
 FLAG_SEPARATOR = ";"
 _CHUNK = 4096
 """Rows that are kept as Python objects before they become columns: a hundredth of the memory."""
-_EXTRA: dict[str, type[pl.DataType]] = {"series_instance_uid": pl.String}
+_EXTRA: dict[str, type[pl.DataType]] = {"series_instance_uid": pl.String, "file": pl.String}
 
 
 @dataclass(frozen=True)
 class ResultRow:
-    """One input file. `public` has IMAGE_COLUMNS, `private` PRIVATE_COLUMNS and series_instance_uid; `scores` (F,) or None."""
+    """One input file. `public` has IMAGE_COLUMNS, `private` PRIVATE_COLUMNS, series_instance_uid and file; `scores` (F,) or None."""
 
     public: dict[str, Any]
     private: dict[str, Any]

@@ -146,7 +146,7 @@ def test_a_dry_run_writes_nothing(mmclip, studies, toy):
 def test_a_signal_stops_the_run_and_keeps_what_was_done(mmclip, toy, number, code):
     many = mmclip.folder / "many.csv"
     many.write_text("file\n" + "".join(f"{k}.png\n" for k in range(4000)))
-    # Small pictures, but so many that the signal, sent after the first part of 512, arrives in their midst
+    # Small pictures, but so many that the signal, sent after the first part, arrives in their midst
     for k, noise in enumerate(np.random.default_rng(0).integers(0, 256, (4000, 64, 64), dtype=np.uint8)):
         Image.fromarray(noise).save(mmclip.folder / f"{k}.png", compress_level=0)
     command = [SCRIPT, "score", many, "--prompts", "chest14", "--model", toy, "--workers", "1"]
@@ -163,7 +163,7 @@ def test_a_signal_stops_the_run_and_keeps_what_was_done(mmclip, toy, number, cod
     assert stdout == ""
     assert "what was done is kept" in stderr
     assert not (mmclip.folder / "mmclip-out" / "run.json").exists()
-    assert sum(pl.read_parquet(part)["features"].count() for part in table.rglob("part-*.parquet")) >= 512
+    assert sum(pl.read_parquet(part)["features"].count() for part in table.rglob("part-*.parquet")) > 0
 
 
 def test_help_is_quick_and_offers_no_stubs(mmclip):

@@ -84,7 +84,9 @@ def test_windows_do_not_disturb_the_order(table, pictures):
 
 
 def test_decided_files_are_rows_without_being_opened(table, pictures):
-    stream = iter([Item(Path("gone"), ("reject", "vanished")), Item(pictures[0], picture=True), Item(Path("x"), ("skip", "symlink"))])
+    stream = iter(
+        [Item(Path("gone"), decided=("reject", "vanished")), Item(pictures[0], picture=True), Item(Path("x"), decided=("skip", "symlink"))]
+    )
     found = list(found_readings(stream, Remembered(table, scores_of), size=16, workers=1))
     assert [each.reading.reason for each in found] == ["vanished", None, "symlink"]
 

@@ -13,7 +13,7 @@ def table(tmp_path, text):
 
 def test_files_start_from_the_table_s_folder(tmp_path):
     rows = list(table(tmp_path, "File;Study;PATIENT;view\na/b.png;s;p;PA\n/abs/c.dcm;;;\n").rows())
-    assert rows[0] == TableRow(tmp_path / "a/b.png", "s", "p", "PA")
+    assert rows[0] == TableRow(tmp_path / "a/b.png", "a/b.png", "s", "p", "PA")
     assert str(rows[1].file) == "/abs/c.dcm"
     assert (rows[1].study, rows[1].patient, rows[1].view) == (None, None, None)
 

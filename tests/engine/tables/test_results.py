@@ -11,7 +11,7 @@ from engine.tables.results import ResultRow, Results, joined_flags, split_flags
 
 def row(image, study, outcome="score", scores=None, flags="", reason=None):
     public = dict.fromkeys(IMAGE_COLUMNS) | {"image": image, "study": study, "outcome": outcome, "flags": flags, "reason": reason}
-    private = dict.fromkeys(PRIVATE_COLUMNS) | {"path": f"/{image}", "series_instance_uid": None}
+    private = dict.fromkeys(PRIVATE_COLUMNS) | {"path": f"/{image}", "series_instance_uid": None, "file": None}
     del private["image"]
     return ResultRow(public, private, None if scores is None else np.float32(scores))
 
