@@ -11,6 +11,7 @@ more than half of its memory is replaced.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import selectors
 import subprocess
@@ -77,8 +78,8 @@ def read_files(
             while len(pool) < min(workers, len(waiting) + sum(worker.busy for worker in pool)):
                 pool.append(_Worker(selector, limits))
             for worker in pool:
-                if waiting and worker.idle:
-                    worker.give(*waiting.popleft(), head)
+                if waiting and worker.idle and worker.give(*waiting[0], head):
+                    waiting.popleft()
             while next_out in done:
                 yield done.pop(next_out)
                 next_out += 1
@@ -95,7 +96,7 @@ def read_files(
 def _wait(selector: selectors.BaseSelector, pool: list[_Worker], done: dict[int, Reading]) -> None:
     """Wait for the next answer, death or deadline; finished files go to `done`, dead workers leave the pool."""
     until = min(worker.deadline for worker in pool)
-    events = selector.select(max(0.0, until - time.monotonic()))
+    events = selector.select(None if math.isinf(until) else max(0.0, until - time.monotonic()))
     for key, _ in events:
         worker: _Worker = key.data
         answer = worker.hear()
@@ -147,14 +148,16 @@ class _Worker:
     def idle(self) -> bool:
         return self.ready and not self.dead and self.task is None
 
-    def give(self, number: int, path: Path, head: dict[str, object]) -> None:
-        """Hand over one file; its clock starts."""
-        self.task = number, path
-        self.deadline = time.monotonic() + self.limits.seconds
+    def give(self, number: int, path: Path, head: dict[str, object]) -> bool:
+        """Hand over one file and start its clock; False where the child died while it had nothing to do."""
         try:
             self.requests.write(pack(head, os.fsencode(path)))
         except OSError:
             self.dead = True
+            return False
+        self.task = number, path
+        self.deadline = time.monotonic() + self.limits.seconds
+        return True
 
     def hear(self) -> tuple[int, Reading] | None:
         """Read what the child has written: the finished file, or None; sets `dead` at the end of its stream or for what is no answer."""
@@ -173,7 +176,7 @@ class _Worker:
             if message is None:
                 return None
             if not self.ready:
-                self.ready, self.deadline = True, float("inf")
+                self.ready, self.deadline = True, math.inf
                 return None
             if self.task is None:
                 raise ValueError("an answer nobody asked for")
@@ -184,7 +187,7 @@ class _Worker:
         except (ValueError, KeyError, TypeError):
             self.dead = True
             return None
-        self.task, self.deadline = None, float("inf")
+        self.task, self.deadline = None, math.inf
         self.dead = bool(message[0].get("spent"))
         return number, reading
 
