@@ -134,6 +134,11 @@ def test_spans_are_ordered_slices_of_the_text_that_do_not_overlap(recogniser, gi
         assert {span.label for span in spans} <= set(LABELS)
 
 
+def test_a_longer_term_of_the_lexicon_takes_in_a_disease_of_the_ner(recogniser):
+    [spans] = recogniser.spans(["There is a calcified granuloma and bibasilar atelectasis."])
+    assert [span.text for span in spans] == ["calcified granuloma", "bibasilar atelectasis"]
+
+
 def test_capitals_do_not_hide_an_entity(recogniser):
     lower, upper = recogniser.spans(["there is a small left pleural effusion.", "THERE IS A SMALL LEFT PLEURAL EFFUSION."])
     assert [(span.start, span.end) for span in lower] == [(span.start, span.end) for span in upper] == [(11, 38)]
@@ -145,7 +150,7 @@ def test_a_very_long_text_is_searched_at_its_beginning(recogniser):
 
 
 def test_the_shipped_ruler_holds_the_lexicon_as_it_stands():
-    lines = (SHIPPED / "chest_ner" / "entity_ruler" / "patterns.jsonl").read_text("utf-8").splitlines()
+    lines = (SHIPPED / "chest_ner" / "entity_ruler" / "patterns").read_text("utf-8").splitlines()
     shipped = {(pattern["pattern"], pattern["label"]) for pattern in map(json.loads, lines)}
     assert shipped == {(term.text, term.label) for term in read_lexicon()}
 
