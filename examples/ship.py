@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from engine.model.bundle import SHIPPED, load_bundle, save_bundle
+from engine.model.bundle import load_bundle, save_bundle
+from engine.model.folder import SHIPPED
 
 
 def main() -> None:
