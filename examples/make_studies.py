@@ -76,14 +76,14 @@ def draw_chest(kind: str, rng: np.random.Generator) -> NDArray[np.uint16]:
     picture = 0.75 * blob(middle, 0.62, 0.47, 0.62, 6)
     lungs = np.zeros_like(picture)
     for side in (-1, 1):
-        lungs += blob(middle + side * (0.205 + jitter(0.005)), 0.44 + jitter(0.005), 0.135, 0.30, 3.5)
+        lungs += blob(middle + side * (0.215 + jitter(0.005)), 0.46 + jitter(0.005), 0.165, 0.36, 3.5)
     lungs = np.clip(lungs, 0, 1)
-    picture -= 0.5 * lungs
+    picture -= 0.62 * lungs
     heart = rng.uniform(1.6, 1.9) if kind == "wide heart" else rng.uniform(0.95, 1.1)
     picture += 0.42 * blob(middle + 0.035 * heart, 0.61, 0.125 * heart, 0.15, 3.2)
     picture += 0.13 * blob(middle, 0.5, 0.05, 0.7, 4) + 0.16 * blob(middle, 0.28, 0.075, 0.25, 3)
     for side in (-1, 1):
-        dome = 0.75 + (0.02 if side > 0 else 0.0) + 2.2 * (x - middle - side * 0.2) ** 2
+        dome = 0.81 + (0.02 if side > 0 else 0.0) + 2.2 * (x - middle - side * 0.2) ** 2
         picture += 0.38 / (1 + np.exp(-(y - dome) / 0.008)) * (np.abs(x - middle - side * 0.2) < 0.22) * 0.8
         out = np.clip((x - middle) * side, 0, None)
         for rib in range(8):
@@ -95,10 +95,10 @@ def draw_chest(kind: str, rng: np.random.Generator) -> NDArray[np.uint16]:
             hilum = (middle + side * 0.1, 0.46)
             picture += 0.035 * blob(hilum[0] + side * reach * np.cos(angle), hilum[1] + reach * np.sin(angle), 0.02, 0.012)
     if kind == "consolidation":
-        for _ in range(rng.integers(2, 4)):
+        for _ in range(rng.integers(3, 5)):
             side = rng.choice((-1, 1))
             cx, cy = middle + side * rng.uniform(0.14, 0.25), rng.uniform(0.42, 0.66)
-            patch = sum(blob(cx + jitter(0.03), cy + jitter(0.03), rng.uniform(0.05, 0.1), rng.uniform(0.05, 0.1)) for _ in range(5))
+            patch = sum(blob(cx + jitter(0.03), cy + jitter(0.03), rng.uniform(0.06, 0.12), rng.uniform(0.06, 0.12)) for _ in range(5))
             picture += 0.34 * lungs * np.clip(patch, 0, 1) * (1 + 0.12 * _smooth(rng.normal(size=picture.shape), 25))
     picture += 0.012 * _smooth(rng.normal(size=picture.shape), 5) + 0.01 * rng.normal(size=picture.shape)
     grey = 150 + 3400 * np.clip((picture + 0.05) / 1.15, 0, 1)
