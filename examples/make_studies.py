@@ -73,18 +73,18 @@ def draw_chest(kind: str, rng: np.random.Generator) -> NDArray[np.uint16]:
         return float(rng.normal(0, scale))
 
     middle = 0.5 + jitter()
-    picture = 0.75 * blob(middle, 0.62, 0.47, 0.62, 6)
+    picture = 0.6 * blob(middle, 0.7, 0.49, 0.8, 10)
     lungs = np.zeros_like(picture)
     for side in (-1, 1):
         lungs += blob(middle + side * (0.215 + jitter(0.005)), 0.46 + jitter(0.005), 0.165, 0.36, 3.5)
     lungs = np.clip(lungs, 0, 1)
-    picture -= 0.62 * lungs
+    picture -= 0.45 * lungs
     heart = rng.uniform(1.6, 1.9) if kind == "wide heart" else rng.uniform(0.95, 1.1)
-    picture += 0.42 * blob(middle + 0.035 * heart, 0.61, 0.125 * heart, 0.15, 3.2)
-    picture += 0.13 * blob(middle, 0.5, 0.05, 0.7, 4) + 0.16 * blob(middle, 0.28, 0.075, 0.25, 3)
+    picture += 0.33 * lungs * blob(middle + 0.035 * heart, 0.64, 0.125 * heart, 0.17, 3.2)
+    picture += 0.1 * blob(middle, 0.5, 0.04, 0.7, 4) + 0.14 * blob(middle, 0.3, 0.07, 0.25, 3)
     for side in (-1, 1):
         dome = 0.81 + (0.02 if side > 0 else 0.0) + 2.2 * (x - middle - side * 0.2) ** 2
-        picture += 0.38 / (1 + np.exp(-(y - dome) / 0.008)) * (np.abs(x - middle - side * 0.2) < 0.22) * 0.8
+        picture += 0.4 * lungs / (1 + np.exp(-(y - dome) / 0.008))
         out = np.clip((x - middle) * side, 0, None)
         for rib in range(8):
             arc = 0.16 + 0.072 * rib + 0.25 * out + 1.3 * (out - 0.16) ** 2 + jitter(0.002)
@@ -95,11 +95,13 @@ def draw_chest(kind: str, rng: np.random.Generator) -> NDArray[np.uint16]:
             hilum = (middle + side * 0.1, 0.46)
             picture += 0.035 * blob(hilum[0] + side * reach * np.cos(angle), hilum[1] + reach * np.sin(angle), 0.02, 0.012)
     if kind == "consolidation":
+        filled = np.zeros_like(picture)
         for _ in range(rng.integers(3, 5)):
             side = rng.choice((-1, 1))
             cx, cy = middle + side * rng.uniform(0.14, 0.25), rng.uniform(0.42, 0.66)
-            patch = sum(blob(cx + jitter(0.03), cy + jitter(0.03), rng.uniform(0.06, 0.12), rng.uniform(0.06, 0.12)) for _ in range(5))
-            picture += 0.34 * lungs * np.clip(patch, 0, 1) * (1 + 0.12 * _smooth(rng.normal(size=picture.shape), 25))
+            filled += sum(blob(cx + jitter(0.03), cy + jitter(0.03), rng.uniform(0.06, 0.12), rng.uniform(0.06, 0.12)) for _ in range(5))
+        # air that is replaced by fluid is as bright as soft tissue, never brighter
+        picture += 0.4 * lungs * np.clip(filled, 0, 1) * (1 + 0.12 * _smooth(rng.normal(size=picture.shape), 25))
     picture += 0.012 * _smooth(rng.normal(size=picture.shape), 5) + 0.01 * rng.normal(size=picture.shape)
     grey = 150 + 3400 * np.clip((picture + 0.05) / 1.15, 0, 1)
     stored: NDArray[np.uint16] = np.clip(np.rint(grey), 0, 4095).astype(np.uint16)
