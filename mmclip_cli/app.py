@@ -109,8 +109,7 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, Stopped):
         return _leave(f"stopped by {signal.Signals(error.exit_code - 128).name}; what was done is kept", error.exit_code)
     if isinstance(error, BrokenPipeError) or (isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)):
-        # whoever read our output has gone: nothing more to say, not even when Python flushes on its way out
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_stdout()  # whoever read our output has gone: nothing more to say
         return BROKEN_PIPE
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 70
@@ -121,8 +120,17 @@ def _exit_code(error: BaseException) -> int:
     if usage:
         return _leave(f"{usage}. See mmclip --help.", 2)
     if isinstance(error, OSError):
+        try:
+            sys.stdout.flush()
+        except OSError:  # it was stdout that failed
+            _abandon_stdout()
         return _leave(f"input or output failed: {error.strerror or type(error).__name__} {_where(error)}", 74)
     return _leave(f"internal error: {type(error).__name__} {_where(error)}; MMCLIP_DEBUG=1 shows more", 70)
+
+
+def _abandon_stdout() -> None:
+    """What is still buffered goes nowhere: Python flushes on its way out, and would replace the exit code by 120 where that fails."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage(error: BaseException) -> str:
