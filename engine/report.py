@@ -149,7 +149,7 @@ def _curves(studies: pl.DataFrame, labelled: pl.DataFrame, figures: Sequence[Fin
         figure.supxlabel("false positive rate", fontsize=8)
         figure.supylabel("true positive rate", fontsize=8)
         stream = io.BytesIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     return base64.b64encode(stream.getvalue()).decode("ascii")
 
 
