@@ -39,7 +39,9 @@ REASONS: dict[str, Reason] = {
     "dicomdir": Reason(
         "skip", "a DICOMDIR index; its references are never followed", "nothing: the files beside it are read by themselves"
     ),
-    "in_progress": Reason("skip", "still being written (.part, .tmp, or it changed within --min-age)", "run again later"),
+    "in_progress": Reason(
+        "skip", "still being written (.part, .tmp, it changed within --min-age, or while it was read)", "run again later"
+    ),
     "not_regular": Reason("skip", "a fifo, socket, device, or a folder named like a file", "nothing"),
     "os_junk": Reason("skip", "a file the operating system left (Thumbs.db, .DS_Store, ._*)", "nothing"),
     "symlink": Reason("skip", "a symbolic link; links are never followed", "name the link's target as an input"),
@@ -49,7 +51,9 @@ REASONS: dict[str, Reason] = {
     "decode_crash": Reason(
         "reject", "the decoder crashed; only its process died", "convert the file with another tool, or report the file's kind"
     ),
-    "decode_timeout": Reason("reject", "reading took longer than the time limit", "raise the limit, or convert the file"),
+    "decode_timeout": Reason(
+        "reject", "reading took longer than the time limit (30 s)", "run again on a machine that is less busy, or convert the file"
+    ),
     "empty_file": Reason("reject", "zero bytes", "fetch the file again"),
     "io_error": Reason("reject", "the file system failed while the file was read, twice", "check the disk or the mount, then run again"),
     "not_dicom": Reason(
@@ -58,13 +62,17 @@ REASONS: dict[str, Reason] = {
         "take it out of the folder",
     ),
     "resource_limit": Reason(
-        "reject", "needs more bytes, pixels or memory than the limits allow", "raise the limits where the file is trusted"
+        "reject",
+        "needs more bytes, pixels or memory than the limits allow",
+        "treat the file as hostile unless you know its source; then export a smaller picture",
     ),
     "unreadable": Reason("reject", "no permission to read the file, or its path is too long", "check the rights of the user who runs this"),
     "vanished": Reason("reject", "gone between the walk and the read", "run again"),
     # reject: the header
     "corrupt_header": Reason(
-        "reject", "the data set cannot be followed: wrong value representation, repeated elements, bytes of no meaning", "fetch again"
+        "reject",
+        "the data set cannot be followed: wrong value representation, repeated elements, bytes of no meaning",
+        "fetch the file again",
     ),
     "invalid_attribute": Reason("reject", "a required attribute has a value of the wrong kind", "have the sender corrected"),
     "invalid_uid": Reason("reject", "a UID that is no UID (paths, formulas, text)", "have the sender corrected"),
@@ -87,7 +95,9 @@ REASONS: dict[str, Reason] = {
     "wrong_modality": Reason("reject", "CT, MR, US, MG and others", "nothing"),
     # reject: the pixels
     "decode_error": Reason(
-        "reject", "the compressed picture cannot be decoded, or is not what the header says", "fetch again, or convert with another tool"
+        "reject",
+        "the compressed picture cannot be decoded, or is not what the header says",
+        "fetch the file again, or convert it with another tool",
     ),
     "degenerate_image": Reason("reject", "a constant picture", "nothing: there is no picture in it"),
     "invalid_bits": Reason("reject", "BitsStored above BitsAllocated, or zero", "have the sender corrected"),
@@ -96,7 +106,7 @@ REASONS: dict[str, Reason] = {
         "reject", "rescale slope or intercept is zero, no number, or beyond any picture", "have the sender corrected"
     ),
     "no_pixel_data": Reason("reject", "no pixel data, or empty pixel data", "fetch the file again"),
-    "pixel_length_mismatch": Reason("reject", "more or fewer bytes than rows x columns x bits call for", "fetch again"),
+    "pixel_length_mismatch": Reason("reject", "more or fewer bytes than rows x columns x bits call for", "fetch the file again"),
     "too_small": Reason("reject", "a side below the smallest that is scored", "export the full picture"),
     "unsupported_bits": Reason(
         "reject", "bits allocated other than 8, 16, 32, or a high bit that is not the highest stored one", "convert the file"
@@ -130,6 +140,29 @@ FLAGS: dict[str, str] = {
     "uid_conflict": "a series UID in two studies, or a study UID with two patients",
     "view_unknown": "no tag tells the view: the picture may be a lateral",
 }
+
+FLAG_ADVICE: dict[str, str] = {
+    "aspect": "nothing",
+    "bad_attribute": "nothing for the score; have the sender corrected",
+    "bad_lut": "look at the picture before trusting its score; have the sender corrected",
+    "bad_window": "look at the picture before trusting its score; have the sender corrected",
+    "burned_in": "never pass this picture on without looking at it: the text may name the patient",
+    "burned_in_unknown": "never pass this picture on without looking at it: it may hold text that names the patient",
+    "color_as_grey": "nothing; the grey original would be smaller",
+    "guessed_transfer_syntax": "nothing; have the sender write whole DICOM files",
+    "invalid_uid": "have the sender corrected before the study is matched with others by its UID",
+    "no_window": "nothing",
+    "orientation": "leave the score out, or have the picture turned and score it again: the models know upright pictures",
+    "padding": "nothing",
+    "polarity": "look at the picture: if it is inverted, have PhotometricInterpretation corrected and score it again",
+    "recoded": "leave one of the two out: both count in the study's score",
+    "secondary_capture": "prefer the original where there is one",
+    "synthetic": "never count it among patients",
+    "trailing_bytes": "nothing",
+    "uid_conflict": "find out which of the studies or patients is right before joining anything by these UIDs",
+    "view_unknown": "look at the picture, or tell the view in a column `view` of an image table",
+}
+"""What to do about a flag; the picture is scored all the same."""
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer, not an error

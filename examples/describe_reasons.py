@@ -1,0 +1,53 @@
+"""Write engine/dicom/REASONS.md, the page of every reason code and flag, from engine/dicom/policy.py.
+
+python examples/describe_reasons.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine.dicom import policy
+from engine.score import FAILURES
+
+PAGE = Path(policy.__file__).with_name("REASONS.md")
+HEADINGS = {
+    "reject": "reject: read, or tried, and not scored",
+    "skip": "skip: not meant for mmclip, or not yet",
+    "duplicate": "duplicate: read before in the same run",
+}
+INTRODUCTION = """# What became of a file: reasons and flags
+
+Every input file has one row in `images.csv` with one `outcome`. `score` carries no `reason`, only `flags`; `reject`, `skip` and `duplicate`
+carry one reason of the closed lists below. `report.html` and the first screen of `mmclip score` count them.
+
+**failed** marks reasons of files that are damaged or out of reach: with one of them `mmclip score` ends with exit code 1, unless
+`--fail-on never` is given. The other reasons are decisions: exit code 0, unless `--fail-on reject` is given.
+"""
+RULES = "Where several faults meet, the first of this order names the file:\n"
+
+
+def page() -> str:
+    """The page as Markdown: a table per outcome, the order of the reasons, the flags."""
+    order = (policy.__doc__ or "").partition(RULES)[2]
+    lines = [INTRODUCTION]
+    for outcome, heading in HEADINGS.items():
+        lines += [f"## {heading}", "", "| reason | | what it means | what to do |", "|---|---|---|---|"]
+        for code, reason in sorted(policy.REASONS.items()):
+            if reason.outcome == outcome:
+                failed = "failed" if code in FAILURES else ""
+                lines.append(f"| `{code}` | {failed} | {_cell(reason.meaning)} | {_cell(reason.advice)} |")
+        lines.append("")
+    lines += ["## Which reason, where there are several", "", RULES, *(line.strip() for line in order.strip().splitlines()), ""]
+    lines += ["## Flags: scored all the same", "", "| flag | what it means | what to do |", "|---|---|---|"]
+    lines += [f"| `{flag}` | {_cell(policy.FLAGS[flag])} | {_cell(policy.FLAG_ADVICE[flag])} |" for flag in sorted(policy.FLAGS)]
+    lines += ["", "This page is made from policy.py beside it by `python examples/describe_reasons.py`.", ""]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
