@@ -160,7 +160,7 @@ FLAG_ADVICE: dict[str, str] = {
     "synthetic": "never count it among patients",
     "trailing_bytes": "nothing",
     "uid_conflict": "find out which of the studies or patients is right before joining anything by these UIDs",
-    "view_unknown": "look at the picture, or tell the view in a column `view` of an image table",
+    "view_unknown": "look at the picture before trusting its score; laterals that a column `view` of an image table names are turned away",
 }
 """What to do about a flag; the picture is scored all the same."""
 

@@ -3,8 +3,9 @@
     python tests/benchmarks/dicom_fuzz.py FOLDER [--mutants 20000] [--seed 0] [--workers 2] [--keep FOLDER]
 
 FOLDER holds the base files (ten, one per transfer syntax, are enough). A mutant gets one to eight changes: bytes of the header, lengths,
-bytes of the pixels, a cut, a repeated or a removed stretch. Prints outcomes, the slowest file and the largest memory of a worker;
-exits 1 where a row is lost or a worker died or hung (those mutants are kept with --keep, each the start of a test).
+bytes of the pixels (one mutant in three: of nothing else), a cut, a repeated or a removed stretch. Prints outcomes, the slowest file and
+the largest memory of a worker; exits 1 where a row is lost or a worker died or hung (those mutants are kept with --keep, each the start of
+a test).
 """
 
 from __future__ import annotations
@@ -27,9 +28,25 @@ SPECIAL = (0, 1, 0x7F, 0x80, 0xFE, 0xFF)
 LENGTHS = (0, 1, 2, 0x7FFF, 0x8000, 0xFFFE, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFF0, 0xFFFFFFFF)
 
 
+def pixels_at(content: bytes) -> int:
+    """Where the pixel data starts: past its element header, offset table and item header; 0 where the data set is deflated."""
+    found = [at for tag in (b"\xe0\x7f\x10\0", b"\x7f\xe0\0\x10") if (at := content.find(tag)) >= 0]
+    if not found:
+        return 0
+    at = min(found) + 12
+    return at + 16 if content[at : at + 4] == b"\xfe\xff\x00\xe0" else at
+
+
 def mutant(base: bytes, rng: random.Random) -> bytes:
-    """One mutant of a file; most changes fall into its first 2,000 bytes, where the header is."""
+    """One mutant of a file: of three, two change anything, mostly in the first 2,000 bytes, and one bytes of the pixel data alone."""
     content = bytearray(base)
+    start = pixels_at(base)
+    if start and rng.random() < 1 / 3:
+        for _ in range(rng.randint(1, 8)):
+            # half of them in the head of the codestream, where its sizes and tables are
+            at = rng.randrange(start, min(start + 300, len(content)) if rng.random() < 0.5 else len(content))
+            content[at] = rng.choice(SPECIAL) if rng.random() < 0.4 else rng.randrange(256)
+        return bytes(content)
     for _ in range(rng.randint(1, 8)):
         reach = len(content) if rng.random() < 0.35 else min(2000, len(content))
         at = rng.randrange(min(132, reach - 1), reach) if reach > 133 else 0
