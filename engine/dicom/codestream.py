@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+import numpy as np
+
 from engine.dicom.policy import Refusal
 
 
@@ -36,7 +38,11 @@ class Claim:
 _SOF = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7})
 
 
-def jpeg_claim(data: bytes) -> Claim:
+_PART = 1 << 20
+"""Bytes of entropy-coded data that are searched for markers at once: what is held does not grow with the file."""
+
+
+def jpeg_claim(data: bytes | memoryview) -> Claim:
     """The frame header of a JPEG or JPEG-LS stream whose segments and scans have been followed to the end of the image.
 
     Raises:
@@ -87,30 +93,28 @@ def jpeg_claim(data: bytes) -> Claim:
     return claim
 
 
-def _end_of_scan(data: bytes, at: int, *, stuffed_bit: bool) -> int:
+def _end_of_scan(data: bytes | memoryview, at: int, *, stuffed_bit: bool) -> int:
     """The position of the marker that ends the entropy-coded data; JPEG stuffs a zero byte after FF, JPEG-LS a zero bit."""
     restart = None
-    while True:
-        at = data.find(b"\xff", at)
-        if at < 0 or at + 1 >= len(data):
-            raise Refusal("truncated")
-        following = data[at + 1]
-        if following == 0 or (stuffed_bit and following < 0x80):
-            at += 2
-        elif 0xD0 <= following <= 0xD7:
-            if restart is not None and following - 0xD0 != (restart + 1) % 8:
+    whole, lowest = np.frombuffer(data, np.uint8), 0x80 if stuffed_bit else 1
+    while at + 1 < len(whole):
+        part = whole[at : at + _PART + 1]
+        found = np.flatnonzero(part[:-1] == 0xFF)
+        for mark in (found[part[found + 1] >= lowest] + at).tolist():
+            following = data[mark + 1]
+            if 0xD0 <= following <= 0xD7:
+                if restart is not None and following - 0xD0 != (restart + 1) % 8:
+                    raise Refusal("decode_error")
+                restart = following - 0xD0
+            elif following != 0xFF:
+                return int(mark)
+            elif data[mark : mark + 8] == b"\xff" * 8:  # fill bytes exist, runs of them inside a scan do not
                 raise Refusal("decode_error")
-            restart = following - 0xD0
-            at += 2
-        elif following == 0xFF:
-            if data[at : at + 8] == b"\xff" * 8:  # fill bytes exist, runs of them inside a scan do not
-                raise Refusal("decode_error")
-            at += 1
-        else:
-            return at
+        at += len(part) - 1
+    raise Refusal("truncated")
 
 
-def j2k_claim(data: bytes) -> Claim:
+def j2k_claim(data: bytes | memoryview) -> Claim:
     """The SIZ and COD segments of a JPEG 2000 codestream (bare, or inside JP2 boxes), its tile-parts followed to the end.
 
     Raises:
@@ -118,7 +122,7 @@ def j2k_claim(data: bytes) -> Claim:
     """
     at = 0
     if data[4:8] == b"jP  ":
-        at = data.find(b"jp2c")
+        at = bytes(data).find(b"jp2c")
         if at < 0:
             raise Refusal("decode_error")
         at += 4
@@ -146,7 +150,7 @@ def j2k_claim(data: bytes) -> Claim:
     return Claim(y1 - y0, x1 - x0, samples, (depth & 0x7F) + 1, bool(depth & 0x80), coding, levels, transform == 0, at, end)
 
 
-def _end_of_tile_parts(data: bytes, at: int) -> int:
+def _end_of_tile_parts(data: bytes | memoryview, at: int) -> int:
     """Follow SOT segments by their lengths (Psot) to the end of the stream; one that ends before the last of them is truncated."""
     while True:
         code = data[at : at + 2]
@@ -158,7 +162,7 @@ def _end_of_tile_parts(data: bytes, at: int) -> int:
             raise Refusal("decode_error")
         _, _, _, length, _, _ = struct.unpack_from(">HHHIBB", data, at)
         if length == 0:  # the last tile-part, to the end of the stream
-            end = len(data.rstrip(b"\0"))
+            end = len(bytes(data).rstrip(b"\0"))
             if data[end - 2 : end] != b"\xff\xd9":
                 raise Refusal("truncated")
             return end
@@ -169,7 +173,7 @@ def _end_of_tile_parts(data: bytes, at: int) -> int:
         at += length
 
 
-def rle_segments(data: bytes, count: int) -> list[tuple[int, int]]:
+def rle_segments(data: bytes | memoryview, count: int) -> list[tuple[int, int]]:
     """The byte ranges of the segments of an RLE frame (PS3.5 G.5): `count` of them, one for every byte of a pixel, in rising order.
 
     Raises:

@@ -43,6 +43,9 @@ FAMILIES: dict[str, Family] = {
 }
 """Transfer syntax UID -> how its pixel data are read; the marker segments, not the UID, tell JPEG from JPEG-LS and J2K from HTJ2K."""
 
+_Codestream = Any
+"""A memoryview: a copy of 4 MB is 5 % of an HTJ2K reading. imagecodecs takes one, its stubs do not know."""
+
 
 @dataclass(frozen=True, eq=False)
 class Stored:
@@ -86,8 +89,8 @@ def read_pixels(data: memoryview, outline: Outline, header: Header, transfer_syn
     if family == "native":
         return _native(data[element.value : element.stop], header, outline.little, element.vr)
     ranges = outline.fragments
-    frame = bytes(data[slice(*ranges[0])]) if len(ranges) == 1 else b"".join(data[start:stop] for start, stop in ranges)
-    if not frame:
+    frame = data[slice(*ranges[0])] if len(ranges) == 1 else memoryview(b"".join(data[start:stop] for start, stop in ranges))
+    if not len(frame):
         raise Refusal("no_pixel_data")
     try:
         if family == "rle":
@@ -115,7 +118,7 @@ def _native(raw: memoryview, header: Header, little: bool, vr: str) -> Stored:
     return _whole(values, header)
 
 
-def _rle(frame: bytes, header: Header) -> Stored:
+def _rle(frame: _Codestream, header: Header) -> Stored:
     import imagecodecs
 
     wide, samples = (header.bits_allocated or 0) // 8, header.samples or 1
@@ -134,7 +137,7 @@ def _rle(frame: bytes, header: Header) -> Stored:
     return _whole(raw.view(f"<u{wide}"), header, planar=1)
 
 
-def _jpeg(frame: bytes, header: Header, least: int, max_pixels: int) -> Stored:
+def _jpeg(frame: _Codestream, header: Header, least: int, max_pixels: int) -> Stored:
     import imagecodecs
 
     claim = jpeg_claim(frame)
@@ -150,7 +153,7 @@ def _jpeg(frame: bytes, header: Header, least: int, max_pixels: int) -> Stored:
     return _whole(values, header, planar=0, lossy=claim.lossy)
 
 
-def _baseline(frame: bytes, claim: Claim, header: Header, least: int) -> Stored:
+def _baseline(frame: _Codestream, claim: Claim, header: Header, least: int) -> Stored:
     """8-bit JPEG by scaled DCT: libjpeg skips the coefficients that a picture of half, a quarter or an eighth the size does not need."""
     from PIL import Image
 
@@ -169,7 +172,7 @@ def _baseline(frame: bytes, claim: Claim, header: Header, least: int) -> Stored:
     return Stored(values, claim.rows, claim.columns, factor, grey_from_color=grey)
 
 
-def _j2k(frame: bytes, header: Header, least: int, max_pixels: int) -> Stored:
+def _j2k(frame: _Codestream, header: Header, least: int, max_pixels: int) -> Stored:
     claim = j2k_claim(frame)
     _compare(claim, header, max_pixels)
     stream = frame[claim.start : claim.end]
@@ -187,7 +190,7 @@ def _j2k(frame: bytes, header: Header, least: int, max_pixels: int) -> Stored:
     return Stored(values, claim.rows, claim.columns, factor, 0.5 - 0.5 / factor)
 
 
-def _openjph(stream: bytes, bits: int, factor: int) -> NDArray[Any]:
+def _openjph(stream: _Codestream, bits: int, factor: int) -> NDArray[Any]:
     import imagecodecs
 
     level = factor.bit_length() - 1
@@ -197,7 +200,7 @@ def _openjph(stream: bytes, bits: int, factor: int) -> NDArray[Any]:
     return values
 
 
-def _openjpeg(stream: bytes, claim: Claim, factor: int, whole: bool) -> NDArray[Any]:
+def _openjpeg(stream: _Codestream, claim: Claim, factor: int, whole: bool) -> NDArray[Any]:
     """Pillow's OpenJPEG where it can (it reduces, and refuses broken streams), else imagecodecs'."""
     if whole:
         import imagecodecs

@@ -107,3 +107,18 @@ def test_rle_headers(frame: bytes, code: str | None) -> None:
     with pytest.raises(Refusal) as raised:
         rle_segments(frame, 2)
     assert raised.value.code == code
+
+
+@pytest.mark.parametrize("filler", [(1 << 20) - 1, 1 << 20, (1 << 20) + 1, (2 << 20) - 1])
+@pytest.mark.parametrize("frame", [0xC0, 0xF7])
+def test_the_end_of_a_long_scan_is_found_wherever_it_lies(filler: int, frame: int) -> None:
+    head = b"\xff\xd8\xff" + bytes([frame]) + struct.pack(">HBHHB3B", 11, 8, 100, 90, 1, 1, 0x11, 0)
+    scan = b"\xff\xda" + struct.pack(">H6B", 8, 1, 1, 0, 0, 0, 0)
+    stuffed = (b"\xff\x7f" if frame == 0xF7 else b"\xff\x00") * 4
+    stream = head + scan + b"\x55" * (filler - len(stuffed)) + stuffed + b"\xff\xd0" + b"\xff\xff\xd9"
+    assert jpeg_claim(stream).rows == 100
+    assert jpeg_claim(memoryview(stream + b"\0")).columns == 90
+    with pytest.raises(Refusal, match="truncated"):
+        jpeg_claim(stream[:-1])
+    with pytest.raises(Refusal, match="decode_error"):
+        jpeg_claim(stream[:-3] + b"\x01\xff\xd2" + stream[-3:])  # restart markers count up
