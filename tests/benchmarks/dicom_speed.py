@@ -5,6 +5,8 @@
 FOLDER holds <syntax>_<number>.dcm. BASELINE.py defines picture(path, size) -> float (size, size) in [0, 1], the centre square, bone bright;
 it may need decoders that mmclip does not. `ours` is the whole reading, with the SHA-256 of the file (`hash`, which the baseline does not
 take); `ratio` compares what both do, `ratio all` the whole reading. Difference: mean over the picture, of 255.
+The last lines give wall-clock time per file of one and of two worker processes, and the CPU time that the process which feeds them takes
+of it, which no second worker shares. Two workers need two free cores: the load before the runs stands beside the ratio.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.util
+import os
 import sys
 import time
 from collections import defaultdict
@@ -21,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.dicom.reader import read_file
+from engine.dicom.workers import read_files
 
 SIZE = 224
 
@@ -36,6 +40,16 @@ def seconds(job: Callable[[], object]) -> float:
     began = time.process_time()
     job()
     return time.process_time() - began
+
+
+def per_file(paths: list[Path], workers: int) -> tuple[float, float]:
+    """Milliseconds per file: wall clock, and CPU time of this process; from the first reading on, when the workers have started."""
+    readings = read_files(paths, size=SIZE, workers=workers)
+    next(readings)
+    wall, cpu = time.monotonic(), time.process_time()
+    count = sum(reading.picture is not None for reading in readings)
+    assert count == len(paths) - 1
+    return (time.monotonic() - wall) / count * 1000, (time.process_time() - cpu) / count * 1000
 
 
 def main() -> int:
@@ -73,6 +87,11 @@ def main() -> int:
         )
     means = np.exp(np.log(np.array(ratios)).mean(0))
     print(f"{'geometric mean':40} {means[0]:7.2f} {means[1]:10.2f}")
+    paths, load = [path for _ in range(2) for family in zip(*families.values(), strict=False) for path in family], os.getloadavg()[0]
+    runs = np.array([[per_file(paths, workers) for workers in (1, 2)] for _ in range(3)])  # (run, workers, wall or CPU)
+    (one, feeding), (two, _) = np.median(runs, 0)
+    print(f"one worker {one:.1f} ms per file, of them {feeding:.2f} to feed it; two workers {two:.1f} ms: {one / two:.2f} times as fast")
+    print(f"load before these runs: {load:.1f} on {os.cpu_count()} cores")
     return 0
 
 
