@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -79,6 +80,8 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """The exit code of one command line."""
     console.hush_libraries()
+    if not console.debugging():
+        _no_core_dump()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
@@ -88,6 +91,14 @@ def run(arguments: list[str]) -> int:
         return code if isinstance(code, int) else 0
     except BaseException as error:
         return _exit_code(error)
+
+
+def _no_core_dump() -> None:
+    """A dump of this process or of its workers would hold names and paths, and lie where the run was started."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
