@@ -33,8 +33,11 @@ def pixels_at(content: bytes) -> int:
     found = [at for tag in (b"\xe0\x7f\x10\0", b"\x7f\xe0\0\x10") if (at := content.find(tag)) >= 0]
     if not found:
         return 0
-    at = min(found) + 12
-    return at + 16 if content[at : at + 4] == b"\xfe\xff\x00\xe0" else at
+    at = min(found)
+    at += 12 if content[at + 4 : at + 6] in (b"OB", b"OW") else 8
+    if content[at : at + 4] != b"\xfe\xff\x00\xe0":
+        return at
+    return at + 16 + int.from_bytes(content[at + 4 : at + 8], "little")
 
 
 def mutant(base: bytes, rng: random.Random) -> bytes:
