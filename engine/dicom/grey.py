@@ -164,7 +164,7 @@ def shrink(values: NDArray[Any], stored: Stored, aspect: float, size: int) -> ND
     """float32 (H, W) of target_shape: averages over whole blocks down to twice the target, then LANCZOS over the exact box."""
     height, width = target_shape(stored.rows, stored.columns, aspect, size)
     block = max(1, math.floor(min(stored.rows / (2 * height), stored.columns / (2 * width)) / stored.factor))
-    reduced = _block_means(values, block)
+    reduced = _block_means(values, block, stored.peak)
     factor = stored.factor * block
     shift = stored.shift / block
     box_h, box_w = stored.rows / factor, stored.columns / factor
@@ -215,8 +215,11 @@ def _lanczos_bands(inside: int, outside: int, begin: float, end: float) -> list[
     return bands
 
 
-def _block_means(values: NDArray[Any], block: int) -> NDArray[np.float32]:
-    """Means over block x block pixels; the last row and column of blocks may be partial. float32 (ceil(h / block), ceil(w / block))."""
+def _block_means(values: NDArray[Any], block: int, peak: int | None = None) -> NDArray[np.float32]:
+    """Means over block x block pixels; the last row and column of blocks may be partial. float32 (ceil(h / block), ceil(w / block)).
+
+    peak: what no integer value exceeds, where that is known; it saves a look at every one of them.
+    """
     if block == 1:
         return values.astype(np.float32)
     rows, columns = values.shape
@@ -229,9 +232,10 @@ def _block_means(values: NDArray[Any], block: int) -> NDArray[np.float32]:
         total = values.reshape(rows // block, block, columns).sum(1, dtype=np.float32)
     else:
         unsigned = values.dtype.kind == "u"
-        peak = int(values.max()) if unsigned else max(int(values.max()), -int(values.min()))
         narrow: type[np.generic] = np.uint16 if unsigned else np.int16
         room = 1 << 16 if unsigned else 1 << 15
+        if peak is None or peak * block * block >= room:
+            peak = int(values.max()) if unsigned else max(int(values.max()), -int(values.min()))
         kind = narrow if peak * block < room else np.int32 if peak * block < 1 << 31 else np.int64
         total = values.reshape(rows // block, block, columns).sum(1, dtype=kind)
         if peak * block * block < room:

@@ -54,6 +54,7 @@ class Stored:
     Sample (i, j) of a reduced array lies at ((i + 0.5) * factor - 0.5 - shift * factor) of the full picture: shift is 0 for averages of
     blocks and (factor - 1) / (2 * factor) for wavelet reductions, which keep every factor-th sample. rows and columns are the full size.
     `pixel_hash` is the same for the same values in every lossless encoding, None where they were not decoded whole or are lossy.
+    `peak`: no value is larger, with or without its sign, by what BitsStored allows; None where nobody checked.
     """
 
     values: NDArray[Any]
@@ -63,6 +64,7 @@ class Stored:
     shift: float = 0.0
     pixel_hash: str | None = None
     grey_from_color: bool = False
+    peak: int | None = None
 
 
 def expected_bytes(header: Header) -> int:
@@ -262,12 +264,13 @@ def _whole(values: NDArray[Any], header: Header, *, planar: int | None = None, l
     if header.signed:
         spare = allocated - stored
         signed = values.view(np.dtype(f"<i{values.dtype.itemsize}"))
-        values = (signed << spare) >> spare if spare else signed
+        values = (signed << spare) >> spare if spare > 0 else signed  # a codestream may hold fewer bits than the header stores
     else:
         values = values.view(np.dtype(f"<u{values.dtype.itemsize}"))
         if stored < allocated and int(values.max(initial=0)) >> stored:
             values = values & values.dtype.type((1 << stored) - 1)
-    return Stored(values, rows, columns, pixel_hash=None if lossy else hash_of(values), grey_from_color=samples == 3)
+    peak = 1 << (stored - 1) if header.signed else (1 << stored) - 1
+    return Stored(values, rows, columns, pixel_hash=None if lossy else hash_of(values), grey_from_color=samples == 3, peak=peak)
 
 
 def hash_of(values: NDArray[Any]) -> str:

@@ -172,3 +172,10 @@ def test_no_sum_of_a_block_overflows(kind: str, share: float) -> None:
     for value in {np.dtype(kind).type(top * share), np.dtype(kind).type(-top * share if kind in ("i2", "f4") else top * share)}:
         values = np.full((645, 640), value)
         assert np.allclose(shrink(values, Stored(values, *values.shape), 1.0, SIZE), float(value), rtol=1e-4)
+
+
+@pytest.mark.parametrize("peak", [4095, 60000, 1 << 31])
+def test_a_known_peak_changes_nothing_but_the_time(peak: int) -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (645, 640)).astype(np.uint16)
+    plain, told = (shrink(values, Stored(values, *values.shape, peak=known), 1.0, SIZE) for known in (None, peak))
+    assert np.array_equal(plain, told)

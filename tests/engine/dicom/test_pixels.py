@@ -59,6 +59,22 @@ def test_bits_above_the_stored_ones_are_masked_and_signs_extended(make: SimpleNa
     assert np.array_equal(stored(make.to_bytes(ds)).values, values.astype(np.int32) - 2048)
 
 
+def test_a_codestream_of_fewer_bits_than_a_signed_header_stores_is_read_as_it_is(make: SimpleNamespace) -> None:
+    seven = (make.chest() >> 5).astype(np.uint8)
+    stream = imagecodecs.jpeg2k_encode(seven, level=0, reversible=True, codecformat="j2k")
+    ds = make.encapsulated(make.radiograph(seven, 12, PixelRepresentation=1), "1.2.840.10008.1.2.4.90", stream)
+    assert np.array_equal(stored(make.to_bytes(ds)).values, seven)
+
+
+@pytest.mark.parametrize("signed", [0, 1])
+def test_no_value_exceeds_the_stated_peak(make: SimpleNamespace, signed: int) -> None:
+    values = make.chest() | 0xF000  # junk above the stored bits
+    values[0, :2] = 0xFFF, 0x800
+    got = stored(make.to_bytes(make.radiograph(values, 12, PixelRepresentation=signed)))
+    assert got.peak == (2048 if signed else 4095)
+    assert np.abs(got.values.astype(np.int64)).max() == got.peak
+
+
 @pytest.mark.parametrize("encoding", ["j2k", "htj2k", "j2k_lossy"])
 def test_wavelets_are_decoded_at_a_fraction_of_their_size(make: SimpleNamespace, encoding: str) -> None:
     values = make.chest(301, 259)  # sizes that no power of two divides
