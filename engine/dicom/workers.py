@@ -32,6 +32,8 @@ __all__ = ["Limits", "read_files"]
 
 _START = 60.0
 """Seconds a child may take to import its libraries on a cold, busy disk."""
+_GRACE = 5.0
+"""Seconds a killed child may take to die: one that waits for a network mount which has stalled dies only when the kernel lets go of it."""
 _AHEAD = 32
 """Files per worker that may be done before an earlier, slower one is: bounds what is held back to keep the order."""
 
@@ -205,11 +207,12 @@ class _Worker:
         return None if task is None else (task[0], Reading(task[1], "reject", reason))
 
     def end(self) -> None:
-        """Kill and collect the child; safe to call twice."""
+        """Kill the child and collect it, if it dies in time; safe to call twice."""
         with contextlib.suppress(KeyError, ValueError):
             self.selector.unregister(self.answers)
         for stream in (self.requests, self.answers):
             with contextlib.suppress(OSError):
                 stream.close()
         self.process.kill()
-        self.process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_GRACE)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -171,3 +172,34 @@ def test_a_read_error_is_tried_once_more(tmp_path: Path, when: str, reason: str)
     if "ptrace" in done.stderr:
         pytest.skip("this machine lets nobody trace")
     assert done.stdout.strip() == reason, done.stderr
+
+
+STALLED = """
+import sys
+from pathlib import Path
+from engine.dicom import workers
+workers._GRACE = 0.5
+for reading in workers.read_files(map(Path, sys.argv[1:]), size=64, workers=1, limits=workers.Limits(seconds=1)):
+    print(reading.reason, flush=True)
+"""
+
+
+def test_a_mount_that_stalls_costs_its_file_alone(good: bytes, tmp_path: Path) -> None:
+    if not shutil.which("strace"):
+        pytest.skip("needs strace")
+    paths = [tmp_path / name for name in ("before.dcm", "stalled.dcm", "after.dcm")]
+    for path in paths:
+        path.write_bytes(good)
+    # strace holds the child in its open(), where even SIGKILL does not reach it, as a hard mount would
+    stall = ["-P", str(paths[1]), "-e", "trace=openat", "-e", "inject=openat:delay_enter=90000000"]
+    command = ["strace", "-f", "-o", str(tmp_path / "trace"), *stall, sys.executable, "-c", STALLED, *map(str, paths)]
+    began = time.monotonic()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True) as run:
+        assert run.stdout
+        reasons = [run.stdout.readline().strip() for _ in paths]
+        seconds = time.monotonic() - began
+        os.killpg(run.pid, signal.SIGKILL)
+    if not any(reasons):
+        pytest.skip("this machine lets nobody trace")
+    assert reasons == ["None", "decode_timeout", "None"]
+    assert seconds < 80
