@@ -161,12 +161,18 @@ def near_finding(column: str, findings: Sequence[str]) -> str | None:
     return names[match[0]] if match else None
 
 
+_NEAR_VALUES = frozenset(
+    {"yes", "no", "y", "n", "true", "false", "t", "f", "pos", "neg", "positive", "negative", "x", "?", "-1", "-1.0", "2"}
+)
+"""What people write for a label, and what alone an error repeats: any other cell may be a name or a birth date in the wrong column."""
+
+
 def _value(cell: str | None, row: int, column: str) -> int | None:
     text = (cell or "").strip()
     if text.lower() in ("nan", "null", "none"):
         raise LabelsError(f"row {row} of the labels, column {column!r}, holds {text!r}", hint="leave the cell blank where nothing is known")
     if text not in _VALUES:
-        shown = repr(text) if len(text) <= 8 else "a longer text"
+        shown = repr(text) if text.lower() in _NEAR_VALUES else "something else"
         raise LabelsError(
             f"row {row} of the labels, column {column!r}, holds {shown}", hint="1 for present, 0 for absent, blank for unknown"
         )

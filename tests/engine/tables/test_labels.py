@@ -41,9 +41,10 @@ def test_parquet_reads_like_csv(tmp_path):
     ("text", "message"),
     [
         ("study,Edema\na,1\nb,yes\n", "row 2 of the labels, column 'Edema', holds 'yes'.*1 for present"),
+        ("study,Edema\na,19310704\n", "row 1 .* holds something else"),
         ("study,Edema\na,-1\n", "row 1 .* holds '-1'"),
         ("study,Edema\na,NaN\n", "row 1 .* holds 'NaN'.*blank"),
-        ("study,Edema\na,John Doe the patient\n", "row 1 .* holds a longer text"),
+        ("study,Edema\na,John Doe the patient\n", "row 1 .* holds something else"),
         ("study,Edema\n,1\n", "row 1 of the labels has no study"),
         ("study,Edema\na,1,2\n", "row 1 of the table has 3 cells where the header has 2"),
         ("study,Edema,Edema\na,1,1\n", "column 'Edema' stands twice"),
