@@ -87,7 +87,7 @@ def png() -> bytes:
         ("a.png", png(), "skip", "not_dicom"),
         ("a.zip", zipped(), "skip", "archive"),
         ("a.dcm", zipped(), "skip", "archive"),
-        ("a.dcm.gz", gzip.compress(b"x"), "skip", "archive"),
+        ("a.dcm.gz", gzip.compress(b"x", mtime=0), "skip", "archive"),
         ("a", b"\0\5\x16\7\0\2\0\0Mac OS X" + b"\0" * 100, "skip", "os_junk"),
         ("a.dcm", b"\0" * 128 + b"DICM", "reject", "truncated"),
     ],
