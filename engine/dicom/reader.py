@@ -19,6 +19,7 @@ from isal import isal_zlib
 from engine.dicom import policy
 from engine.dicom.grey import to_picture
 from engine.dicom.header import Header, read_header
+from engine.dicom.likeness import picture_flags
 from engine.dicom.outline import DEFLATED, EXPLICIT, IMPLICIT, PIXEL_DATA, FileMeta, Outline, outline, read_meta
 from engine.dicom.pixels import FAMILIES, expected_bytes, read_pixels
 from engine.dicom.polarity import looks_inverted
@@ -122,6 +123,7 @@ def _read(data: bytes, facts: _Facts, size: int, limits: Limits, pictures: bool)
             facts.flags += flags
             if looks_inverted(picture):
                 facts.flags.append("polarity")
+            facts.flags += picture_flags(picture)
             return facts.reading("score", None, rows=rows, columns=columns, pixel_hash=pixel_hash, picture=picture)
         named = facts.path.suffix.lower() in _PICTURE_SUFFIXES
         return facts.reading("skip" if named else "reject", "not_dicom")
@@ -150,6 +152,7 @@ def _read(data: bytes, facts: _Facts, size: int, limits: Limits, pictures: bool)
         facts.flags.append("color_as_grey")
     if looks_inverted(picture):
         facts.flags.append("polarity")
+    facts.flags += picture_flags(picture)
     return facts.reading("score", None, pixel_hash=stored.pixel_hash, picture=picture)
 
 
