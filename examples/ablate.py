@@ -24,8 +24,9 @@ from engine.model.bundle import load_bundle
 from engine.model.zero_shot import logit_scale, words_by_finding, zero_shot
 from engine.pretrain import pretrain
 from engine.recipe import load_recipe
-from engine.recipe.pretraining import PretrainRecipe, TableSource
+from engine.recipe.pretraining import PretrainRecipe
 from engine.recipe.prompts import PromptRecipe
+from engine.recipe.sources import TableSource
 
 SMALL = (
     "model.image={width: 128, layers: 6, heads: 2, size: 96, patch: 16}",

@@ -26,8 +26,9 @@ from engine.model.bundle import Bundle, load_bundle
 from engine.model.preprocessing import resized
 from engine.model.zero_shot import logit_scale, words_by_finding, zero_shot
 from engine.recipe import load_recipe
-from engine.recipe.pretraining import PretrainRecipe, TableSource
+from engine.recipe.pretraining import PretrainRecipe
 from engine.recipe.prompts import PromptRecipe
+from engine.recipe.sources import TableSource
 
 BASELINE_SIDE = 32
 FEWEST = 5

@@ -6,8 +6,9 @@ import pytest
 
 from engine.recipe import load_recipe, read_recipe, shipped_recipes
 from engine.recipe.kinds import KINDS, kind_of
-from engine.recipe.pretraining import CHEXPERT_FINDINGS, PretrainRecipe
+from engine.recipe.pretraining import PretrainRecipe
 from engine.recipe.prompts import PromptRecipe
+from engine.recipe.sources import CHEXPERT_FINDINGS
 
 RECIPES = shipped_recipes()
 

@@ -6,6 +6,7 @@ overrides.py     `key.sub=value` given outside the file
 faults.py        pydantic's findings in the recipe author's words
 loader.py        find a recipe by path or shipped name, load it
 base.py          what every recipe shares
+sources.py       the data sets that recipes name
 pretraining.py   the pretraining recipe
 prompts.py       the prompt recipe
 sentences.py     the recipe of sentences for weak pairs

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engine.data.sources.image_table import FINDING_TYPE, ImageTable
 from engine.data.sources.published import check_published
-from engine.data.sources.table import FINDING_TYPE, ImageTable, read_table
-from engine.recipe.pretraining import Source, TableSource
+from engine.data.sources.table import read_table
+from engine.recipe.sources import Source, TableSource
 
 __all__ = ["FINDING_TYPE", "ImageTable", "read_sources", "read_table"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.errors import ConfigError
-from engine.recipe.pretraining import CHEXPERT_FINDINGS, TableSource
+from engine.recipe.sources import CHEXPERT_FINDINGS, TableSource
 
 PRESENT = frozenset({"1", "1.0", "true", "True"})
 ABSENT = frozenset({"0", "0.0", "false", "False"})

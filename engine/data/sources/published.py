@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from engine.errors import ConfigError
-from engine.recipe.pretraining import MimicSource, PadchestSource, Source, TableSource
+from engine.recipe.sources import MimicSource, PadchestSource, Source, TableSource
 
 MIMIC_TABLES = ("mimic-cxr-2.0.0-split.csv", "mimic-cxr-2.0.0-metadata.csv")
 MIMIC_REPORTS_ZIP = "mimic-cxr-reports.zip"

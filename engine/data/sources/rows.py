@@ -6,6 +6,7 @@ import csv
 import difflib
 import gzip
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Literal
 import polars as pl
 
 from engine.errors import ConfigError, InputMissing, ReadError
-from engine.recipe.pretraining import TableSource
+from engine.recipe.sources import TableSource
 
-OURS: tuple[Literal["file", "study", "patient", "view", "report", "split"], ...] = ("file", "study", "patient", "view", "report", "split")
+Ours = Literal["file", "study", "patient", "view", "report", "split", "sex", "age"]
+OURS: tuple[Ours, ...] = ("file", "study", "patient", "view", "report", "split", "sex", "age")
 """Our columns; all but `file` are optional."""
 
 
@@ -30,6 +32,8 @@ class Row:
     view: str
     report: str
     split: str
+    sex: str
+    age: str
     cells: Mapping[str, str]
     ragged: bool
     left_out: bool
@@ -74,6 +78,21 @@ def _row(record: Sequence[str], header: Sequence[str], names: Mapping[str, str],
     ours = {name: cells.get(theirs, "").strip() for name, theirs in names.items()}
     left_out = any(cells.get(column, "") not in values for column, values in source.where.items())
     return Row(**ours, cells=cells, ragged=len(record) != len(header), left_out=left_out and len(record) == len(header))
+
+
+def sex_of(cell: str) -> str:
+    """F or M from how a table writes it (F, f, female, Female, ...); "" for anything else."""
+    first = cell.strip().casefold()
+    return {"f": "F", "female": "F", "m": "M", "male": "M"}.get(first, "")
+
+
+def age_of(cell: str) -> float | None:
+    """Years from `63`, `63.0`, `063Y`, `7M`, `3W` or `12D` (DICOM PS3.5, 6.2, AS); None for anything else or beyond 0 to 130."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([YMWD]?)", cell.strip().upper())
+    if not found:
+        return None
+    years = float(found[1]) / {"": 1, "Y": 1, "M": 12, "W": 365.25 / 7, "D": 365.25}[found[2]]
+    return years if years <= 130 else None
 
 
 def _starts_with(path: Path, magic: bytes) -> bool:

@@ -3,7 +3,8 @@
 import pydantic
 import pytest
 
-from engine.recipe.pretraining import CHEXPERT_FINDINGS, ImageTower, PretrainRecipe, TextDecoder, Tower
+from engine.recipe.pretraining import ImageTower, PretrainRecipe, TextDecoder, Tower
+from engine.recipe.sources import CHEXPERT_FINDINGS
 
 SOURCES = [{"kind": "table", "file": "a.csv"}]
 

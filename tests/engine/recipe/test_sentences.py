@@ -7,8 +7,8 @@ import pytest
 
 from engine.errors import RecipeError
 from engine.recipe import load_recipe
-from engine.recipe.pretraining import CHEXPERT_FINDINGS
 from engine.recipe.sentences import WeakSentences
+from engine.recipe.sources import CHEXPERT_FINDINGS
 
 UNSAID_BY_LABELS = {"left", "right", "upper", "lower", "middle", "mild", "moderate", "severe", "small", "large", "bilateral"}
 TYPICAL = {"Viral Pneumonia": {"bilateral"}}  # Kermany's own pattern: said in the recipe's head

@@ -2,8 +2,9 @@
 
 import pytest
 
-from engine.recipe.pretraining import MimicSource, PadchestSource, PretrainRecipe, TableSource
+from engine.recipe.pretraining import PretrainRecipe
 from engine.recipe.shape import keys_at, near_key, near_name, takes_any_key
+from engine.recipe.sources import MimicSource, PadchestSource, TableSource
 
 VALUES = {"sources": [{"kind": "padchest"}, {"kind": "mimic_cxr"}, {}]}
 

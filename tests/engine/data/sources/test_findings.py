@@ -6,7 +6,7 @@ import pytest
 
 from engine.data.sources.findings import finding_columns, findings_of
 from engine.errors import ConfigError
-from engine.recipe.pretraining import TableSource
+from engine.recipe.sources import TableSource
 
 
 def source(**keys: Any) -> TableSource:

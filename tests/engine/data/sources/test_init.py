@@ -8,7 +8,8 @@ import pytest
 from engine.data.sources import read_sources
 from engine.errors import ConfigError
 from engine.recipe import load_recipe
-from engine.recipe.pretraining import MimicSource, PretrainRecipe, TableSource
+from engine.recipe.pretraining import PretrainRecipe
+from engine.recipe.sources import MimicSource, TableSource
 
 FREE = {"CC BY 4.0", "CC BY 3.0", "CC BY", "NIH, free use with attribution"}
 

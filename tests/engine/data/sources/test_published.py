@@ -5,7 +5,8 @@ import pytest
 from engine.data.sources.published import PADCHEST_TABLE, check_published, missing_data, missing_pieces
 from engine.errors import ConfigError
 from engine.recipe import load_recipe
-from engine.recipe.pretraining import MimicSource, PadchestSource, PretrainRecipe, TableSource
+from engine.recipe.pretraining import PretrainRecipe
+from engine.recipe.sources import MimicSource, PadchestSource, TableSource
 
 
 def lay(folder, *files):

@@ -6,9 +6,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from engine.data.sources.rows import Row, rows_of
+from engine.data.sources.rows import Row, age_of, rows_of, sex_of
 from engine.errors import ConfigError, InputMissing, ReadError
-from engine.recipe.pretraining import TableSource
+from engine.recipe.sources import TableSource
 
 TEXT = 'file,patient,report\na.png,7,"Two\nlines, one cell."\n\nb.png,8,\n'
 
@@ -61,3 +61,16 @@ def test_a_header_that_names_a_column_twice_is_refused(tmp_path: Path) -> None:
     path.write_text("file,view,view\na.png,PA,AP\n")
     with pytest.raises(ConfigError, match="twice: view"):
         rows(path)
+
+
+@pytest.mark.parametrize(
+    ("cell", "years"),
+    [("63", 63.0), ("063Y", 63.0), ("63.5", 63.5), ("6M", 0.5), ("0", 0.0), ("", None), ("old", None), ("412", None), ("-3", None)],
+)
+def test_an_age_is_in_years_or_unknown(cell, years):
+    assert age_of(cell) == years
+
+
+@pytest.mark.parametrize(("cell", "sex"), [("Female", "F"), ("m", "M"), (" F ", "F"), ("Unknown", ""), ("", ""), ("O", "")])
+def test_a_sex_is_f_or_m_or_unknown(cell, sex):
+    assert sex_of(cell) == sex

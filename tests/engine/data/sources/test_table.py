@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.sources.table import COLUMNS, DROPS, ImageTable, passages, read_table
+from engine.data.sources.image_table import COLUMNS, DROPS, ImageTable
+from engine.data.sources.table import passages, read_table
 from engine.errors import ConfigError, InputMissing
-from engine.recipe.pretraining import PatientSplit, TableSource
+from engine.recipe.sources import PatientSplit, TableSource
 
 PUBLISHED = Path(__file__).parents[5] / "shared/data/labels/Data_Entry_2017_v2020.csv.gz"
 
@@ -231,3 +232,9 @@ def test_the_published_nih_table_is_read_as_it_is(tmp_path: Path) -> None:
     named = [int("Cardiomegaly" in row["Finding Labels"].split("|")) for row in rows]
     assert table.frame["Cardiomegaly"].to_list() == named
     assert 0 < sum(named) < 300
+
+
+def test_split_sex_and_age_are_read_where_the_table_has_them(make_table: Any) -> None:
+    rows = [{"file": "a.png", "split": "test", "sex": "female", "age": "063Y"}, {"file": "b.png", "split": "", "sex": "", "age": ""}]
+    frame = read_table(source(make_table(rows))).frame.sort("file")
+    assert frame.select("split", "sex", "age", "held_out").rows() == [("test", "F", 63.0, True), ("", "", None, False)]

@@ -1,0 +1,97 @@
+"""The sources of images that recipes name: one class for each kind of data set, with its switches.
+
+Pretraining, fine-tuning and evaluation share them. What lies where in each published layout is told by the readers in engine/data/sources.
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from engine.recipe.base import Positive, Section, Share
+
+CHEXPERT_FINDINGS = (
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+
+
+class PatientSplit(Section):
+    """Split by patient: the share of patients trained on, drawn by a hash of the patient and the seed; the rest is held out."""
+
+    train: Share = 1.0
+    seed: int = 0
+
+
+class TableSource(Section):
+    """A CSV or Parquet table of images (see engine/data/sources/table.py)."""
+
+    kind: Literal["table"] = "table"
+    name: str | None = None
+    """What this source is called in tables and counts; None: the table's file name."""
+    file: str
+    """The table: a column `file`, and optional study, patient, view, report, split and finding columns."""
+    root: str | None = None
+    """Folder that relative file names start from; None: the table's own folder."""
+    columns: dict[Literal["file", "study", "patient", "view", "report", "split", "sex", "age"], str] = {}
+    """Our name -> the table's name, where they differ (for instance `patient: patient_id`)."""
+    labels: str | None = None
+    """A column that lists findings joined by "|". None: one column per finding, named as one of the 14 findings or in `rename`,
+    with 1 = present, 0 = absent; blank and -1 (uncertain) are unknown."""
+    rename: dict[str, str | None] = {}
+    """Finding as the table spells it -> finding as prompts spell it; None drops it."""
+    implies: dict[str, dict[str, Literal[0, 1]]] = {}
+    """Finding (as prompts spell it) that is present -> findings that are then present (1) or absent (0)."""
+    exhaustive: tuple[str, ...] = ()
+    """Findings that were looked for in every image with a label: absent where neither named nor implied. Others stay unknown."""
+    where: dict[str, tuple[str, ...]] = {}
+    """Column -> values kept; other rows are counted as left out."""
+    split: PatientSplit = PatientSplit()
+    reports: Literal["column", "weak", "none"] = "column"
+    """column: the table's report column; weak: sentences made from labels (weak pairs); none: images only."""
+    passage: Annotated[int, Field(ge=40)] | None = None
+    """Reports longer than this many characters are read in passages of at most that length, each from the beginning of a sentence;
+    a step draws one. None: a report is read from its beginning, and what the text tower has no place for is lost, as in the paper."""
+    sentences: str = "weak_sentences.yaml"
+    """The recipe of sentences for weak pairs."""
+    variants: Positive = 64
+    """Weak pairs: how many wordings are made for each distinct set of findings; each step draws one of them."""
+    context: tuple[str, ...] = ()
+    """Weak pairs: sentences that are true of every image of this source; one of them opens a third of the wordings."""
+    unpaired_share: Share = 0.0
+    """Share of patients whose reports are set aside, so that their images train unpaired, on purpose."""
+    repeat: Positive = 1
+    """How many times an epoch passes over this source."""
+
+
+class MimicSource(Section):
+    """MIMIC-CXR and MIMIC-CXR-JPG, as published."""
+
+    kind: Literal["mimic_cxr"]
+    root: str
+    jpg_root: str | None = None
+
+
+class PadchestSource(Section):
+    """PadChest, as published: images only, reports are Spanish."""
+
+    kind: Literal["padchest"]
+    root: str
+    exclude_eval_patients: bool = True
+
+
+Source = Annotated[TableSource | MimicSource | PadchestSource, Field(discriminator="kind")]

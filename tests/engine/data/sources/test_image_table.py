@@ -1,0 +1,28 @@
+"""What every source yields."""
+
+import polars as pl
+
+from engine.data.sources.image_table import COLUMNS, DROPS, ImageTable, drops
+
+
+def table(source, *files):
+    rows = [{"image": file, "file": f"/{file}", "source": source, "report_key": "k", "paired": True, "held_out": False} for file in files]
+    return ImageTable(pl.DataFrame(rows, schema=COLUMNS), drops([]), (), {"k": ("clear lungs",)}, {"source": source})
+
+
+def test_an_image_of_two_tables_is_kept_from_the_first():
+    joined = ImageTable.joined([table("a", "x.png"), table("b", "x.png", "y.png")])
+    assert joined.frame["source"].to_list() == ["a", "b"]
+    assert joined.dropped.rows() == [("/x.png", "duplicate_image")]
+    assert joined.facts["taken_twice"] == 1
+
+
+def test_training_texts_leave_out_what_is_held_out():
+    seen = table("a", "x.png")
+    assert seen.training_texts() == ["clear lungs"]
+    held = ImageTable(seen.frame.with_columns(held_out=pl.lit(True)), seen.dropped, (), seen.texts, {})
+    assert held.training_texts() == []
+
+
+def test_every_reason_is_explained():
+    assert all(DROPS.values())
