@@ -32,13 +32,13 @@ class Report:
 def list_recipes(json: Json = False) -> None:
     """List the recipes that come with mmclip."""
     from engine.recipe.kinds import kind_of
-    from engine.recipe.loader import read_recipe, shipped_recipes
+    from engine.recipe.loader import read_recipe, recipe_name, shipped_recipes
 
     found = []
     for path in shipped_recipes():
         values = read_recipe(path)[1].values
         top = values if isinstance(values, dict) else {}
-        found.append({"name": path.stem, "kind": kind_of(values), "version": top.get("version"), "source": top.get("source") or ""})
+        found.append({"name": recipe_name(path), "kind": kind_of(values), "version": top.get("version"), "source": top.get("source") or ""})
     if json:
         console.say_json({"recipes": found})
     else:
@@ -50,7 +50,7 @@ def show(name: Name, json: Json = False, settings: Settings = None) -> None:
     """Print a recipe as it is written; with --json, whole, with every default and override in its place."""
     from engine.errors import UsageError
     from engine.recipe.kinds import KINDS, kind_of
-    from engine.recipe.loader import check_recipe, read_recipe
+    from engine.recipe.loader import check_recipe, read_recipe, recipe_name
 
     path, document = read_recipe(name)
     if not json:
@@ -60,7 +60,7 @@ def show(name: Name, json: Json = False, settings: Settings = None) -> None:
         return
     kind = kind_of(document.values) or "pretraining"
     recipe = check_recipe(document, KINDS[kind], settings or (), name=path.name)
-    console.say_json({"name": path.stem, "kind": kind, "recipe": recipe.model_dump(mode="json")})
+    console.say_json({"name": recipe_name(path), "kind": kind, "recipe": recipe.model_dump(mode="json")})
 
 
 @app.command()

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from engine.recipe import load_recipe, read_recipe, shipped_recipes
+from engine.recipe import load_recipe, read_recipe, recipe_name, shipped_recipes
 from engine.recipe.kinds import KINDS, kind_of
 from engine.recipe.pretraining import PretrainRecipe
 from engine.recipe.prompts import PromptRecipe
@@ -17,14 +17,14 @@ def test_the_three_recipes_of_the_first_line_are_there():
     assert {"chest14", "mimic_padchest", "tiny"} <= {path.stem for path in RECIPES}
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=recipe_name)
 def test_a_shipped_recipe_loads_and_names_its_source(path):
     kind = kind_of(read_recipe(path)[1].values)
     assert kind is not None
     assert load_recipe(path, KINDS[kind]).source
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=recipe_name)
 def test_a_shipped_recipe_names_no_machine_s_path(path):
     assert not re.search(r"(^|[\s'\"=:])(/home|/work|/mnt|/tmp|/root|[A-Z]:\\)", path.read_text("utf-8"), re.M)
 

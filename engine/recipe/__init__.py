@@ -14,6 +14,6 @@ kinds.py         all of these by name, and which one a document looks like
 """
 
 from engine.recipe.base import Recipe, Section
-from engine.recipe.loader import check_recipe, find_recipe, load_recipe, read_recipe, shipped_recipes
+from engine.recipe.loader import check_recipe, find_recipe, load_recipe, read_recipe, recipe_name, shipped_recipes
 
-__all__ = ["Recipe", "Section", "check_recipe", "find_recipe", "load_recipe", "read_recipe", "shipped_recipes"]
+__all__ = ["Recipe", "Section", "check_recipe", "find_recipe", "load_recipe", "read_recipe", "recipe_name", "shipped_recipes"]

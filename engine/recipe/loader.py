@@ -24,10 +24,19 @@ _ENGINE = Path(__file__).resolve().parent.parent
 
 
 def shipped_recipes() -> list[Path]:
-    """The recipes that come with mmclip, by name: `engine/recipes` in a wheel, `recipes` beside `engine` in a checkout."""
+    """The recipes that come with mmclip, by name: `engine/recipes` in a wheel, `recipes` beside `engine` in a checkout, subfolders too."""
+    return sorted(_shipped_folder().rglob("*.yaml"), key=recipe_name)
+
+
+def recipe_name(path: Path) -> str:
+    """How a recipe is called: a shipped one by its place (`tiny`, `paper/table3_random`), another by its file name; without `.yaml`."""
+    folder = _shipped_folder()
+    return path.relative_to(folder).with_suffix("").as_posix() if path.is_relative_to(folder) else path.stem
+
+
+def _shipped_folder() -> Path:
     inside = _ENGINE / "recipes"
-    folder = inside if inside.is_dir() else _ENGINE.parent / "recipes"
-    return sorted(folder.glob("*.yaml"))
+    return inside if inside.is_dir() else _ENGINE.parent / "recipes"
 
 
 def find_recipe(name: str | Path) -> Path:
@@ -39,14 +48,15 @@ def find_recipe(name: str | Path) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    shipped = {each.stem: each for each in shipped_recipes()}
-    stem = path.name.removesuffix(".yaml")
-    bare = path.name == str(path)
-    if bare and stem in shipped:
-        return shipped[stem]
+    shipped = {recipe_name(each): each for each in shipped_recipes()}
+    asked = path.as_posix().removesuffix(".yaml")
+    if asked in shipped:
+        return shipped[asked]
     if path.is_dir():
         raise InputMissing(f"{name} is a folder, not a recipe", hint="the path of a .yaml file, or mmclip recipes list")
-    near = stem if stem in shipped else near_name(stem, shipped)
+    # the last part alone helps who wrote recipes/tiny.yaml away from a checkout, or table3_random without its folder
+    near = next((each for each in shipped if each.rpartition("/")[2] == path.name.removesuffix(".yaml")), None)
+    near = near or near_name(asked, shipped) or near_name(path.name.removesuffix(".yaml"), shipped)
     hint = f"{near}, which mmclip ships" if near else "mmclip recipes list"
     raise InputMissing(f"no recipe {name}", hint=hint)
 

@@ -2,7 +2,7 @@
 
 import json
 
-from engine.recipe import shipped_recipes
+from engine.recipe import recipe_name, shipped_recipes
 
 
 def test_list_names_every_shipped_recipe(mmclip):
@@ -10,7 +10,7 @@ def test_list_names_every_shipped_recipe(mmclip):
     assert done.returncode == 0
     header, *lines = done.stdout.splitlines()
     assert header.split() == ["name", "kind", "version", "source"]
-    assert [line.split()[0] for line in lines] == [path.stem for path in shipped_recipes()]
+    assert [line.split()[0] for line in lines] == [recipe_name(path) for path in shipped_recipes()]
 
 
 def test_list_for_machines(mmclip):

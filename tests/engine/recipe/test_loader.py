@@ -4,7 +4,7 @@ import pydantic
 import pytest
 
 from engine.errors import InputMissing, RecipeError, UsageError
-from engine.recipe import find_recipe, load_recipe, shipped_recipes
+from engine.recipe import find_recipe, load_recipe, loader, recipe_name, shipped_recipes
 from engine.recipe.pretraining import PretrainRecipe
 from engine.recipe.prompts import PromptRecipe
 
@@ -207,3 +207,15 @@ def test_a_missing_recipe_meets_its_nearest_shipped_name(name, tmp_path, monkeyp
 def test_a_folder_is_no_recipe(tmp_path):
     with pytest.raises(InputMissing, match="is a folder"):
         find_recipe(tmp_path)
+
+
+def test_shipped_recipes_of_subfolders_are_called_by_their_place(tmp_path, monkeypatch):
+    (tmp_path / "recipes" / "paper").mkdir(parents=True)
+    for name in ("tiny.yaml", "paper/table3_random.yaml"):
+        (tmp_path / "recipes" / name).write_text(SMALL)
+    monkeypatch.setattr(loader, "_ENGINE", tmp_path / "engine")
+    monkeypatch.chdir(tmp_path / "recipes" / "paper")
+    assert [recipe_name(path) for path in shipped_recipes()] == ["paper/table3_random", "tiny"]
+    assert find_recipe("paper/table3_random") == find_recipe("paper/table3_random.yaml") == tmp_path / "recipes/paper/table3_random.yaml"
+    with pytest.raises(InputMissing, match="Try: paper/table3_random, which mmclip ships"):
+        find_recipe("table3_random")
