@@ -38,7 +38,7 @@ class Claim:
 _SOF = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7})
 
 
-_PART = 1 << 20
+_PART = 1 << 18
 """Bytes of entropy-coded data that are searched for markers at once: what is held does not grow with the file."""
 
 
@@ -99,8 +99,9 @@ def _end_of_scan(data: bytes | memoryview, at: int, *, stuffed_bit: bool) -> int
     whole, lowest = np.frombuffer(data, np.uint8), 0x80 if stuffed_bit else 1
     while at + 1 < len(whole):
         part = whole[at : at + _PART + 1]
-        found = np.flatnonzero(part[:-1] == 0xFF)
-        for mark in (found[part[found + 1] >= lowest] + at).tolist():
+        marks = part[:-1] == 0xFF
+        marks &= part[1:] >= lowest
+        for mark in (np.flatnonzero(marks) + at).tolist():
             following = data[mark + 1]
             if 0xD0 <= following <= 0xD7:
                 if restart is not None and following - 0xD0 != (restart + 1) % 8:

@@ -34,7 +34,8 @@ _KEYWORDS = (
     *("PixelPaddingRangeLimit", "BurnedInAnnotation", "SyntheticData", "WindowCenter", "WindowWidth", "VOILUTFunction", "RescaleIntercept"),
     *("RescaleSlope", "ModalityLUTSequence", "VOILUTSequence", "ViewCodeSequence", "PresentationLUTShape"),
 )
-_TAGS = sorted(int(tag) for tag in map(tag_for_keyword, _KEYWORDS) if tag is not None)
+_TAGS = {keyword: int(tag) for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None}
+_IN_ORDER = sorted(_TAGS.values())
 _LARGEST_VALUE = 1 << 18
 """Bytes; a lookup table has at most 65,536 entries of 2 bytes, nothing else asked for comes near."""
 
@@ -100,7 +101,7 @@ def read_header(data: memoryview, outline: Outline) -> Header:
     Raises:
         Refusal: `corrupt_header` when pydicom cannot parse what the walk accepted, `nesting_too_deep` when it recurses too far.
     """
-    cut = [outline.elements[tag] for tag in _TAGS if tag in outline.elements and tag != PIXEL_DATA]
+    cut = [outline.elements[tag] for tag in _IN_ORDER if tag in outline.elements and tag != PIXEL_DATA]
     raw = b"".join(bytes(data[element.start : element.stop]) for element in cut if element.stop - element.start <= _LARGEST_VALUE)
     validation = pydicom.config.settings.reading_validation_mode
     with warnings.catch_warnings():
@@ -124,6 +125,8 @@ class _Reader:
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
+        # by the data set's own tags: half of pydicom's time went into turning keywords into tags, and comparing them
+        self.tags = {int(tag): tag for tag in dataset.keys()}  # noqa: SIM118  # iterating over a data set converts its values
         self.invalid: set[str] = set()
         self.flags: list[str] = []
 
@@ -172,9 +175,10 @@ class _Reader:
     def values(self, keyword: str) -> list[Any] | None:
         """The values of an attribute, [] where it is empty, None where it is absent or cannot be converted (noted as invalid)."""
         try:
-            if keyword not in self.dataset:
+            tag = self.tags.get(_TAGS[keyword])
+            if tag is None:
                 return None
-            value = self.dataset[keyword].value
+            value = self.dataset[tag].value
         except (RecursionError, MemoryError):
             raise
         except Exception:
