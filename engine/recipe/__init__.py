@@ -7,6 +7,8 @@ faults.py        pydantic's findings in the recipe author's words
 loader.py        find a recipe by path or shipped name, load it
 base.py          what every recipe shares
 sources.py       the data sets that recipes name
+labelled.py      those of them that are published with labels
+findings.py      the findings by name
 pretraining.py   the pretraining recipe
 prompts.py       the prompt recipe
 sentences.py     the recipe of sentences for weak pairs

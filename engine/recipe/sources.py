@@ -1,6 +1,7 @@
 """The sources of images that recipes name: one class for each kind of data set, with its switches.
 
-Pretraining, fine-tuning and evaluation share them. What lies where in each published layout is told by the readers in engine/data/sources.
+Pretraining, fine-tuning and evaluation share them; those with published labels stand in labelled.py. What lies where in each
+published layout is told by the readers in engine/data/sources.
 Nothing here imports torch.
 """
 
@@ -11,23 +12,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from engine.recipe.base import Positive, Section, Share
+from engine.recipe.findings import CHEXPERT_FINDINGS
+from engine.recipe.labelled import Labelled
 
-CHEXPERT_FINDINGS = (
-    "No Finding",
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-)
+__all__ = ["CHEXPERT_FINDINGS", "Labelled", "MimicSource", "PadchestSource", "PatientSplit", "Source", "TableSource"]
 
 
 class PatientSplit(Section):
@@ -94,4 +82,4 @@ class PadchestSource(Section):
     exclude_eval_patients: bool = True
 
 
-Source = Annotated[TableSource | MimicSource | PadchestSource, Field(discriminator="kind")]
+Source = Annotated[TableSource | MimicSource | PadchestSource | Labelled, Field(discriminator="kind")]

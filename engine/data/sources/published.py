@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from engine.errors import ConfigError
+from engine.recipe.labelled import Published
 from engine.recipe.sources import MimicSource, PadchestSource, Source, TableSource
 
 MIMIC_TABLES = ("mimic-cxr-2.0.0-split.csv", "mimic-cxr-2.0.0-metadata.csv")
@@ -22,6 +23,8 @@ def missing_pieces(source: Source) -> list[str]:
         return _missing_of_mimic(source)
     if isinstance(source, PadchestSource):
         return _missing_of_padchest(source)
+    if isinstance(source, Published):
+        return [] if Path(source.root).is_dir() else [f"root: no such folder; set it to where {source.kind} lies"]
     return _missing_of_table(source)
 
 

@@ -1,5 +1,7 @@
 """From a recipe's name to a checked, frozen recipe."""
 
+from typing import get_args
+
 import pydantic
 import pytest
 
@@ -7,6 +9,7 @@ from engine.errors import InputMissing, RecipeError, UsageError
 from engine.recipe import find_recipe, load_recipe, loader, recipe_name, shipped_recipes
 from engine.recipe.pretraining import PretrainRecipe
 from engine.recipe.prompts import PromptRecipe
+from engine.recipe.sources import Source
 
 SMALL = """\
 version: 1
@@ -15,6 +18,8 @@ sources:
 tokenizer: {vocab: 512}
 steps: 10
 """
+
+KINDS_OF_SOURCE = ", ".join(repr(kind.model_fields["kind"].annotation.__args__[0]) for kind in get_args(get_args(Source)[0]))
 
 
 @pytest.fixture
@@ -73,7 +78,7 @@ entities: !!str chest_ner
         (4, "sources.0.file"): "missing",
         (5, "sources.0.fil"): "unknown key; did you mean sources.0.file?",
         (6, "sources.0.split.train"): "1.5 should be less than or equal to 1",
-        (7, "sources.1"): "'padches' should be 'table', 'mimic_cxr', 'padchest'; did you mean padchest?",
+        (7, "sources.1"): f"'padches' should be {KINDS_OF_SOURCE}; did you mean padchest?",
         (9, "sources.2"): "`kind` is missing; it says which data set this is",
         (11, "attmim.strategy"): ("'attmm' should be 'attmim', 'none', 'random', 'report', 'prompt' or 'self'; did you mean attmim?"),
         (13, "attmim.ratio"): "given twice, first on line 12",
