@@ -67,19 +67,35 @@ class TableSource(Section):
 
 
 class MimicSource(Section):
-    """MIMIC-CXR and MIMIC-CXR-JPG, as published."""
+    """MIMIC-CXR 2.0.0 and MIMIC-CXR-JPG 2.0.0, as published: images with reports, frontal views."""
 
     kind: Literal["mimic_cxr"]
+    name: str = "mimic_cxr"
+    """What this source is called in tables and counts."""
     root: str
+    """The folder of MIMIC-CXR: its reports, and its DICOM images where `jpg_root` is not set."""
     jpg_root: str | None = None
+    """The folder of MIMIC-CXR-JPG: JPEG images and the tables. None: DICOM images, and the tables, in `root`."""
+    labels: Literal["chexpert", "negbio", "none"] = "chexpert"
+    """The labeller whose findings become columns, where its table is there; -1 (uncertain) and blank are unknown."""
+    repeat: Positive = 1
+    """How many times an epoch passes over this source."""
 
 
 class PadchestSource(Section):
-    """PadChest, as published: images only, reports are Spanish."""
+    """PadChest, as published: frontal images without reports, which are Spanish and stemmed."""
 
     kind: Literal["padchest"]
+    name: str = "padchest"
+    """What this source is called in tables and counts."""
     root: str
+    """The folder with the label table, and the folders 0 to 54 or 0.zip to 54.zip."""
     exclude_eval_patients: bool = True
+    """Leave out every image of a patient who has one labelled by a physician: on those images PadChest is evaluated."""
+    pediatric: bool = True
+    """Keep the images that the table marks as a child's."""
+    repeat: Positive = 1
+    """How many times an epoch passes over this source."""
 
 
 Source = Annotated[TableSource | MimicSource | PadchestSource | Labelled, Field(discriminator="kind")]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from engine.data.sources.image_table import FINDING_TYPE, ImageTable
+from engine.data.sources.padchest import read_padchest
 from engine.data.sources.published import check_published
 from engine.data.sources.table import read_table
-from engine.recipe.sources import Source, TableSource
+from engine.errors import ConfigError
+from engine.recipe.sources import Source
 
-__all__ = ["FINDING_TYPE", "ImageTable", "read_sources", "read_table"]
+__all__ = ["FINDING_TYPE", "READERS", "ImageTable", "read_sources", "read_table"]
+
+READERS: dict[str, Callable[[Any], ImageTable]] = {"table": read_table, "padchest": read_padchest}
+"""Kind of source -> what reads it."""
 
 
 def read_sources(sources: Sequence[Source]) -> ImageTable:
@@ -20,8 +26,12 @@ def read_sources(sources: Sequence[Source]) -> ImageTable:
 
     Raises:
         InputMissing: a source's table is missing.
-        ReadError: a table cannot be read.
-        ConfigError: a source does not fit its recipe, holds no image that can be used, or cannot be read by this release.
+        ReadError: a table or a report cannot be read.
+        ConfigError: a source lacks pieces (all are named at once), does not fit its recipe, or no image is left.
     """
     check_published(sources)
-    return ImageTable.joined([read_table(source) for source in sources if isinstance(source, TableSource)])
+    table = ImageTable.joined([READERS[source.kind](source) for source in sources])
+    if table.frame.is_empty():
+        counts = table.dropped["reason"].value_counts(sort=True).iter_rows()
+        raise ConfigError("the sources hold no image to learn from", why=", ".join(f"{count} {code}" for code, count in counts))
+    return table

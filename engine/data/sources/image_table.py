@@ -18,8 +18,17 @@ DROPS = {
     "lfs_pointer": "the file or report is a Git-LFS pointer: the data themselves were never fetched",
     "duplicate_image": "an earlier row names the same file",
     "labels_contradict": "a finding is both present and absent",
+    "zip_damaged": "the zip file that should hold it cannot be read",
+    "lateral_view": "a lateral view: only frontal ones are learned from",
+    "other_view": "neither frontal nor lateral: ribs, for instance",
+    "view_unknown": "nothing tells which view it is",
+    "excluded_by_source": "the data set itself marks it to be left out",
+    "pediatric": "a child's, and the recipe leaves children out",
+    "eval_patient": "of a patient on whose images others evaluate",
+    "no_split": "the data set's table of splits does not name it",
+    "no_study": "its study or its patient is not named",
 }
-"""Why a row is dropped."""
+"""Why a row is dropped. A row with several reasons has the first that applies, in the order of its reader's rules."""
 
 LFS_POINTER = "version https://git-lfs.github.com/spec/"
 FINDING_TYPE = pl.Int8
@@ -86,6 +95,35 @@ class ImageTable:
         texts = {key: words for table in tables for key, words in table.texts.items()}
         facts = {"sources": [table.facts for table in tables], "taken_twice": int(again.sum())}
         return ImageTable(frame, dropped, findings, texts, facts)
+
+
+def facts_of(
+    name: str, frame: pl.DataFrame, findings: Sequence[str], dropped: pl.DataFrame, *, left_out: int = 0, texts: int = 0
+) -> dict[str, Any]:
+    """Counts of one source that add up: rows = images + dropped + left_out.
+
+    Args:
+        frame: the images kept, with the columns of `COLUMNS` and one per finding.
+        dropped: columns file, reason.
+        left_out: rows that the recipe asked not to see at all.
+        texts: different texts.
+    """
+    trained = frame.filter(~pl.col("held_out"))
+    return {
+        "source": name,
+        "rows": len(frame) + len(dropped) + left_out,
+        "left_out": left_out,
+        "dropped": dict(sorted(dropped["reason"].value_counts().iter_rows())),
+        "images": len(frame),
+        "patients": frame["patient"].n_unique(),
+        "held_out_images": len(frame) - len(trained),
+        "held_out_patients": frame.filter(pl.col("held_out"))["patient"].n_unique(),
+        "paired_images": int(trained["paired"].sum()),
+        "unpaired_images": int((~trained["paired"]).sum()),
+        "texts": texts,
+        "present": {finding: int((frame[finding] == 1).sum()) for finding in findings},
+        "absent": {finding: int((frame[finding] == 0).sum()) for finding in findings},
+    }
 
 
 def drops(rows: Sequence[tuple[str, str]]) -> pl.DataFrame:

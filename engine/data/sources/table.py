@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from engine.data.sources.findings import Findings, finding_columns, findings_of
-from engine.data.sources.image_table import COLUMNS, DROPS, FINDING_TYPE, LFS_POINTER, ImageTable, drops
+from engine.data.sources.image_table import COLUMNS, DROPS, FINDING_TYPE, LFS_POINTER, ImageTable, drops, facts_of
 from engine.data.sources.rows import Row, age_of, rows_of, sex_of
 from engine.data.weak import Wordings, load_sentences, wordings
 from engine.errors import ConfigError
@@ -98,8 +98,9 @@ def read_table(source: TableSource) -> ImageTable:
     frame = pl.DataFrame(kept, schema={**COLUMNS, **dict.fromkeys(findings, FINDING_TYPE)}, orient="row")
     frame = frame.with_columns(held_out=pl.col("held_out").any().over("patient"))
     texts = {words.key: words.texts for words in bank.values() if words.texts}
-    facts = _facts(name, frame, findings, left_out, dropped, texts)
-    return ImageTable(frame, drops(dropped), findings, texts, facts)
+    gone = drops(dropped)
+    distinct = len({text for words in texts.values() for text in words})
+    return ImageTable(frame, gone, findings, texts, facts_of(name, frame, findings, gone, left_out=left_out, texts=distinct))
 
 
 def _why_dropped(row: Row, file: Path, seen: set[Path]) -> str | None:
@@ -161,30 +162,3 @@ def _finding_names(kept: Sequence[Mapping[str, Any]], columns: Mapping[str, str]
     """Findings of the recipe first, then others in the order in which the table names them."""
     named = [*columns.values(), *source.exhaustive, *(name for name in source.rename.values() if name)]
     return tuple(dict.fromkeys([*named, *(name for row in kept for name in row if name not in COLUMNS)]))
-
-
-def _facts(
-    name: str,
-    frame: pl.DataFrame,
-    findings: Sequence[str],
-    left_out: int,
-    dropped: Sequence[tuple[str, str]],
-    texts: Mapping[str, tuple[str, ...]],
-) -> dict[str, Any]:
-    """Counts that add up: rows = images + dropped + left_out."""
-    trained = frame.filter(~pl.col("held_out"))
-    return {
-        "source": name,
-        "rows": len(frame) + len(dropped) + left_out,
-        "left_out": left_out,
-        "dropped": dict(sorted(Counter(code for _, code in dropped).items())),
-        "images": len(frame),
-        "patients": frame["patient"].n_unique(),
-        "held_out_images": len(frame) - len(trained),
-        "held_out_patients": frame.filter(pl.col("held_out"))["patient"].n_unique(),
-        "paired_images": int(trained["paired"].sum()),
-        "unpaired_images": int((~trained["paired"]).sum()),
-        "texts": len({text for words in texts.values() for text in words}),
-        "present": {finding: int((frame[finding] == 1).sum()) for finding in findings},
-        "absent": {finding: int((frame[finding] == 0).sum()) for finding in findings},
-    }
