@@ -1,0 +1,77 @@
+"""The label tables that data sets are published with: found plain, gzipped or zipped, and read as columns of text."""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import io
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from engine.data.sources.image_table import LFS_POINTER
+from engine.errors import ConfigError, InputMissing, ReadError
+
+
+def find_label_file(root: Path, names: Sequence[str]) -> Path | None:
+    """The first of the names that lies in `root`, as it is, as .gz or as .zip; None when none does."""
+    paths = (root / f"{name}{suffix}" for name in names for suffix in ("", ".gz", ".zip"))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def label_text(path: Path) -> str:
+    """The text of a label file; of a zip, that of the one file in it.
+
+    Raises:
+        InputMissing: there is no such file.
+        ReadError: it is truncated, no UTF-8 text, a zip of several files, or a Git-LFS pointer.
+    """
+    if not path.is_file():
+        raise InputMissing(f"label file {path.name} is missing", hint="set the source's `root` to the data set's folder")
+    try:
+        raw = path.read_bytes()
+        if raw[:2] == b"\x1f\x8b":
+            raw = gzip.decompress(raw)
+        elif raw[:4] == b"PK\x03\x04":
+            raw = _unzipped(raw, path)
+        text = raw.decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, zipfile.BadZipFile) as error:
+        # what the library says may quote the table
+        raise ReadError(f"label file {path.name} cannot be read", why=type(error).__name__, hint="fetch it again") from None
+    if text.startswith(LFS_POINTER):
+        raise ReadError(f"label file {path.name} is a Git-LFS pointer", why="the data themselves were never fetched", hint="git lfs pull")
+    return text
+
+
+def read_label_file(path: Path, needed: Sequence[str]) -> pl.DataFrame:
+    """A CSV with a header, every column as text, blank cells as null, in the file's own column order.
+
+    Raises:
+        InputMissing, ReadError: as `label_text`; or rows of other lengths than the header.
+        ConfigError: a column of `needed` is missing: all of them at once, each with the nearest one that the file has.
+    """
+    text = label_text(path)
+    try:
+        frame = pl.read_csv(io.BytesIO(text.encode()), infer_schema=False)
+    except pl.exceptions.PolarsError as error:
+        why = "it is empty" if isinstance(error, pl.exceptions.NoDataError) else "a row does not fit the header"
+        raise ReadError(f"label file {path.name} cannot be read as CSV", why=why, hint="fetch it again") from None
+    frame = frame.rename({name: name.strip() for name in frame.columns})
+    if missing := [name for name in needed if name not in frame.columns]:
+        near = {name: difflib.get_close_matches(name, frame.columns, n=1) for name in missing}
+        said = [f"no column {name!r}" + (f" (did you mean {near[name][0]!r}?)" if near[name] else "") for name in missing]
+        raise ConfigError(
+            f"{path.name} is not the published table", why="; ".join(said), hint=f"restore its header; it has {', '.join(frame.columns)}"
+        )
+    return frame.with_columns(pl.all().str.strip_chars().replace("", None))
+
+
+def _unzipped(raw: bytes, path: Path) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        files = [info for info in archive.infolist() if not info.is_dir() and not info.filename.startswith("__MACOSX/")]
+        if len(files) != 1:
+            raise ReadError(f"label file {path.name} holds {len(files)} files", why="one table was looked for", hint="unpack it in place")
+        return archive.read(files[0])
