@@ -9,18 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from engine.metrics.roc import (
-    Interval,
-    average_precision,
-    delong_interval,
-    newcombe_interval,
-    patient_weights,
-    percentiles,
-    resampled_auroc,
-)
-from engine.metrics.thresholds import cut_at, test_max_f1
-
-Floats = NDArray[np.float64]
+from engine.metrics.calibration import brier, ece
+from engine.metrics.resampling import Curves, Ranked, patient_weights, percentiles
+from engine.metrics.roc import Floats, Interval, average_precision, delong_interval, newcombe_interval
+from engine.metrics.thresholds import Threshold, cut_at, test_max_f1
 
 MACRO = "macro"
 RESAMPLES = 1000
@@ -30,14 +22,17 @@ _CELLS = 4_000_000
 
 @dataclass(frozen=True)
 class FindingFigures:
-    """A row of metrics.csv. Figures are in [0, 1], None where they do not exist, and `reason` then says why.
+    """A row of metrics.csv. Figures are in [0, 1] (mcc: -1 to 1), None where they do not exist, and `reason` then says why.
 
     Attributes:
         n, n_positive: labelled studies, and those with the finding; of the macro row, findings averaged and their positives.
         auroc_low, auroc_high: the 95 % interval; `interval` names its method: delong (studies of different patients), patient_bootstrap
             (some patients have several studies), newcombe (perfect separation or a single study of a class, where the others say nothing).
-        f1, accuracy: at `threshold`, which does not depend on these labels (`threshold_source`: fixed).
+        auprc_low, auprc_high, f1_low, f1_high, test_max_f1_low, test_max_f1_high: 95 % by the bootstrap over patients, always; in each
+            resample test_max_f1 chooses its threshold anew.
+        f1, accuracy, sensitivity, specificity, mcc: at `threshold`, which does not depend on these labels (`threshold_source`).
         test_max_f1, test_max_f1_accuracy, test_max_f1_threshold: the paper's pair, at the threshold that is best on these very labels.
+        brier, ece: of the scores as probabilities (see calibration.py); scores of words are none, and say so here.
     """
 
     finding: str
@@ -47,13 +42,24 @@ class FindingFigures:
     auroc_low: float | None = None
     auroc_high: float | None = None
     auprc: float | None = None
+    auprc_low: float | None = None
+    auprc_high: float | None = None
     f1: float | None = None
+    f1_low: float | None = None
+    f1_high: float | None = None
     accuracy: float | None = None
+    sensitivity: float | None = None
+    specificity: float | None = None
+    mcc: float | None = None
     threshold: float | None = None
     threshold_source: str | None = None
     test_max_f1: float | None = None
+    test_max_f1_low: float | None = None
+    test_max_f1_high: float | None = None
     test_max_f1_accuracy: float | None = None
     test_max_f1_threshold: float | None = None
+    brier: float | None = None
+    ece: float | None = None
     interval: str | None = None
     reason: str | None = None
 
@@ -62,13 +68,23 @@ class FindingFigures:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class _Draws:
+    """Figures of the resamples, each (resamples, eligible findings); the same resamples for all findings."""
+
+    auroc: Floats
+    auprc: Floats
+    max_f1: Floats
+    f1: Floats
+
+
 def figures(
     findings: Sequence[str],
     scores: ArrayLike,
     labels: ArrayLike,
     patients: ArrayLike,
     *,
-    threshold: float = 0.5,
+    threshold: float | Sequence[Threshold] = 0.5,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[FindingFigures]:
@@ -76,10 +92,10 @@ def figures(
 
     Args:
         findings: F names.
-        scores: (N, F) in [0, 1].
+        scores: (N, F) in [0, 1]; finite wherever a label is known.
         labels: (N, F) of 1 = present, 0 = absent, NaN = unknown. A study counts for a finding where its label is known.
         patients: (N,) any label of the patient that each study belongs to.
-        threshold: the fixed threshold of f1 and accuracy: scores are centred on 0.5 by their making.
+        threshold: of f1, accuracy and what goes with them: one fixed threshold, or one for each finding with its source.
         resamples: of the bootstrap over patients.
         seed: of the bootstrap.
 
@@ -87,13 +103,18 @@ def figures(
     """
     s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     _, patient = np.unique(np.asarray(patients), return_inverse=True)
+    cuts = [Threshold(threshold)] * len(findings) if isinstance(threshold, float) else list(threshold)
     eligible = [k for k in range(len(findings)) if _two_classes(y[:, k])]
-    draws = _resampled(s, y, patient, eligible, resamples, seed)
-    rows = [
-        _finding(name, s[:, k], y[:, k], patient, threshold, draws[:, eligible.index(k)] if k in eligible else None)
-        for k, name in enumerate(findings)
-    ]
-    return [*rows, _macro([rows[k] for k in eligible], len(findings), draws)]
+    draws = _resampled(s, y, patient, eligible, cuts, resamples, seed)
+    rows = []
+    for k, name in enumerate(findings):
+        mine = _Draws(*(each[:, eligible.index(k)] for each in _all(draws))) if k in eligible else None
+        rows.append(_finding(name, s[:, k], y[:, k], patient, cuts[k], mine))
+    return [*rows, _macro([rows[k] for k in eligible], len(findings), draws.auroc)]
+
+
+def _all(draws: _Draws) -> tuple[Floats, Floats, Floats, Floats]:
+    return draws.auroc, draws.auprc, draws.max_f1, draws.f1
 
 
 def _two_classes(column: Floats) -> bool:
@@ -101,42 +122,64 @@ def _two_classes(column: Floats) -> bool:
     return bool((known == 1).any() and (known == 0).any())
 
 
-def _resampled(s: Floats, y: Floats, patient: NDArray[np.intp], eligible: Sequence[int], resamples: int, seed: int) -> Floats:
-    """AUROC of each eligible finding in each resample of the patients, (resamples, eligible); the same resamples for all findings."""
-    draws = np.full((resamples, len(eligible)), np.nan)
+def _resampled(
+    s: Floats, y: Floats, patient: NDArray[np.intp], eligible: Sequence[int], cuts: Sequence[Threshold], resamples: int, seed: int
+) -> _Draws:
+    draws = _Draws(*(np.full((resamples, len(eligible)), np.nan) for _ in range(4)))
     if not eligible:
         return draws
+    known = [np.flatnonzero(~np.isnan(y[:, k])) for k in eligible]
+    ranked = [Ranked(s[rows, k], y[rows, k], rows) for rows, k in zip(known, eligible, strict=True)]
+    # Weighted counts of all findings at once: studies called and present, and studies called or present (2TP + FP + FN is their sum)
+    called, present = s[:, eligible] >= np.array([cuts[k].value for k in eligible]), y[:, eligible] == 1
+    called &= ~np.isnan(y[:, eligible])
+    counted = np.concatenate([called & present, called, present], axis=1).astype(np.float32)
     rng = np.random.default_rng(seed)
     chunk = max(1, _CELLS // len(s))
     for start in range(0, resamples, chunk):
         weights = patient_weights(patient, min(chunk, resamples - start), rng)
-        for column, k in enumerate(eligible):
-            known = ~np.isnan(y[:, k])
-            mine = weights if known.all() else weights[:, known]
-            draws[start : start + len(weights), column] = resampled_auroc(s[known, k], y[known, k], mine)
+        rows = slice(start, start + len(weights))
+        hits, calls, positives = np.split(weights.astype(np.float32) @ counted, 3, axis=1)
+        # No positive drawn: no F1, as there is no AUROC
+        draws.f1[rows] = np.where(positives > 0, 2 * hits / np.maximum(calls + positives, 1), np.nan)
+        for column, each in enumerate(ranked):
+            curves: Curves = each.curves(weights)
+            draws.auroc[rows, column], draws.auprc[rows, column], draws.max_f1[rows, column] = curves.auroc, curves.auprc, curves.max_f1
     return draws
 
 
-def _finding(name: str, s: Floats, y: Floats, patient: NDArray[np.intp], threshold: float, draws: Floats | None) -> FindingFigures:
+def _finding(name: str, s: Floats, y: Floats, patient: NDArray[np.intp], threshold: Threshold, draws: _Draws | None) -> FindingFigures:
     known = ~np.isnan(y)
     s, y, patient = s[known], y[known], patient[known]
     n, positives = int(known.sum()), int(y.sum())
     if n == 0:
         return FindingFigures(name, 0, 0, reason="no labels")
-    cut = cut_at(s, y, threshold)
+    cut = cut_at(s, y, threshold.value, threshold.source)
+    at_threshold: dict[str, Any] = {
+        "accuracy": cut.accuracy,
+        "sensitivity": cut.sensitivity,
+        "specificity": cut.specificity,
+        "threshold": cut.threshold,
+        "threshold_source": cut.source,
+        "brier": brier(s, y),
+        "ece": ece(s, y),
+    }
     if draws is None:
         reason = "no study with the finding" if positives == 0 else "no study without the finding"
-        return FindingFigures(
-            name, n, positives, accuracy=cut.accuracy, threshold=cut.threshold, threshold_source=cut.source, reason=reason
-        )
+        return FindingFigures(name, n, positives, **at_threshold, reason=reason)
     area = delong_interval(s, y)
     if np.unique(patient).size < n and area.method == "delong":
-        area = Interval(area.value, *percentiles(draws), "patient_bootstrap")
+        area = Interval(area.value, *percentiles(draws.auroc), "patient_bootstrap")
     if area.method != "delong" and (area.method == "newcombe" or area.high - area.low < 1e-9):
         # As many independent members of each class as there are patients in it
         m, k = np.unique(patient[y == 1]).size, np.unique(patient[y == 0]).size
         area = Interval(area.value, *newcombe_interval(area.value, m, k), "newcombe")
     best = test_max_f1(s, y)
+    spread: dict[str, Any] = {
+        f"{name}_{edge}": value
+        for name, drawn in (("auprc", draws.auprc), ("f1", draws.f1), ("test_max_f1", draws.max_f1))
+        for edge, value in zip(("low", "high"), percentiles(drawn), strict=True)
+    }
     return FindingFigures(
         finding=name,
         n=n,
@@ -146,43 +189,41 @@ def _finding(name: str, s: Floats, y: Floats, patient: NDArray[np.intp], thresho
         auroc_high=area.high,
         auprc=average_precision(s, y),
         f1=cut.f1,
-        accuracy=cut.accuracy,
-        threshold=cut.threshold,
-        threshold_source=cut.source,
+        mcc=cut.mcc,
         test_max_f1=best.f1,
         test_max_f1_accuracy=best.accuracy,
         test_max_f1_threshold=best.threshold,
         interval=area.method,
+        **at_threshold,
+        **spread,
     )
+
+
+_AVERAGED = (
+    "auroc", "auprc", "f1", "accuracy", "sensitivity", "specificity", "mcc", "test_max_f1", "test_max_f1_accuracy", "brier", "ece",
+)  # fmt: skip
 
 
 def _macro(rows: Sequence[FindingFigures], findings: int, draws: Floats) -> FindingFigures:
     """The mean over findings with both classes; its interval from the same resamples of patients for all findings."""
     if not rows:
         return FindingFigures(MACRO, 0, 0, reason="no finding has studies with and without it")
-
-    def mean(name: str) -> float:
-        return float(np.mean([getattr(row, name) for row in rows]))
-
     drawn = draws[~np.isnan(draws).all(axis=1)]
     means = np.nanmean(drawn, axis=1)
     spread = bool(means.size) and float(np.ptp(means)) > 1e-9
     low, high = percentiles(means) if spread else (None, None)
     left_out = f"mean of {len(rows)} of {findings} findings: the others have one class or no labels" if len(rows) < findings else None
+    averages = {name: float(np.mean([getattr(row, name) for row in rows])) for name in _AVERAGED}
+    thresholds, sources = {row.threshold for row in rows}, {row.threshold_source for row in rows}
     return FindingFigures(
         finding=MACRO,
         n=len(rows),
         n_positive=sum(row.n_positive for row in rows),
-        auroc=mean("auroc"),
         auroc_low=low,
         auroc_high=high,
-        auprc=mean("auprc"),
-        f1=mean("f1"),
-        accuracy=mean("accuracy"),
-        threshold=rows[0].threshold,
-        threshold_source=rows[0].threshold_source,
-        test_max_f1=mean("test_max_f1"),
-        test_max_f1_accuracy=mean("test_max_f1_accuracy"),
+        threshold=rows[0].threshold if len(thresholds) == 1 else None,
+        threshold_source=", ".join(sorted(filter(None, sources))),
         interval="patient_bootstrap" if spread else None,
         reason=left_out,
+        **averages,
     )

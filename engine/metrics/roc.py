@@ -1,4 +1,4 @@
-"""The area under the ROC curve and its 95 % interval, by DeLong where studies are independent and by a bootstrap over patients where not.
+"""The area under the ROC curve and its 95 % interval by DeLong or Newcombe; ROC curve and average precision. Bootstraps: resampling.py.
 
 Everywhere: `scores` are float (N,), higher = more likely present; `labels` are (N,) of 1 = present and 0 = absent, no unknowns; a tie
 between a positive and a negative counts one half. `ValueError` where a class is missing: the caller decides what null means.
@@ -7,7 +7,7 @@ between a positive and a negative counts one half. `ValueError` where a class is
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -68,13 +68,16 @@ def delong_variance(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float]
     The variance is S10/m + S01/n, with S the sample variances of the structural components: of each positive, the share of negatives
     below it; of each negative, the share of positives above it. With one positive or one negative that part is unknown and counts 0.
     """
-    s, positive = two_classes(scores, labels)
-    ranks, x, y = _midranks(s), s[positive], s[~positive]
-    m, n = x.size, y.size
-    v10 = (ranks[positive] - _midranks(x)) / n
-    v01 = 1 - (ranks[~positive] - _midranks(y)) / m
+    v10, v01 = components(scores, labels)
     spread = sum(float(v.var(ddof=1)) / v.size for v in (v10, v01) if v.size > 1)
     return float(v10.mean()), spread
+
+
+def components(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
+    """DeLong's structural components, V10 (positives,) and V01 (negatives,), each in the order of the studies; both have the mean AUROC."""
+    s, positive = two_classes(scores, labels)
+    ranks, x, y = _midranks(s), s[positive], s[~positive]
+    return (ranks[positive] - _midranks(x)) / y.size, 1 - (ranks[~positive] - _midranks(y)) / x.size
 
 
 def newcombe_interval(value: float, m: int, n: int, *, z: float = Z_95) -> tuple[float, float]:
@@ -113,50 +116,6 @@ def delong_interval(scores: ArrayLike, labels: ArrayLike) -> Interval:
         return Interval(value, low, high, "newcombe")
     half = Z_95 * variance**0.5
     return Interval(value, max(0.0, value - half), min(1.0, value + half), "delong")
-
-
-def resampled_auroc(scores: ArrayLike, labels: ArrayLike, weights: NDArray[np.integer[Any]]) -> Floats:
-    """AUROC of R resamples at once: `weights` (R, N) says how often each study was drawn; NaN where a class was not drawn.
-
-    AUROC_r = sum over positives i of w_i (W-(below i) + W-(tied with i) / 2) / (W+ W-), the W- from one cumulative sum a row.
-    """
-    s, positive = two_classes(scores, labels)
-    negatives = np.flatnonzero(~positive)
-    negatives = negatives[np.argsort(s[negatives], kind="stable")]
-    # Positives in order of score, too: neighbours then look up neighbours, which the cache rewards
-    positives = np.flatnonzero(positive)
-    positives = positives[np.argsort(s[positives], kind="stable")]
-    below = np.searchsorted(s[negatives], s[positives], "left")
-    up_to = np.searchsorted(s[negatives], s[positives], "right")
-    weights = np.asarray(weights)
-    total = np.zeros((len(weights), negatives.size + 1), dtype=np.int64)
-    np.cumsum(weights[:, negatives], axis=1, out=total[:, 1:])
-    drawn = weights[:, positives].astype(np.int64)
-    won = np.einsum("rp,rp->r", drawn, total[:, below] + total[:, up_to]) / 2
-    pairs = (drawn.sum(axis=1) * total[:, -1]).astype(np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        result: Floats = won / pairs
-    return result
-
-
-def patient_weights(patients: NDArray[np.integer[Any]], resamples: int, rng: np.random.Generator) -> NDArray[np.int32]:
-    """How often each of N studies is drawn in each of R resamples, (R, N): patients are drawn with replacement, with all their studies.
-
-    `patients` (N,) numbers the patients 0..P-1.
-    """
-    count = int(patients.max()) + 1
-    drawn = rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.int32)
-    weights: NDArray[np.int32] = drawn[:, patients]
-    return weights
-
-
-def percentiles(values: Floats) -> tuple[float, float]:
-    """The 2.5 % and 97.5 % points of resampled values, NaN left out; (0, 1) where nothing is left, for then nothing is known."""
-    kept = values[np.isfinite(values)]
-    if kept.size == 0:
-        return 0.0, 1.0
-    low, high = np.percentile(kept, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def roc_curve(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:

@@ -12,9 +12,6 @@ from engine.metrics.roc import (
     delong_interval,
     delong_variance,
     newcombe_interval,
-    patient_weights,
-    percentiles,
-    resampled_auroc,
     roc_curve,
 )
 
@@ -67,26 +64,6 @@ def test_delong_variance_is_that_of_its_definition(seed):
     assert delong_variance(scores, labels) == pytest.approx((wins.mean(), expected))
 
 
-@given(st.integers(0, 10_000))
-def test_a_resample_scores_as_if_its_studies_were_repeated(seed):
-    scores, labels = scores_and_labels(seed, n=20, levels=5)
-    weights = np.random.default_rng(seed).integers(0, 3, (4, 20))
-    for value, row in zip(resampled_auroc(scores, labels, weights), weights, strict=True):
-        drawn = np.repeat(labels, row)
-        if drawn.min(initial=1) == drawn.max(initial=0):
-            assert np.isnan(value)
-        else:
-            assert value == pytest.approx(sklearn_metrics.roc_auc_score(drawn, np.repeat(scores, row)))
-
-
-def test_a_patient_is_drawn_with_all_studies():
-    patients = np.array([0, 0, 1, 2, 2, 2])
-    weights = patient_weights(patients, 50, np.random.default_rng(0))
-    assert (weights[:, 0] == weights[:, 1]).all()
-    assert (weights[:, 3] == weights[:, 5]).all()
-    assert (weights[:, [0, 2, 3]].sum(axis=1) == 3).all()
-
-
 def test_perfect_separation_keeps_an_interval():
     interval = delong_interval([0.1, 0.2, 0.3, 0.7, 0.8, 0.9], [0, 0, 0, 1, 1, 1])
     assert interval.value == interval.high == 1
@@ -111,11 +88,6 @@ def test_newcombe_interval_holds_the_value_and_solves_its_equation(value, m, n):
             star = (m + n) / 2 - 1
             variance = edge * (1 - edge) * (1 + star * (1 - edge) / (2 - edge) + star * edge / (1 + edge)) / (m * n)
             assert abs(value - edge) == pytest.approx(1.959964 * variance**0.5, rel=1e-4, abs=1e-6)
-
-
-def test_percentiles_leave_out_what_does_not_exist():
-    assert percentiles(np.array([np.nan, 0.5, 0.5])) == (0.5, 0.5)
-    assert percentiles(np.array([np.nan])) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(
