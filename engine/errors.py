@@ -83,23 +83,28 @@ class ConfigError(EngineError):
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault of a recipe: the line (1-based, 0 = unknown), the dotted path of the key, and what is wrong with it."""
+    """One fault of a recipe: the line (1-based, 0 = unknown), the dotted path of the key, and what is wrong with it.
+
+    `file` names the recipe it stands in, where that is not the one that was asked for but one that it builds on.
+    """
 
     line: int
     path: str
     message: str
+    file: str = ""
 
     def __str__(self) -> str:
         where = f"line {self.line}: " if self.line else ""
+        where = f"{self.file} {where or ': '}" if self.file else where
         return f"{where}{self.path + ': ' if self.path else ''}{self.message}"
 
 
 class RecipeError(ConfigError):
-    """A recipe with at least one fault; `faults` holds them all, in the order of their lines."""
+    """A recipe with at least one fault; `faults` holds them all, in the order of their lines; its own before those of its bases."""
 
     def __init__(self, recipe: str, faults: Sequence[Fault], *, hint: str = "") -> None:
         self.recipe = recipe
-        self.faults = tuple(sorted(faults, key=lambda fault: fault.line))
+        self.faults = tuple(sorted(faults, key=lambda fault: (bool(fault.file), fault.file, fault.line)))
         count = f"{len(self.faults)} fault{'s' if len(self.faults) != 1 else ''}"
         super().__init__(f"recipe {recipe} has {count}", why="; ".join(map(str, self.faults)), hint=hint)
 

@@ -34,17 +34,17 @@ def command(
 ) -> None:
     """Pretrain a model as a recipe says."""
     from engine.data.sources.published import check_published
-    from engine.recipe.loader import find_recipe, load_recipe
+    from engine.recipe.loader import load_recipe, run_name
     from engine.recipe.pretraining import PretrainRecipe
 
-    path = find_recipe(recipe)
-    loaded = load_recipe(path, PretrainRecipe, settings or ())
-    out = out or Path("runs") / path.stem
+    name = run_name(recipe)
+    loaded = load_recipe(recipe, PretrainRecipe, settings or ())
+    out = out or Path("runs") / name
     check_published(loaded.sources)
     if dry_run:
-        _say_plan(path.stem, loaded, out, json=json)
+        _say_plan(name, loaded, out, json=json)
         return
-    _run(path.stem, loaded, out, resume=resume, max_steps=max_steps, device=device, json=json, quiet=quiet)
+    _run(name, loaded, out, resume=resume, max_steps=max_steps, device=device, json=json, quiet=quiet)
 
 
 def _say_plan(name: str, recipe: PretrainRecipe, out: Path, *, json: bool) -> None:

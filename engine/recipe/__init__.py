@@ -3,6 +3,7 @@
 document.py      YAML text -> values, each with its line; what YAML lets through and a recipe does not
 shape.py         which keys a section may hold, and the nearest name of one it may not
 overrides.py     `key.sub=value` given outside the file
+lineage.py       a recipe that builds on another, and sweeps
 faults.py        pydantic's findings in the recipe author's words
 loader.py        find a recipe by path or shipped name, load it
 base.py          what every recipe shares
@@ -16,6 +17,17 @@ kinds.py         all of these by name, and which one a document looks like
 """
 
 from engine.recipe.base import Recipe, Section
-from engine.recipe.loader import check_recipe, find_recipe, load_recipe, read_recipe, recipe_name, shipped_recipes
+from engine.recipe.loader import check_recipe, find_recipe, load_recipe, read_recipe, recipe_name, recipe_names, run_name, shipped_recipes
 
-__all__ = ["Recipe", "Section", "check_recipe", "find_recipe", "load_recipe", "read_recipe", "recipe_name", "shipped_recipes"]
+__all__ = [
+    "Recipe",
+    "Section",
+    "check_recipe",
+    "find_recipe",
+    "load_recipe",
+    "read_recipe",
+    "recipe_name",
+    "recipe_names",
+    "run_name",
+    "shipped_recipes",
+]

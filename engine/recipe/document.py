@@ -40,13 +40,29 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 class Document:
     """Values of a recipe, the 1-based line of every key and list item, and the faults found while reading.
 
-    `unread` holds the paths whose value could not be read; null stands in their place.
+    Attributes:
+        unread: paths whose value could not be read; null stands in their place.
+        files: path -> the recipe that it was taken from, where that is not this one but one it builds on (see lineage.py).
+        base: the recipe that this one builds on, resolved; `values` hold it already.
+        name: how the recipe is called.
+        points: names of the values that a sweep goes through, until one of them is chosen; empty for any other recipe.
     """
 
     values: Value
     lines: dict[Path, int] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
     unread: frozenset[Path] = frozenset()
+    files: dict[Path, str] = field(default_factory=dict)
+    base: Document | None = None
+    name: str = ""
+    points: tuple[str, ...] = ()
+
+    def fault(self, path: Path, message: str) -> Fault:
+        """A fault of the key at `path`, with the file and the line that it, or the nearest section around it, stands on."""
+        here = path
+        while here and here not in self.lines:
+            here = here[:-1]
+        return Fault(self.lines.get(here, 0), dotted(path), message, self.files.get(here, ""))
 
     def line(self, path: Path) -> int:
         """The line of a key, or of the nearest section around it."""

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from engine.errors import Fault
-from engine.recipe.document import Document, Path, Value, dotted
+from engine.recipe.document import Document, Path, Value
 from engine.recipe.shape import near_key, near_name
 
 _WANTED = {
@@ -33,7 +33,7 @@ def validation_faults(error: ValidationError, kind: type[BaseModel], document: D
         if each["type"] == "too_short" and each["input"]:
             continue  # pydantic counts the items that passed; the others are reported by themselves
         found.setdefault(_place(each["loc"], document.values), []).append(dict(each))
-    return [Fault(document.line(path), dotted(path), _message(path, each, kind, document.values)) for path, each in found.items()]
+    return [document.fault(path, _message(path, each, kind, document.values)) for path, each in found.items()]
 
 
 def _place(location: tuple[int | str, ...], values: Value) -> Path:

@@ -10,11 +10,13 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from engine.errors import Fault, InputMissing, ReadError, RecipeError
+from engine.errors import Fault, InputMissing, ReadError, RecipeError, UsageError
 from engine.recipe.base import Recipe
-from engine.recipe.document import MAX_BYTES, MAX_FAULTS, Document, dotted, read_document
+from engine.recipe.document import MAX_BYTES, MAX_FAULTS, Document, Value, dotted, read_document
+from engine.recipe.document import Path as KeyPath
 from engine.recipe.faults import validation_faults
 from engine.recipe.kinds import KINDS, kind_of
+from engine.recipe.lineage import MOST_BASES, at_point, difference_faults, put_over, sweep_points, without_lineage
 from engine.recipe.overrides import overridden
 from engine.recipe.shape import near_name
 
@@ -39,42 +41,126 @@ def _shipped_folder() -> Path:
     return inside if inside.is_dir() else _ENGINE.parent / "recipes"
 
 
-def find_recipe(name: str | Path) -> Path:
-    """The file of a recipe: a path, else a shipped recipe's name with or without `.yaml`.
+def recipe_names() -> list[str]:
+    """Every shipped recipe that can be run or read by name: the files, and each point of those that are sweeps."""
+    names = []
+    for path in shipped_recipes():
+        document = read_recipe(path)[1]
+        names += [f"{document.name}@{point}" for point in document.points] or [document.name]
+    return names
+
+
+def find_recipe(name: str | Path, *, beside: Path | None = None) -> Path:
+    """The file of a recipe: a path, else a shipped recipe's name with or without `.yaml`; `@POINT` of a sweep is left out.
+
+    Args:
+        beside: the folder that a path starts from; None: the current one.
 
     Raises:
         InputMissing: there is neither; the nearest shipped name is suggested.
     """
-    path = Path(name)
-    if path.is_file():
-        return path
+    return _find(name, beside)[0]
+
+
+def _find(name: str | Path, beside: Path | None = None) -> tuple[Path, str | None]:
+    """The file of a recipe, and the point of its sweep that the name asks for."""
     shipped = {recipe_name(each): each for each in shipped_recipes()}
-    asked = path.as_posix().removesuffix(".yaml")
-    if asked in shipped:
-        return shipped[asked]
+    whole = str(name)
+    stem, at, point = whole.rpartition("@")
+    for asked, chosen in ((whole, None), (stem, point)) if at else ((whole, None),):
+        path = (beside or Path()) / asked
+        if path.is_file():
+            return path, chosen
+        if (found := Path(asked).as_posix().removesuffix(".yaml")) in shipped:
+            return shipped[found], chosen
+    path = Path(name)
     if path.is_dir():
         raise InputMissing(f"{name} is a folder, not a recipe", hint="the path of a .yaml file, or mmclip recipes list")
     # the last part alone helps who wrote recipes/tiny.yaml away from a checkout, or table3_random without its folder
-    near = next((each for each in shipped if each.rpartition("/")[2] == path.name.removesuffix(".yaml")), None)
-    near = near or near_name(asked, shipped) or near_name(path.name.removesuffix(".yaml"), shipped)
+    last = path.name.removesuffix(".yaml")
+    near = next((each for each in shipped if each.rpartition("/")[2] == last), None)
+    near = near or near_name(path.as_posix().removesuffix(".yaml"), shipped) or near_name(last, shipped)
     hint = f"{near}, which mmclip ships" if near else "mmclip recipes list"
     raise InputMissing(f"no recipe {name}", hint=hint)
 
 
 def read_recipe(name: str | Path) -> tuple[Path, Document]:
-    """The file of a recipe and what stands in it, not yet checked against a type.
+    """The file of a recipe and what it says, put over what it builds on (lineage.py); not yet checked against a type.
 
     Raises:
         InputMissing: no such recipe.
         ReadError: the file is there and cannot be read.
+        UsageError: a point that its sweep does not have.
     """
-    path = find_recipe(name)
+    path, point = _find(name)
+    return path, _resolved(path, point, ())
+
+
+def _resolved(path: Path, point: str | None, above: tuple[Path, ...]) -> Document:
+    """The recipe of a file with its bases; `above` are the files that build on it."""
+    written = dataclasses.replace(_read(path), name=recipe_name(path))
+    if not isinstance(written.values, dict):
+        return written
+    document = without_lineage(written)
+    faults: list[Fault] = []
+    if "base" in written.values:
+        try:
+            document = put_over(document, _base(written, path, above))
+        except _NoBase as error:
+            faults.append(written.fault(("base",), str(error)))
+    if "differs" in written.values:
+        if document.base is not None:
+            faults += difference_faults(document, written.values["differs"], written)
+        elif not faults:
+            faults.append(written.fault(("differs",), "says how this recipe differs from its `base`, which is missing"))
+    points: dict[str, tuple[KeyPath, Value]] = {}
+    if "sweep" in written.values:
+        points, wrong = sweep_points(written)
+        faults += wrong
+    document = dataclasses.replace(document, faults=(*faults, *document.faults))
+    if point is None:
+        return dataclasses.replace(document, points=tuple(points))
+    if point not in points:
+        why = f"it sweeps {', '.join(points)}" if points else "it is no sweep"
+        raise UsageError(f"recipe {document.name} has no point {point}", why=why, hint=f"mmclip recipes show {document.name}")
+    key, value = points[point]
+    return dataclasses.replace(at_point(document, key, value, written.fault(("sweep",), "").line), name=f"{document.name}@{point}")
+
+
+class _NoBase(Exception):  # noqa: N818 - becomes a fault of the recipe that names it
+    pass
+
+
+def _base(written: Document, path: Path, above: tuple[Path, ...]) -> Document:
+    """The base that a recipe names, resolved."""
+    assert isinstance(written.values, dict)
+    name, chain = written.values["base"], (*above, path.resolve())
+    if not isinstance(name, str) or not name:
+        raise _NoBase("should be the name of a recipe")
+    try:
+        found, point = _find(name, path.parent)
+        if found.resolve() in chain:
+            ring = [recipe_name(each) for each in chain[chain.index(found.resolve()) :]]
+            raise _NoBase(f"comes back to itself: {' -> '.join([*ring, ring[0]])}")
+        if len(chain) > MOST_BASES:
+            raise _NoBase(f"more than {MOST_BASES} recipes build on one another here")
+        base = _resolved(found, point, chain)
+    except (InputMissing, ReadError, UsageError) as error:
+        raise _NoBase(str(error).rstrip(".")) from None
+    if base.points:
+        raise _NoBase(f"{name} is a sweep; name one of its points, for instance {name}@{base.points[0]}")
+    if not isinstance(base.values, dict):
+        raise _NoBase(f"{name} holds no keys")
+    return base
+
+
+def _read(path: Path) -> Document:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ReadError(f"recipe {path.name} cannot be read", why=error.strerror or type(error).__name__) from None
-    return path, read_document(raw)
+    return read_document(raw)
 
 
 def load_recipe(name: str | Path, kind: type[R], overrides: Sequence[str] = ()) -> R:
@@ -91,11 +177,25 @@ def load_recipe(name: str | Path, kind: type[R], overrides: Sequence[str] = ()) 
         UsageError: an override that names no key of the recipe, or cannot be read.
     """
     path, document = read_recipe(name)
-    return check_recipe(document, kind, overrides, name=path.name)
+    return check_recipe(document, kind, overrides, name=label(path, document))
+
+
+def label(path: Path, document: Document) -> str:
+    """How messages call a recipe: its file's name, or the place of a shipped one and the point of a sweep."""
+    return path.name if document.name == path.stem else document.name
+
+
+def run_name(name: str | Path) -> str:
+    """What a run of a recipe is called unless it is told: the file's name, with the point of a sweep (`figure6@0.5`)."""
+    path, point = _find(name)
+    return path.stem + (f"@{point}" if point is not None else "")
 
 
 def check_recipe(document: Document, kind: type[R], overrides: Sequence[str] = (), *, name: str) -> R:
     """The typed recipe that a document holds; see `load_recipe` for the errors."""
+    if document.points and not document.faults:
+        called = f"{document.name}@{document.points[0]}"
+        raise UsageError(f"recipe {name} is a sweep", why=f"of {len(document.points)} recipes", hint=f"one of them, for instance {called}")
     if not isinstance(document.values, dict):
         empty = Fault(1, "", "is empty" if document.values is None else "should be a section of keys")
         raise RecipeError(name, document.faults or [empty])
@@ -105,7 +205,8 @@ def check_recipe(document: Document, kind: type[R], overrides: Sequence[str] = (
     values, paths = overridden(document.values, overrides, kind)
     lines = {path: line for path, line in document.lines.items() if not any(path[: len(each)] == each for each in paths)}
     lines.update(dict.fromkeys(paths, 0))
-    document = dataclasses.replace(document, values=values, lines=lines)
+    files = {path: file for path, file in document.files.items() if lines.get(path)}
+    document = dataclasses.replace(document, values=values, lines=lines, files=files)
     faults = list(document.faults)
     try:
         # JSON's strict mode: lists may become tuples, and nothing else changes its type on the way (no "yes" as True, no 1.0 as 1)

@@ -2,7 +2,7 @@
 
 import json
 
-from engine.recipe import recipe_name, shipped_recipes
+from engine.recipe import recipe_names, shipped_recipes
 
 
 def test_list_names_every_shipped_recipe(mmclip):
@@ -10,7 +10,7 @@ def test_list_names_every_shipped_recipe(mmclip):
     assert done.returncode == 0
     header, *lines = done.stdout.splitlines()
     assert header.split() == ["name", "kind", "version", "source"]
-    assert [line.split()[0] for line in lines] == [recipe_name(path) for path in shipped_recipes()]
+    assert [line.split()[0] for line in lines] == recipe_names()
 
 
 def test_list_for_machines(mmclip):
@@ -36,7 +36,7 @@ def test_show_with_settings_but_without_json_is_a_usage_error(mmclip):
 def test_check_of_all_shipped_recipes_finds_no_fault(mmclip):
     done = mmclip("recipes", "check")
     assert done.returncode == 0
-    assert done.stdout.count("without fault") == len(shipped_recipes())
+    assert done.stdout.count("without fault") == len(recipe_names())
 
 
 def test_check_says_which_data_are_not_there(mmclip):
@@ -61,3 +61,36 @@ def test_check_of_several_goes_on_after_a_missing_one(mmclip):
     done = mmclip("recipes", "check", "nothing", "chest14", "--json")
     assert done.returncode == 66
     assert [bool(each["faults"]) for each in json.loads(done.stdout)["recipes"]] == [True, False]
+
+
+def test_show_of_a_row_prints_its_words_then_the_whole(mmclip):
+    shown = mmclip("recipes", "show", "paper/table3_report").stdout
+    assert shown.startswith("# Table III")
+    whole = shown.split("paper/table3_report, whole")[1]
+    assert "strategy: report" in whole
+    assert "iterations: 15000" in whole
+    assert "base:" not in whole
+
+
+def test_check_tells_in_what_a_row_differs_from_its_base(mmclip):
+    done = mmclip("recipes", "check", "paper/table3_report", "paper/table4_entity")
+    assert "  paper/table3_attmim, with attmim.strategy: attmim -> report" in done.stdout.splitlines()
+    assert [line.split(":")[0] for line in done.stdout.splitlines() if not line.startswith(" ")][1:] == [
+        f"paper/table4_entity@{ratio}" for ratio in (0.1, 0.2, 0.3, 0.5)
+    ]
+
+
+def test_check_names_the_base_s_file_where_the_fault_is_there(mmclip):
+    (mmclip.folder / "below.yaml").write_text("version: 1\nsteps: ten\n")
+    (mmclip.folder / "own.yaml").write_text(
+        "version: 1\nbase: below.yaml\nsources: [{kind: table, file: a.csv}]\ntokenizer: {vocab: 512}\n"
+    )
+    done = mmclip("recipes", "check", "own.yaml")
+    assert done.stdout.splitlines()[1] == "  below line 2: steps: 'ten' should be a whole number"
+
+
+def test_a_point_of_a_sweep_is_a_recipe_to_run(mmclip):
+    (mmclip.folder / "own.yaml").write_text("version: 1\nbase: tiny\nsources: [{file: a.csv, kind: table}]\nsweep: {seed: [1, 2]}\n")
+    done = mmclip("pretrain", "own.yaml", "--dry-run")
+    assert (done.returncode, "recipe own.yaml is a sweep" in done.stderr) == (2, True)
+    assert "no table there" in mmclip("pretrain", "own.yaml@2", "--dry-run").stderr  # a recipe like any other
