@@ -98,4 +98,18 @@ class PadchestSource(Section):
     """How many times an epoch passes over this source."""
 
 
-Source = Annotated[TableSource | MimicSource | PadchestSource | Labelled, Field(discriminator="kind")]
+class OpeniSource(Section):
+    """Indiana University's radiographs (Open-i), as published: images with reports."""
+
+    kind: Literal["openi"]
+    name: str = "openi"
+    """What this source is called in tables and counts."""
+    root: str
+    """The folder with ecgen-radiology/ (the reports) and, in any folder below it, the pictures as PNG or DICOM."""
+    views: Literal["first", "all"] = "first"
+    """first: of each report the picture it names first, which is the frontal one of a pair; all: every picture it names."""
+    repeat: Positive = 1
+    """How many times an epoch passes over this source."""
+
+
+Source = Annotated[TableSource | MimicSource | PadchestSource | OpeniSource | Labelled, Field(discriminator="kind")]

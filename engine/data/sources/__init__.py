@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from engine.data.sources.image_table import FINDING_TYPE, ImageTable
+from engine.data.sources.mimic_cxr import read_mimic_cxr
+from engine.data.sources.openi import read_openi
 from engine.data.sources.padchest import read_padchest
 from engine.data.sources.published import check_published
 from engine.data.sources.table import read_table
@@ -14,7 +16,12 @@ from engine.recipe.sources import Source
 
 __all__ = ["FINDING_TYPE", "READERS", "ImageTable", "read_sources", "read_table"]
 
-READERS: dict[str, Callable[[Any], ImageTable]] = {"table": read_table, "padchest": read_padchest}
+READERS: dict[str, Callable[[Any], ImageTable]] = {
+    "table": read_table,
+    "mimic_cxr": read_mimic_cxr,
+    "padchest": read_padchest,
+    "openi": read_openi,
+}
 """Kind of source -> what reads it."""
 
 

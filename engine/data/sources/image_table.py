@@ -19,6 +19,7 @@ DROPS = {
     "duplicate_image": "an earlier row names the same file",
     "labels_contradict": "a finding is both present and absent",
     "zip_damaged": "the zip file that should hold it cannot be read",
+    "report_damaged": "its report cannot be read",
     "lateral_view": "a lateral view: only frontal ones are learned from",
     "other_view": "neither frontal nor lateral: ribs, for instance",
     "view_unknown": "nothing tells which view it is",

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from engine.errors import ConfigError
 from engine.recipe.labelled import Published
-from engine.recipe.sources import MimicSource, PadchestSource, Source, TableSource
+from engine.recipe.sources import MimicSource, OpeniSource, PadchestSource, Source, TableSource
 
 MIMIC_TABLES = ("mimic-cxr-2.0.0-split.csv", "mimic-cxr-2.0.0-metadata.csv")
 MIMIC_REPORTS_ZIP = "mimic-cxr-reports.zip"
 PADCHEST_TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
+OPENI_REPORTS = "ecgen-radiology"
+"""The folder that NLMCXR_reports.tgz unpacks to."""
 
 
 def missing_pieces(source: Source) -> list[str]:
@@ -23,6 +25,8 @@ def missing_pieces(source: Source) -> list[str]:
         return _missing_of_mimic(source)
     if isinstance(source, PadchestSource):
         return _missing_of_padchest(source)
+    if isinstance(source, OpeniSource):
+        return _missing_of_openi(source)
     if isinstance(source, Published):
         return [] if Path(source.root).is_dir() else [f"root: no such folder; set it to where {source.kind} lies"]
     return _missing_of_table(source)
@@ -60,7 +64,7 @@ def _missing_of_mimic(source: MimicSource) -> list[str]:
     if jpg_root is not None and not _any(jpg_root, "files/p1[0-9]/p*/s*/*.jpg"):
         layout = "files/p10/p10000032/s50414267/<dicom_id>.jpg"
         missing.append(f"jpg_root: no images there; set it to the MIMIC-CXR-JPG 2.0.0 folder with {layout}")
-    absent = [f"{name}.gz" for name in MIMIC_TABLES if not _table(pictures, name)]
+    absent = [f"{name}.gz" for name in MIMIC_TABLES if not has_table(pictures, name)]
     if absent:
         key = "root" if jpg_root is None else "jpg_root"
         missing.append(f"{key}: no {' or '.join(absent)} there; both lie at the top of MIMIC-CXR-JPG 2.0.0")
@@ -70,10 +74,20 @@ def _missing_of_mimic(source: MimicSource) -> list[str]:
 def _missing_of_padchest(source: PadchestSource) -> list[str]:
     root = Path(source.root)
     missing = []
-    if not _table(root, PADCHEST_TABLE):
+    if not has_table(root, PADCHEST_TABLE):
         missing.append(f"root: no label table there; set it to the PadChest folder with {PADCHEST_TABLE}, as it is or as .gz")
     if not (_any(root, "[0-9]*.zip") or _any(root, "[0-9]*/*.png")):
         missing.append("root: no images there; it needs the folders of the table's ImageDir, 0/ to 54/ with PNGs, or 0.zip to 54.zip")
+    return missing
+
+
+def _missing_of_openi(source: OpeniSource) -> list[str]:
+    root = Path(source.root)
+    missing = []
+    if not _any(root, f"{OPENI_REPORTS}/*.xml"):
+        missing.append(f"root: no reports there; it needs {OPENI_REPORTS}/1.xml and so on, as NLMCXR_reports.tgz unpacks")
+    if not any(_any(root, f"**/*.{suffix}") for suffix in ("png", "dcm")):
+        missing.append("root: no images there; it needs CXR1_1_IM-0001-3001.png and so on (NLMCXR_png.tgz) or .dcm, in any folder")
     return missing
 
 
@@ -84,7 +98,8 @@ def _missing_of_table(source: TableSource) -> list[str]:
     return [f"file: no table there; set it to a CSV or Parquet file with {columns}"]
 
 
-def _table(folder: Path, name: str) -> bool:
+def has_table(folder: Path, name: str) -> bool:
+    """Whether a table is there, as it is or gzipped."""
     return (folder / name).is_file() or (folder / f"{name}.gz").is_file()
 
 

@@ -6,7 +6,7 @@ from engine.data.sources.published import PADCHEST_TABLE, check_published, missi
 from engine.errors import ConfigError
 from engine.recipe import load_recipe
 from engine.recipe.pretraining import PretrainRecipe
-from engine.recipe.sources import MimicSource, PadchestSource, TableSource
+from engine.recipe.sources import MimicSource, OpeniSource, PadchestSource, TableSource
 
 
 def lay(folder, *files):
@@ -46,6 +46,13 @@ def test_zips_and_compressed_tables_count_as_there(tmp_path):
     lay(tmp_path, "mimic-cxr-reports.zip", "files/p10/p10000032/s50414267/02aa804e.dcm")
     lay(tmp_path, "mimic-cxr-2.0.0-split.csv", "mimic-cxr-2.0.0-metadata.csv.gz")
     assert missing_pieces(MimicSource(kind="mimic_cxr", root=str(tmp_path))) == []
+
+
+def test_reports_and_pictures_of_openi_are_looked_for(tmp_path):
+    source = OpeniSource(kind="openi", root=str(tmp_path))
+    assert [piece.split(" there")[0] for piece in missing_pieces(source)] == ["root: no reports", "root: no images"]
+    lay(tmp_path, "ecgen-radiology/1.xml", "NLMCXR_png/CXR1_1_IM-0001-3001.png")
+    assert missing_pieces(source) == []
 
 
 @pytest.mark.parametrize(
