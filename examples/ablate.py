@@ -42,6 +42,10 @@ ARMS = {
     "+ MIM, random": ("attmim.strategy=random", "entmlm.strategy=none", "warmup.mask=random"),
     "+ AttMIM": ("attmim.strategy=attmim", "entmlm.strategy=none"),
     "+ AttMIM + EntMLM": ("attmim.strategy=attmim", "entmlm.strategy=entity"),
+    "+ AttMIM + EntMLM, no warm-up": ("attmim.strategy=attmim", "entmlm.strategy=entity", "warmup.iterations=0"),
+    "+ AttMIM of the input": ("attmim.strategy=attmim", "attmim.mask_level=input", "entmlm.strategy=none"),
+    "+ MIM, random, no warm-up": ("attmim.strategy=random", "entmlm.strategy=none", "warmup.iterations=0"),
+    "+ EntMLM": ("attmim.strategy=none", "entmlm.strategy=entity"),
 }
 
 
