@@ -1,6 +1,6 @@
 """Why a masked objective helps or does not: what a run's masks hide, how they change, and what leaks past them.
 
-    python examples/study_masks.py runs/NAME [--data runs/ablation/data] [--batches 8]
+    python examples/study_masks.py runs/NAME [--data runs/ablation/data] [--batches 8] [--boxes BBox_List_2017.csv]
 
 prints a Markdown table with a row per checkpoint of a run that has an image objective, on batches of its own training images:
 
@@ -14,6 +14,8 @@ prints a Markdown table with a row per checkpoint of a run that has an image obj
     overlap      mean intersection over union of the maps of report, prompts and image; 0.54 for maps that choose by chance at 0.7
     union        share of the patches that eq 7 proposes; eq 8 draws from these
     flat, lively hidden share of the quarter of each image's patches with the least and the most contrast; 0.75 for both by chance
+    boxed        with --boxes: hidden share of the patches that lie in a radiologist's box, over the run's NIH images that have one, masks
+                 drawn from prompts and image; 0.75 by chance
     still        rank correlation (Spearman) of the image's own map with that of the checkpoint before
 
 Under it: how many entities reports have, and the words that are hidden most often.
@@ -24,19 +26,23 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.data.batches import Batches, augment
 from engine.data.prepared import pictures, words
+from engine.data.sources.nih14_boxes import PICTURE_SIZE, Box, read_boxes
+from engine.data.store import PixelStore
 from engine.data.texts import TextBank
 from engine.model import attmim, entmlm
 from engine.model.losses import mim_loss, patchify
 from engine.model.starting import Starting, prompt_tokens, starting_model
-from engine.recipe.pretraining import PretrainRecipe
+from engine.recipe.pretraining import Augmentation, PretrainRecipe
 
 MAPS = ("report", "prompt", "self")
 
@@ -116,6 +122,33 @@ def look(starting: Starting, recipe: PretrainRecipe, batches: list[dict[str, Ten
     return {name: value / len(batches) for name, value in sums.items()}, own
 
 
+def boxed_images(store: PixelStore, boxes: Mapping[str, Sequence[Box]], grid: int) -> tuple[Tensor, Tensor]:
+    """uint8 (K, S0, S0) pictures of the store that have boxes, and (K, N): True where the centre of a patch lies in one."""
+    images = [image for image in store.entries if f"{Path(image).stem}.png" in boxes and image not in store.dropped()]
+    inside = torch.zeros(len(images), grid, grid, dtype=torch.bool)
+    for number, image in enumerate(images):
+        for box in boxes[f"{Path(image).stem}.png"]:
+            centres = (torch.arange(grid) + 0.5) * PICTURE_SIZE / grid
+            rows = (centres >= box.y) & (centres < box.y + box.height)
+            columns = (centres >= box.x) & (centres < box.x + box.width)
+            inside[number] |= rows[:, None] & columns[None]
+    pictures = torch.stack([torch.from_numpy(np.array(store.picture(image))) for image in images])
+    return pictures, inside.flatten(1)
+
+
+@torch.no_grad()
+def boxed_share(starting: Starting, recipe: PretrainRecipe, seen: Tensor, inside: Tensor) -> float:
+    """The hidden share of the patches in boxes, over 16 draws of the mask; `seen` (K, 3, S, S) as the model sees them."""
+    module, (ids, padding) = starting.module.eval(), prompt_tokens(recipe, starting)
+    image = module.clip.visual_projection(module.encode_images(seen)[:, 1:])
+    generator, prompts = torch.Generator().manual_seed(0), module.prompt_tokens(ids)
+    shares = []
+    for _ in range(16):
+        hidden = attmim.hidden_patches(image, prompts, recipe.attmim, prompt_padding=padding.flatten()[None], generator=generator)
+        shares.append(float(hidden[inside].float().mean()))
+    return sum(shares) / len(shares)
+
+
 def entities(bank: TextBank, starting: Starting, recipe: PretrainRecipe) -> list[str]:
     """What EntMLM hides in the bank's texts, in plain lines."""
     ids = torch.from_numpy(bank.entity_ids.astype("int64"))
@@ -139,6 +172,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", type=Path, help="folder of prepared data; RUN/data where it is the run's own")
     parser.add_argument("--batches", type=int, default=8)
+    parser.add_argument("--boxes", type=Path, help="NIH's table of boxes; the run must have NIH images, in pictures of 1:1")
     args = parser.parse_args()
     recipe = PretrainRecipe.model_validate(json.loads((args.run / "run.json").read_text("utf-8"))["recipe"])
     found = pictures(recipe, args.data or args.run / "data", verify=False)
@@ -152,14 +186,23 @@ def main() -> None:
     drawn = Batches(found.frame, found.store, bank, paired=64, unpaired=0, seed=recipe.seed)
     mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (starting.preprocessing.mean, starting.preprocessing.std))
     batches = [dict(drawn.at(number)) for number in range(args.batches)]
+
+    def as_seen(stored: Tensor, views: Augmentation, seed: int) -> Tensor:
+        return (augment(stored, views, starting.preprocessing.size, torch.Generator().manual_seed(seed)) - mean) / std
+
     for number, batch in enumerate(batches):
-        view = augment(batch["images"], recipe.augmentation, starting.preprocessing.size, torch.Generator().manual_seed(number))
-        batch["seen"] = (view - mean) / std
+        batch["seen"] = as_seen(batch["images"], recipe.augmentation, number)
+    boxed = None
+    if args.boxes:
+        stored, inside = boxed_images(found.store, read_boxes(args.boxes), recipe.model.image.size // recipe.model.image.patch)
+        boxed = as_seen(stored, Augmentation(), 0), inside
     before: list[Tensor] | None = None
     names: list[str] = []
     for folder in sorted((args.run / "checkpoints").glob("step-*")):
         starting.module.load_state_dict(load_file(folder / "weights.safetensors"))
         row, own = look(starting, recipe, batches)
+        if boxed is not None:
+            row["boxed"] = boxed_share(starting, recipe, *boxed)
         if not names:
             names = [*row, "still"]
             print(f"| step | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
