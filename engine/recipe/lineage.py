@@ -23,7 +23,7 @@ from engine.recipe.document import Document, Path, Value, dotted
 KEYS = ("base", "differs", "sweep")
 MOST_BASES = 8
 """Recipes that may build on one another."""
-_OWN = ("version", "source")
+_OWN = (("version",), ("source",))
 
 
 def without_lineage(document: Document) -> Document:
@@ -70,7 +70,7 @@ def differences(document: Document) -> dict[Path, tuple[Value, Value]]:
     return {
         path: (other.get(path, "default"), value)
         for path, value in own.items()
-        if path[0] not in _OWN and (path not in other or not _same(other[path], value))
+        if path[:1] not in _OWN and (path not in other or not _same(other[path], value))
     }
 
 
