@@ -1,7 +1,7 @@
 """Score: a folder of DICOM or an image table, prompts and a model -> one row per study, one per file, and figures where there are labels.
 
     input files -> known by content? -> read in workers -> settle duplicates -> image features -> part of the image table
-                -> features x prompts -> image rows -> study rows -> tables, figures, run.json
+                -> features x prompts -> image rows -> study rows -> (heatmaps) -> tables, figures, run.json
 
 One bad file never changes another file's row and never stops the run: it is a row with its reason. What is written stands in engine/tables.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,9 @@ from engine.dicom.rows import result_row, table_row
 from engine.errors import NotFinite, UsageError
 from engine.metrics.findings import FindingFigures, figures
 from engine.model.encoding import encode
-from engine.model.zero_shot import logit_scale, words_by_finding, zero_shot
+from engine.model.heatmaps import heatmaps_on
+from engine.model.overlays import chosen, sheet
+from engine.model.zero_shot import Words, logit_scale, words_by_finding, zero_shot
 from engine.recipe.loader import find_recipe, load_recipe
 from engine.recipe.prompts import PromptRecipe
 from engine.tables.columns import NOTICE, check_findings, file_hash
@@ -40,6 +42,7 @@ from engine.tables.parts import ImageTable, text_of_path
 from engine.tables.publish import locked, make_folder
 from engine.tables.results import FLAG_SEPARATOR, Aggregate, Results, joined_flags, split_flags
 from engine.tables.run_record import clear_previous, contents_hash, publish_metrics, publish_record, publish_tables, versions
+from engine.tables.sheets import KEY, Sheets, sheet_key
 
 if TYPE_CHECKING:
     from engine.model.bundle import Bundle
@@ -58,6 +61,8 @@ FAILURES = frozenset(
 PART_ROWS = 512
 PART_SECONDS = 30.0
 """A part of the image table is published after so many files or seconds, whichever comes first: the most that a kill can cost."""
+SHEET = 1
+"""Version of the heatmap sheets: with another one they are drawn anew."""
 EQUAL_PICTURES = 10
 """From so many different pictures on, equal scores for all of them mean a broken model."""
 
@@ -90,6 +95,14 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """A scored image has its sheet of heatmaps. `reused`: an earlier run drew it, from the same picture, model and prompts."""
+
+    image: str
+    reused: bool
+
+
+@dataclass(frozen=True)
 class Planned:
     """The end of a dry run: files in all, of them those already known, and those left out unopened, by reason."""
 
@@ -118,7 +131,7 @@ class Finished:
     run: dict[str, Any]
 
 
-Event = Started | Notice | Seen | Planned | Published | Finished
+Event = Started | Notice | Seen | Drawn | Planned | Published | Finished
 
 
 def score(
@@ -134,6 +147,7 @@ def score(
     min_age: float = 0.0,
     workers: int | None = None,
     batch_size: int | None = None,
+    heatmaps: bool = False,
     dry_run: bool = False,
 ) -> Iterator[Event]:
     """Score every chest radiograph of the inputs and write the tables to `out`.
@@ -150,6 +164,8 @@ def score(
         min_age: seconds a file must have stood still.
         workers: processes that read files; None: as many as this process has cores.
         batch_size: images per forward pass; None: 8 on a CPU, 64 on a GPU. Scores agree to 1e-5 between batch sizes.
+        heatmaps: also draw where each scored image resembles the words (engine/model/heatmaps.py), into private/heatmaps. Features are
+            not enough for that: images without a sheet of this model and these prompts are read once more, known ones too.
         dry_run: check everything, count the files, write nothing.
 
     Closing the generator early keeps what was done: the next run with the same `out` goes on from there.
@@ -201,6 +217,14 @@ def score(
         _refuse_equal_scores(results.images(), findings, len(run.pictures))
         joined = _join(truth, run)
         yield from map(Notice, joined.notices() if joined else ())
+        drawn: Counter[str] = Counter()
+        if heatmaps:
+            made_with = (bundle.content_hash, file_hash(recipe_file), f"made by {bundle.name} with {recipe_file.stem}")
+            for event in _draw(run, bundle, words, recipe, Sheets(out), made_with, cores):
+                if isinstance(event, Drawn):
+                    drawn["reused" if event.reused else "drawn"] += 1
+                yield event
+            clock.lap("heatmaps")
         studies = results.studies(aggregate)
         labelled = (joined or Joined({}, {})).frame(findings)
         rows = _figures(studies, labelled, run, findings) if joined else []
@@ -218,6 +242,7 @@ def score(
             "inputs": {"files": run.results.images().height, "sha256": contents_hash(run.results.images()["content_hash"])},
             "labels": dict(joined.account) | ({"sha256": file_hash(labels)} if labels else {}) if joined else None,
             "options": {"aggregate": aggregate, "retain_uids": retain_uids, "min_age": min_age, "workers": cores, "batch_size": size},
+            "heatmaps": {"drawn": drawn["drawn"], "reused": drawn["reused"]} if heatmaps else None,
             "counts": run.counts(studies.height),
         }
         yield Published(out, account | {"seconds": clock.laps()}, studies, results.images(), rows, labelled)
@@ -288,6 +313,36 @@ def _with_features(found: Iterator[Found], bundle: Bundle, size: int) -> Iterato
     yield from flush()
 
 
+def _draw(
+    run: _Run, bundle: Bundle, words: Mapping[str, Words], recipe: PromptRecipe, sheets: Sheets, made_with: Sequence[str], workers: int
+) -> Iterator[Drawn | Notice]:
+    """A sheet for every scored image; of several files of one SOP instance the first is drawn."""
+    scored = run.results.frame().filter(pl.col("outcome") == "score").select("image", "content_hash", *words)
+    missing: list[tuple[Item, dict[str, Any], str]] = []
+    seen: set[str] = set()
+    for item, row in zip(run.scored, scored.iter_rows(named=True), strict=True):
+        key = sheet_key(SHEET, made_with, row["content_hash"], [round(row[name], 4) for name in words])
+        if row["image"] not in seen and sheets.holds(row["image"], key):
+            yield Drawn(row["image"], reused=True)
+        elif row["image"] not in seen:
+            missing.append((item, row, key))
+        seen.add(row["image"])
+    gone = 0
+    readings = found_readings((item for item, _, _ in missing), None, size=bundle.preprocessing.size, workers=workers)
+    with closing(readings):
+        for (_, row, key), found in zip(missing, readings, strict=True):
+            picture = found.reading.picture
+            if picture is None or found.reading.content_hash != row["content_hash"]:
+                gone += 1
+                continue
+            scores = {name: row[name] for name in chosen({name: row[name] for name in words})}
+            maps = heatmaps_on(bundle, picture, {name: words[name] for name in scores}, score=recipe.score, pool=recipe.pool)
+            sheets.write(row["image"], sheet(picture, maps, scores, lines=[made_with[-1], NOTICE], texts={KEY: key, "Comment": NOTICE}))
+            yield Drawn(row["image"], reused=False)
+    if gone:
+        yield Notice(f"{gone} scored images have no heatmap: their files changed or went away while the run was at work")
+
+
 def _needs_features(found: Found) -> bool:
     return not found.known and found.reading.outcome == "score" and found.reading.picture is not None
 
@@ -301,6 +356,8 @@ class _Run:
     table: ImageTable
     registry: Registry = field(default_factory=Registry)
     reused: int = 0
+    scored: list[Item] = field(default_factory=list)
+    """The files of the rows of outcome `score`, in their order."""
     pictures: set[bytes] = field(default_factory=set)
     """Coarse pictures, up to EQUAL_PICTURES different ones."""
     _stored: set[bytes] = field(default_factory=set)
@@ -321,6 +378,8 @@ class _Run:
         settled = self.registry.settle(reading)
         if settled.outcome not in ("score", "duplicate"):
             scores = None
+        if settled.outcome == "score":
+            self.scored.append(item)
         row = result_row(item, settled, scores, self.names)
         self.results.add(row)
         self.reused += found.known

@@ -37,6 +37,9 @@ def command(
     ] = 0.0,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that read files.", show_default="cores")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass.", show_default="8, on a GPU 64")] = None,
+    heatmaps: Annotated[
+        bool, typer.Option("--heatmaps", help="Draw where pictures resemble the words, into OUT/private/heatmaps (pictures may identify).")
+    ] = False,
     fail_on: Annotated[
         Literal["error", "reject", "never"], typer.Option(help="Exit with 1 for damaged files, for any file turned away, or never.")
     ] = "error",
@@ -46,7 +49,7 @@ def command(
 ) -> int:
     """Score chest radiographs against words, zero-shot, and write scores, figures and a report."""
     from engine.report import report
-    from engine.score import Finished, Notice, Planned, Published, Seen, score
+    from engine.score import Drawn, Finished, Notice, Planned, Published, Seen, score
 
     events = score(
         inputs,
@@ -60,9 +63,10 @@ def command(
         min_age=min_age,
         workers=workers,
         batch_size=batch_size,
+        heatmaps=heatmaps,
         dry_run=dry_run,
     )
-    tables, run, seen = None, None, 0
+    tables, run, seen, drawn = None, None, 0, 0
     with console.closing(events) as watched, console.progress(None, what="score", unit="file", quiet=quiet) as bar:
         for event in watched:
             match event:
@@ -71,6 +75,12 @@ def command(
                     bar.update()
                     if bar.disable and not quiet and seen % LOGGED_FILES == 0:
                         console.log("scoring", files=seen)
+                case Drawn():
+                    if not drawn:
+                        bar.reset()
+                        bar.set_description("heatmaps")
+                    drawn += 1
+                    bar.update()
                 case Notice() if not quiet:
                     console.log(event.message, level="warning")
                 case Planned():
@@ -131,6 +141,9 @@ def _say(tables: Published, run: dict[str, Any], out: Path) -> None:
     _say_studies(tables)
     _say_figures(tables)
     console.say("")
+    if run["heatmaps"]:
+        sheets = sum(run["heatmaps"].values())
+        console.say(f"{sheets} sheets of heatmaps, {run['heatmaps']['drawn']} of them new, in {out / 'private' / 'heatmaps'}")
     console.say(f"{out / 'report.html'} shows it all; scores.csv, images.csv and run.json lie beside it")
 
 

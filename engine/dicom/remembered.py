@@ -93,12 +93,12 @@ class Remembered:
         return self.get(_content_hash(item.path), item)
 
 
-def found_readings(items: Iterator[Item], remembered: Remembered, *, size: int, workers: int) -> Generator[Found, None, None]:
+def found_readings(items: Iterator[Item], remembered: Remembered | None, *, size: int, workers: int) -> Generator[Found, None, None]:
     """Every item with its reading, in the order given.
 
     Args:
         items: the input files.
-        remembered: what need not be read again; where it is empty nothing is hashed ahead.
+        remembered: what need not be read again; where it is empty, or None, nothing is hashed ahead.
         size: the shorter side of pictures, in pixels.
         workers: reading processes; started when there is something new to read.
     """
@@ -112,12 +112,12 @@ def found_readings(items: Iterator[Item], remembered: Remembered, *, size: int, 
                 yield from _read_on(looked, looked_up, size, workers)
 
 
-def _look_up(item: Item, remembered: Remembered) -> Found | Item:
+def _look_up(item: Item, remembered: Remembered | None) -> Found | Item:
     """The reading where it needs no reader, the item where it does."""
     if item.decided:
         outcome, reason = item.decided
         return Found(item, Reading(item.path, outcome, reason))
-    if not len(remembered):
+    if not remembered:
         return item
     return remembered.get_file(item) or item
 

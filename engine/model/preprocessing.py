@@ -22,23 +22,30 @@ def resized(picture: npt.NDArray[np.uint8], size: int, resize: Resize) -> npt.ND
     squash: both sides to `size`, whatever the aspect: the whole field of view, a little distorted.
     pad: longer side to `size`, black beside it. crop: shorter side to `size`, the middle of the longer.
     """
-    height, width = picture.shape
-    if resize == "squash":
-        shape = (size, size)
-    else:
-        side = max(height, width) if resize == "pad" else min(height, width)
-        shape = (max(1, round(height * size / side)), max(1, round(width * size / side)))
+    shape, (top, left) = placement(picture.shape, size, resize)
     if shape != picture.shape:
         image = Image.fromarray(np.ascontiguousarray(picture)).resize((shape[1], shape[0]), Image.Resampling.LANCZOS)
         picture = np.asarray(image)
     if shape == (size, size):
         return picture
     square = np.zeros((size, size), np.uint8)
-    top, left = (size - shape[0]) // 2, (size - shape[1]) // 2  # negative where the picture is cropped
     square[max(top, 0) : max(top, 0) + min(shape[0], size), max(left, 0) : max(left, 0) + min(shape[1], size)] = picture[
         max(-top, 0) : max(-top, 0) + size, max(-left, 0) : max(-left, 0) + size
     ]
     return square
+
+
+def placement(shape: tuple[int, ...], size: int, resize: Resize) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Height and width to which `resized` brings a picture of `shape` (H, W), and the top and left at which it then lies on the square.
+
+    Top and left are negative where the picture is cropped. The point (y, x) of the picture lies at (y h / H + top, x w / W + left).
+    """
+    if resize == "squash":
+        return (size, size), (0, 0)
+    height, width = shape
+    side = max(height, width) if resize == "pad" else min(height, width)
+    h, w = max(1, round(height * size / side)), max(1, round(width * size / side))
+    return (h, w), ((size - h) // 2, (size - w) // 2)
 
 
 @dataclass(frozen=True)

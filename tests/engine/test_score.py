@@ -20,7 +20,7 @@ from pydicom.uid import JPEG2000, ExplicitVRLittleEndian, JPEGBaseline8Bit
 from engine.dicom.policy import REASONS
 from engine.errors import ConfigError, InputMissing, LabelsError, LockHeld, NotFinite, OutputError, RecipeError, UsageError
 from engine.model.bundle import load_bundle, save_bundle
-from engine.score import FAILURES, Finished, Notice, Planned, Published, Seen, Started, score
+from engine.score import FAILURES, Drawn, Finished, Notice, Planned, Published, Seen, Started, score
 from engine.tables.columns import IMAGE_COLUMNS, METRIC_COLUMNS, NOTICE
 from engine.tables.publish import locked
 from engine.tables.run_record import OUTPUTS
@@ -341,6 +341,67 @@ def test_reordering_findings_reorders_columns(run, studies, tmp_path, prompts):
     second = published(run(studies / "in")).studies
     assert second.columns == ["study", "n_images", *reversed(FINDINGS), "flags"]
     assert second.select(first.columns).equals(first)
+
+
+# --- heatmaps -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_scored_image_gets_a_sheet_that_only_its_owner_reads(run, studies, tmp_path):
+    events = run(studies / "in", heatmaps=True)
+    sheets = list((tmp_path / "out" / "private" / "heatmaps").iterdir())
+    assert sorted(path.stem for path in sheets) == sorted(published(events).images["image"])
+    assert (tmp_path / "out" / "private" / "heatmaps").stat().st_mode & 0o777 == 0o700
+    for path in sheets:
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert NOTICE.encode() in path.read_bytes()
+        with Image.open(path) as picture:
+            picture.load()
+    assert [event.reused for event in events if isinstance(event, Drawn)] == [False] * 6
+    assert events[-1].run["heatmaps"] == {"drawn": 6, "reused": 0}
+    assert published(run(studies / "in", out=tmp_path / "plain")).run["heatmaps"] is None
+    assert not (tmp_path / "plain" / "private" / "heatmaps").exists()
+
+
+def test_a_second_run_draws_only_what_is_missing(run, studies, tmp_path, prompts):
+    run(studies / "in")
+    scores = published(run(studies / "in", heatmaps=True)).studies  # known images are read again: features hold no patches
+    folder = tmp_path / "out" / "private" / "heatmaps"
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    gone, damaged, *_ = before
+    gone.unlink()
+    damaged.write_bytes(before[damaged][:-5])
+    again = run(studies / "in", heatmaps=True)
+    assert {event.image for event in again if isinstance(event, Drawn) and not event.reused} == {gone.stem, damaged.stem}
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert published(again).studies.equals(scores)
+    prompts.write_text(PROMPTS.replace("no edema", "clear lungs"))
+    assert run(studies / "in", heatmaps=True)[-1].run["heatmaps"] == {"drawn": 6, "reused": 0}
+
+
+def test_a_picture_that_goes_away_meanwhile_is_said(studies, tmp_path, toy, prompts):
+    folder = tmp_path / "in"
+    shutil.copytree(studies / "in", folder)
+    events, seen, after = score([folder], prompts=prompts, model=toy, out=tmp_path / "out", workers=1, heatmaps=True), 0, []
+    for event in events:
+        seen += isinstance(event, Seen)
+        if seen == 6 and (folder / "synthetic_01.dcm").exists():
+            (folder / "synthetic_01.dcm").unlink()
+        after.append(event)
+    assert "1 scored images have no heatmap" in " ".join(event.message for event in after if isinstance(event, Notice))
+    assert after[-1].run["heatmaps"] == {"drawn": 5, "reused": 0}
+
+
+def test_the_same_instance_in_two_encodings_has_one_sheet(run, make_studies, tmp_path):
+    (tmp_path / "in").mkdir()
+    stored = make_studies.draw_chest("normal", np.random.default_rng(0))
+    for number, syntax in enumerate(make_studies.SYNTAXES[:2]):
+        data = make_studies.chest_dataset(stored, "one", syntax)
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+        data.StudyInstanceUID, data.SeriesInstanceUID = "1.2.3", "1.2.3.5"
+        data.save_as(tmp_path / "in" / f"{number}.dcm", enforce_file_format=True)
+    found = run(tmp_path / "in", heatmaps=True)
+    assert published(found).images["outcome"].to_list() == ["score", "score"]
+    assert found[-1].run["heatmaps"] == {"drawn": 1, "reused": 0}
 
 
 # --- labels -------------------------------------------------------------------------------------------------------------------------

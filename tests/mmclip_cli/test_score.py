@@ -61,6 +61,18 @@ def test_the_first_screen(mmclip, studies, toy):
     assert (mmclip.folder.parent / "home" / ".config" / "mmclip" / "site.key").stat().st_mode & 0o777 == 0o600
 
 
+def test_heatmaps_lie_in_private_alone(mmclip, studies, toy):
+    command = ["score", studies / "synthetic", "--prompts", "chest14", "--model", toy, "--heatmaps"]
+    done = mmclip(*command)
+    assert done.returncode == 0, done.stderr
+    assert "9 sheets of heatmaps, 9 of them new, in mmclip-out/private/heatmaps" in done.stdout
+    pictures = [path for path in mmclip.folder.rglob("*") if path.is_file() and path.read_bytes()[:4] in (b"\x89PNG", b"\xff\xd8\xff\xe0")]
+    assert {path.parent for path in pictures} == {mmclip.folder / "mmclip-out" / "private" / "heatmaps"}
+    assert b"data:image/png" not in (mmclip.folder / "mmclip-out" / "report.html").read_bytes()
+    again = mmclip(*command, "--json", "--quiet")
+    assert json.loads(again.stdout)["heatmaps"] == {"drawn": 0, "reused": 9}
+
+
 def test_json_is_one_object_and_a_damaged_file_is_exit_1(mmclip, studies, toy, tmp_path):
     folder = tmp_path / "in"
     shutil.copytree(studies / "synthetic", folder)
@@ -169,7 +181,8 @@ def test_a_signal_stops_the_run_and_keeps_what_was_done(mmclip, toy, number, cod
 def test_help_is_quick_and_offers_no_stubs(mmclip):
     done = mmclip("score", "--help")
     assert done.returncode == 0
-    for option in ("--prompts", "--model", "--labels", "--out", "--aggregate", "--retain-uids", "--min-age", "--fail-on", "--dry-run"):
+    promised = "--prompts --model --labels --out --aggregate --retain-uids --min-age --heatmaps --fail-on --dry-run"
+    for option in promised.split():
         assert option in done.stdout
-    for option in ("--backend", "--heatmaps", "--sr", "--engine"):
+    for option in ("--backend", "--sr", "--engine"):
         assert option not in done.stdout

@@ -1,0 +1,109 @@
+"""Heatmaps: for every patch of a picture, how much nearer it is to the words for a finding than to the words for its absence.
+
+e_j is the embedding of patch j: `ln_post` and CLIP's visual projection of the last layer's patch tokens (the paper's E_img, eq 1), brought
+to length 1. With the recipe's phrases pooled as they are for its score (engine/model/zero_shot.py), the map is
+
+    softmax_pair, difference     m_j = (a - b) / 2     a, b: e_j's cosines with the positive and the negative words
+    cosine                       m_j = a
+
+in [-1, 1]: 1 where a patch is the positive words themselves and the opposite of the negative ones, 0 where it is as near to both, -1 the
+other way round. It is the margin that the score of the whole picture is made of, taken of a patch: m_j > 0 where a picture with that
+embedding would score above 0.5.
+
+What such a map is not. CLIP aligns one token, CLS, with the words. Nothing in training asks that of patch tokens, and by the last layer
+attention has mixed the whole picture into each of them. So a map shows which patches carry an embedding near the words; that need not be
+where the finding is, nor why the picture has its score. Published work finds such maps of CLIP noisy and at times inverted (Li et al., CLIP
+Surgery, arXiv 2304.05653). Whether they point at findings is a question of measurement: examples/measure_pointing.py asks it, and
+recipes/README.md has the answer for the shipped model. A map outlines nothing: it has one value per patch, the rest is interpolation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import NotFinite
+from engine.model.preprocessing import Preprocessing, placement
+from engine.model.zero_shot import Pool, Score, Words, zero_shot
+
+if TYPE_CHECKING:
+    from engine.model.bundle import Bundle
+
+Floats = NDArray[np.float32]
+
+
+def heatmaps(bundle: Bundle, pictures: Sequence[NDArray[np.uint8]], words: Mapping[str, Words], *, score: Score, pool: Pool) -> Floats:
+    """Maps in [-1, 1] on the model's g x g patches: (B, F, g, g) float32 of B uint8 pictures (H, W) and F findings, as in `words`.
+
+    Raises:
+        NotFinite: the model gives NaN or infinity.
+    """
+    features = patch_features(bundle, pictures)
+    count, side = features.shape[:2]
+    # `difference` is (2 + a - b) / 4 and `cosine` (1 + a) / 2: both are (1 + m) / 2
+    linear = zero_shot(
+        features.reshape(-1, features.shape[-1]), words, score="cosine" if score == "cosine" else "difference", pool=pool, scale=1
+    )
+    margins = (2 * linear - 1).reshape(count, side, side, len(words))
+    return np.ascontiguousarray(np.moveaxis(margins, -1, 1), dtype=np.float32)
+
+
+def patch_features(bundle: Bundle, pictures: Sequence[NDArray[np.uint8]]) -> Floats:
+    """(B, g, g, D) float32, rows of length 1: each patch where `Bundle.image_features` has one row per picture.
+
+    Raises:
+        NotFinite: the model gives NaN or infinity.
+    """
+    import torch
+
+    vision = bundle.clip.config.vision_config
+    side = vision.image_size // vision.patch_size
+    if not len(pictures):
+        return np.empty((0, side, side, bundle.clip.config.projection_dim), np.float32)
+    with torch.inference_mode():
+        tokens = bundle.clip.vision_model(bundle.pixels(pictures)).last_hidden_state[:, 1:]
+        patches = bundle.clip.visual_projection(bundle.clip.vision_model.post_layernorm(tokens))
+        rows: Floats = torch.nn.functional.normalize(patches.float(), dim=-1).cpu().numpy()
+    if not np.isfinite(rows).all():
+        raise NotFinite("the model gives NaN or infinite features to the patches of a picture", hint="another model, or --device cpu")
+    return rows.reshape(len(pictures), side, side, -1)
+
+
+def heatmaps_on(bundle: Bundle, picture: NDArray[np.uint8], words: Mapping[str, Words], *, score: Score, pool: Pool) -> dict[str, Floats]:
+    """Finding -> its map (H, W) float32 laid over the uint8 picture (H, W); values as in `heatmaps`, NaN where the model did not look.
+
+    Raises:
+        NotFinite: the model gives NaN or infinity.
+    """
+    (maps,) = heatmaps(bundle, [picture], words, score=score, pool=pool)
+    laid = onto_picture(maps, picture.shape, bundle.preprocessing, bundle.clip.config.vision_config.patch_size)
+    return dict(zip(words, laid, strict=True))
+
+
+def onto_picture(maps: Floats, shape: tuple[int, ...], preprocessing: Preprocessing, patch: int) -> Floats:
+    """Maps (F, g, g) over the model's square, laid over the picture of `shape` (H, W) that it was made of: (F, H, W) float32.
+
+    Bilinear between the centres of patches, level beyond the outermost of them. Resizing, padding and cropping are undone: each pixel gets
+    the value of the place where the model saw it, NaN where it did not (cropped away).
+
+    Args:
+        patch: side of a patch on the model's square, pixels.
+    """
+    (h, w), (top, left) = placement(shape, preprocessing.size, preprocessing.resize)
+    side = maps.shape[-1]
+    down = _weights(shape[0], h, top, side, patch, preprocessing.size)
+    across = _weights(shape[1], w, left, side, patch, preprocessing.size)
+    laid: Floats = np.einsum("yr,frc,xc->fyx", down, maps, across, optimize=True).astype(np.float32)
+    return laid
+
+
+def _weights(pixels: int, resized: int, offset: int, side: int, patch: int, size: int) -> NDArray[np.float64]:
+    """(pixels, side): how much each pixel of one axis takes from each patch of it; NaN rows where it lies off the square."""
+    place = (np.arange(pixels) + 0.5) * resized / pixels + offset
+    patches = np.clip(place / patch - 0.5, 0, side - 1)
+    weights: NDArray[np.float64] = np.maximum(0, 1 - np.abs(patches[:, None] - np.arange(side)))
+    weights[(place < 0) | (place > size)] = np.nan
+    return weights
