@@ -38,6 +38,9 @@ NIH_FINDINGS = (
 )
 """The 14 of ChestX-ray14 (arXiv 1705.02315); its "Effusion" and "Pleural_Thickening" are spelled as prompts spell them."""
 
+NIH_SPELLED = {"Effusion": "Pleural Effusion", "Pleural_Thickening": "Pleural Thickening", "Infiltrate": "Infiltration"}
+"""Findings that NIH's tables spell otherwise than prompts do; "Infiltrate" stands in the table of boxes only."""
+
 PADCHEST_SEEN = (
     "Atelectasis",
     "Cardiomegaly",

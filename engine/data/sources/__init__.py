@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.data.sources.image_table import FINDING_TYPE, ImageTable
 from engine.data.sources.mimic_cxr import read_mimic_cxr
+from engine.data.sources.nih14 import read_nih14
 from engine.data.sources.openi import read_openi
 from engine.data.sources.padchest import read_padchest
 from engine.data.sources.published import check_published
@@ -21,6 +22,7 @@ READERS: dict[str, Callable[[Any], ImageTable]] = {
     "mimic_cxr": read_mimic_cxr,
     "padchest": read_padchest,
     "openi": read_openi,
+    "nih14": read_nih14,
 }
 """Kind of source -> what reads it."""
 

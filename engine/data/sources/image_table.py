@@ -28,6 +28,10 @@ DROPS = {
     "eval_patient": "of a patient on whose images others evaluate",
     "no_split": "the data set's table of splits does not name it",
     "no_study": "its study or its patient is not named",
+    "no_label": "the label table says nothing of it",
+    "labels_disagree": "rows of the same image say different things",
+    "split_overlap": "its patient has images in another part, and the recipe leaves these out",
+    "later_view": "the recipe reads the first view of a study only",
 }
 """Why a row is dropped. A row with several reasons has the first that applies, in the order of its reader's rules."""
 

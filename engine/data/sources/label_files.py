@@ -1,4 +1,4 @@
-"""The label tables that data sets are published with: found plain, gzipped or zipped, and read as columns of text."""
+"""The label tables that data sets are published with, plain, gzipped or zipped, read as columns of text."""
 
 from __future__ import annotations
 
@@ -14,12 +14,6 @@ import polars as pl
 
 from engine.data.sources.image_table import LFS_POINTER
 from engine.errors import ConfigError, InputMissing, ReadError
-
-
-def find_label_file(root: Path, names: Sequence[str]) -> Path | None:
-    """The first of the names that lies in `root`, as it is, as .gz or as .zip; None when none does."""
-    paths = (root / f"{name}{suffix}" for name in names for suffix in ("", ".gz", ".zip"))
-    return next((path for path in paths if path.is_file()), None)
 
 
 def label_text(path: Path) -> str:
@@ -46,8 +40,10 @@ def label_text(path: Path) -> str:
     return text
 
 
-def read_label_file(path: Path, needed: Sequence[str]) -> pl.DataFrame:
-    """A CSV with a header, every column as text, blank cells as null, in the file's own column order.
+def read_label_file(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> pl.DataFrame:
+    """These columns of a CSV with a header, as text, blank cells as null; an optional column that the file lacks is null throughout.
+
+    Columns go by name, wherever they stand.
 
     Raises:
         InputMissing, ReadError: as `label_text`; or rows of other lengths than the header.
@@ -66,7 +62,8 @@ def read_label_file(path: Path, needed: Sequence[str]) -> pl.DataFrame:
         raise ConfigError(
             f"{path.name} is not the published table", why="; ".join(said), hint=f"restore its header; it has {', '.join(frame.columns)}"
         )
-    return frame.with_columns(pl.all().str.strip_chars().replace("", None))
+    absent = [pl.lit(None, pl.String).alias(name) for name in optional if name not in frame.columns]
+    return frame.with_columns(absent).select([*needed, *optional]).with_columns(pl.all().str.strip_chars().replace("", None))
 
 
 def _unzipped(raw: bytes, path: Path) -> bytes:

@@ -14,14 +14,12 @@ from typing import NamedTuple
 
 from engine.data.sources.label_files import label_text
 from engine.errors import ReadError
-from engine.recipe.findings import NIH_FINDINGS
+from engine.recipe.findings import NIH_FINDINGS, NIH_SPELLED
 
 BOX_TABLES = ("BBox_List_2017.csv", "BBox_List_2017_Official_NIH.csv")
 """Names under which the table is passed around."""
 PICTURE_SIZE = 1024
 """Width and height, in pixels, of the pictures that the boxes were drawn on."""
-SPELLED = {"Effusion": "Pleural Effusion", "Pleural_Thickening": "Pleural Thickening", "Infiltrate": "Infiltration"}
-"""Findings that NIH's tables spell otherwise than prompts do; "Infiltrate" stands in the table of boxes only."""
 
 
 class Box(NamedTuple):
@@ -70,7 +68,7 @@ def _box(cells: list[str]) -> Box | None:
     """The box of a row's six cells; None where they are none."""
     if len(cells) != 6:
         return None
-    finding = SPELLED.get(cells[1], cells[1])
+    finding = NIH_SPELLED.get(cells[1], cells[1])
     try:
         x, y, width, height = map(float, cells[2:])
     except ValueError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from engine.data.sources.layouts import missing_of
 from engine.errors import ConfigError
 from engine.recipe.labelled import Published
 from engine.recipe.sources import MimicSource, OpeniSource, PadchestSource, Source, TableSource
@@ -28,7 +29,7 @@ def missing_pieces(source: Source) -> list[str]:
     if isinstance(source, OpeniSource):
         return _missing_of_openi(source)
     if isinstance(source, Published):
-        return [] if Path(source.root).is_dir() else [f"root: no such folder; set it to where {source.kind} lies"]
+        return missing_of(source)
     return _missing_of_table(source)
 
 
