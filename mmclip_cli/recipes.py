@@ -125,13 +125,12 @@ def _checked(name: str, settings: list[str]) -> Report:
     from engine.data.sources.published import missing_data
     from engine.recipe.kinds import KINDS, kind_of
     from engine.recipe.loader import check_recipe, label, read_recipe
-    from engine.recipe.pretraining import PretrainRecipe
 
     path, document = read_recipe(name)
     kind = kind_of(document.values) or "pretraining"
     called = label(path, document)
     recipe = check_recipe(document, KINDS[kind], settings, name=called)
-    absent = missing_data(recipe.sources) if isinstance(recipe, PretrainRecipe) else []
+    absent = missing_data(getattr(recipe, "sources", ()))
     base = document.base.name if document.base is not None else None
     return Report(called, kind, absent=tuple(absent), base=base, differs=tuple(_differences(document)))
 

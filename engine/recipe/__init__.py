@@ -12,6 +12,7 @@ labelled.py      those of them that are published with labels
 findings.py      the findings by name
 pretraining.py   the pretraining recipe
 prompts.py       the prompt recipe
+evaluation.py    the evaluation recipes, and the published figures
 sentences.py     the recipe of sentences for weak pairs
 kinds.py         all of these by name, and which one a document looks like
 """

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from engine.recipe.base import Recipe
 from engine.recipe.document import Value
+from engine.recipe.evaluation import EvaluationRecipe, EvaluationSet, PublishedFigures
 from engine.recipe.pretraining import PretrainRecipe
 from engine.recipe.prompts import PromptRecipe
 from engine.recipe.sentences import WeakSentences
 
-KINDS: dict[str, type[Recipe]] = {"pretraining": PretrainRecipe, "prompts": PromptRecipe, "sentences": WeakSentences}
+KINDS: dict[str, type[Recipe]] = {
+    "pretraining": PretrainRecipe,
+    "prompts": PromptRecipe,
+    "sentences": WeakSentences,
+    "evaluation": EvaluationRecipe,
+    "evaluations": EvaluationSet,
+    "published": PublishedFigures,
+}
 
 
 def kind_of(values: Value) -> str | None:
