@@ -13,7 +13,7 @@ import hashlib
 import json
 import zipfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.data.store import PixelStore, build_store
+from engine.data.filling import Filled, fill_store
+from engine.data.store import PixelStore
 from engine.data.texts import TextBank, text_bank
 from engine.errors import ConfigError
 from engine.tables.publish import make_folder, publish
@@ -68,14 +69,25 @@ class Pictures:
         return digest.hexdigest()
 
 
-def pictures(recipe: PretrainRecipe, folder: Path, *, verify: bool) -> Pictures:
-    """Read the sources and fill the pixel store.
+def pictures(recipe: PretrainRecipe, folder: Path, *, verify: bool = False) -> Pictures:
+    """As `prepare_pictures`, all of it at once."""
+    steps = prepare_pictures(recipe, folder, verify=verify)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: Pictures = end.value
+            return found
+
+
+def prepare_pictures(recipe: PretrainRecipe, folder: Path, *, verify: bool = False) -> Generator[Filled, None, Pictures]:
+    """Read the sources and fill the pixel store, telling how far it is; the generator's value is what came of it.
 
     Args:
-        verify: compare the content of files that the store has already; False compares their sizes.
+        verify: compare the content of files that the store has already; False compares their sizes and times of change.
 
     Raises:
-        EngineError: as `read_sources` and `build_store`.
+        EngineError: as `read_sources` and `fill_store`.
         ConfigError: no picture is left to train on.
     """
     import polars as pl
@@ -84,16 +96,26 @@ def pictures(recipe: PretrainRecipe, folder: Path, *, verify: bool) -> Pictures:
 
     make_folder(folder)
     table = read_sources(recipe.sources)
-    made_from = [[source.kind, str(getattr(source, "file", "")), str(source.root)] for source in recipe.sources]
-    key = digest_of([made_from, recipe.store_size, recipe.resize])
-    store = build_store(table.frame, folder / f"pictures-{key}", recipe.store_size, recipe.resize, verify=verify)
-    without = {image: reason for image, reason in store.dropped().items() if image in set(table.frame["image"])}
+    place = folder / store_name(recipe)
+    yield from fill_store(table.frame, place, recipe.store_size, recipe.resize, verify=verify)
+    store = PixelStore.open(place)
+    images = set(table.frame["image"])
+    without = {image: reason for image, reason in store.dropped().items() if image in images}
     frame = table.frame.filter(~pl.col("held_out") & ~pl.col("image").is_in(list(without)))
     dropped = Counter(table.dropped["reason"].to_list()) + Counter(without.values())
     if frame.is_empty():
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common())
         raise ConfigError("no picture is left to train on", why=reasons or "all images are held out", hint="check `root` and `split`")
     return Pictures(table, frame, store, dict(sorted(dropped.items())))
+
+
+def store_name(recipe: PretrainRecipe) -> str:
+    """The name of the pixel store of a recipe: the same for all runs on the same folders and tables with pictures of the same size."""
+    places = ("file", "root", "jpg_root")
+    made_from = [
+        [source.kind, *(str(Path(at).absolute()) for key in places if (at := getattr(source, key, None)))] for source in recipe.sources
+    ]
+    return f"pictures-{digest_of([made_from, recipe.store_size, recipe.resize])}"
 
 
 def words(texts: Mapping[str, Sequence[str]], tokenizer: Any, recogniser: Recogniser | None, context: int, folder: Path) -> TextBank:

@@ -5,37 +5,27 @@
     journal.jsonl   one line per picture: its row, or why it has none; bytes and SHA-256 of the file it was made from
 
 A line is written only after its pixels are on the disk, so a killed build goes on where it stopped. A picture whose file has changed
-is made again in the same row.
+is made again in the same row. `engine/data/filling.py` fills stores; what is here needs neither DICOM nor a table.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.data.pictures import is_dicom, picture_of, squared
+from engine.data.pictures import Resize, squared
 from engine.errors import ConfigError, InputMissing, LockHeld, OutputError, ReadError
 
-if TYPE_CHECKING:
-    import polars as pl
-
 FORMAT = 1
-CHUNK = 256
-"""Pictures between two syncs to the disk: what a kill can cost."""
-
-Resize = Literal["squash", "pad", "crop"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +37,7 @@ class Entry:
     bytes: int
     sha256: str
     reason: str | None = None
+    mtime_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,113 +98,78 @@ class PixelStore:
         return {image: entry.reason for image, entry in self.entries.items() if entry.reason is not None}
 
 
-def build_store(
-    frame: pl.DataFrame, folder: Path, size: int, resize: Resize = "squash", *, workers: int = 2, verify: bool = True
-) -> PixelStore:
-    """Every picture of an image table, read once; what is there already, and unchanged, is kept.
+class StoreWriter:
+    """A store being filled by this process alone: pictures are added, and `commit` makes what was added last beyond a kill.
 
-    Args:
-        frame: columns image (id) and file (path); PNG, JPEG or DICOM, told by content.
-        verify: read known files again to compare their SHA-256; False compares their size alone.
+    Attributes:
+        known: image id -> what the journal says of it, what was added since included.
+    """
 
-    A picture that cannot be read has no row, and `PixelStore.dropped` says why.
+    def __init__(self, folder: Path, size: int, resize: Resize) -> None:
+        self.folder, self.size, self.resize = folder, size, resize
+        self.known = dict(_read_journal(folder))
+        self._next_row = max((entry.row + 1 for entry in self.known.values() if entry.row is not None), default=0)
+        self._pictures: list[tuple[int, NDArray[np.uint8]]] = []
+        self._lines: list[bytes] = []
+
+    def __len__(self) -> int:
+        """How many lines wait for `commit`."""
+        return len(self._lines)
+
+    def add(self, image: str, picture: NDArray[np.uint8] | None, *, size: int, mtime_ns: int, sha256: str, reason: str | None) -> Entry:
+        """One image: its picture, uint8 of any shape, or the reason why it has none. An image that had a row keeps it."""
+        row = None
+        if picture is not None:
+            before = self.known.get(image)
+            row = before.row if before is not None else None
+            if row is None:
+                row, self._next_row = self._next_row, self._next_row + 1
+            self._pictures.append((row, squared(picture, self.size, self.resize)))
+        entry = Entry(image, row, size, sha256, reason, mtime_ns)
+        self.known[image] = entry
+        self._lines.append(json.dumps(asdict(entry)).encode() + b"\n")
+        return entry
+
+    def commit(self) -> None:
+        """Pixels to the disk first, then their lines of the journal. OSError where the disk does not take them."""
+        _write_pictures(self.folder / "pixels.u8", self._pictures, self._next_row, self.size)
+        with (self.folder / "journal.jsonl").open("a+b") as journal:
+            _end_torn_line(journal.fileno())
+            journal.write(b"".join(self._lines))
+            journal.flush()
+            os.fsync(journal.fileno())
+        self._pictures.clear()
+        self._lines.clear()
+
+
+@contextmanager
+def filling(folder: Path, size: int, resize: Resize) -> Iterator[StoreWriter]:
+    """The sole right to fill the store in that folder, which is made where it is missing. What was added is committed at the end, also
+    when an error or a signal ends the block.
 
     Raises:
         ConfigError: the folder holds a store of another size or resize.
         LockHeld: another run is filling it.
+        ReadError: it is damaged.
         OutputError: the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
             _begin(folder, size, resize)
-            _fill(zip(frame["image"], map(Path, frame["file"]), strict=True), folder, size, resize, workers, verify)
+            writer = StoreWriter(folder, size, resize)
+            try:
+                yield writer
+            finally:
+                if len(writer):
+                    writer.commit()
     except OSError as error:
         raise OutputError(
-            "the pixel store cannot be written", why=error.strerror or str(error), hint="free space, or another folder"
+            "the pixel store cannot be written", why=os.strerror(error.errno or errno.EIO), hint="free space, or another folder"
         ) from error
-    return PixelStore.open(folder)
 
 
-def _fill(images: Iterator[tuple[str, Path]], folder: Path, size: int, resize: Resize, workers: int, verify: bool) -> None:
-    """Reads chunk after chunk; of each: pixels to the disk first, then its journal lines."""
-    known = _read_journal(folder)
-    next_row = max((entry.row + 1 for entry in known.values() if entry.row is not None), default=0)
-    with ThreadPoolExecutor(workers) as pool, (folder / "journal.jsonl").open("a+b") as journal:
-        _end_torn_line(journal.fileno())
-        while chunk := list(islice(images, CHUNK)):
-            made = list(pool.map(lambda pair: _made(pair, known.get(pair[0]), size, resize, verify), chunk))
-            made = _with_dicom(chunk, made, size, resize, workers)
-            entries, pictures = [], []
-            for (image, _), one in zip(chunk, made, strict=True):
-                if one is None:
-                    continue
-                row = None
-                if one.picture is not None:
-                    before = known.get(image)
-                    row = before.row if before is not None else None
-                    if row is None:
-                        row, next_row = next_row, next_row + 1
-                    pictures.append((row, one.picture))
-                entries.append(Entry(image, row, one.bytes, one.sha256, one.reason))
-            _write_pictures(folder / "pixels.u8", pictures, next_row, size)
-            journal.write(b"".join(json.dumps(asdict(entry)).encode() + b"\n" for entry in entries))
-            journal.flush()
-            os.fsync(journal.fileno())
-
-
-@dataclass(frozen=True)
-class _Made:
-    """One file read: its picture, or why there is none. `dicom`: to be read by the DICOM workers."""
-
-    bytes: int
-    sha256: str
-    picture: NDArray[np.uint8] | None = None
-    reason: str | None = None
-    dicom: bool = False
-
-
-def _made(pair: tuple[str, Path], known: Entry | None, size: int, resize: Resize, verify: bool) -> _Made | None:
-    """None: the store's picture of this file stands."""
-    file = pair[1]
-    try:
-        if known is not None and not verify and known.bytes == file.stat().st_size:
-            return None
-        raw = file.read_bytes()
-    except OSError:
-        return _Made(0, "", reason="file_missing")
-    digest = hashlib.sha256(raw).hexdigest()
-    if known is not None and known.sha256 == digest:
-        return None
-    if is_dicom(raw):
-        return _Made(len(raw), digest, dicom=True)
-    from engine.dicom.policy import Refusal
-
-    try:
-        return _Made(len(raw), digest, picture=picture_of(raw, size, resize))
-    except Refusal as refusal:
-        return _Made(len(raw), digest, reason=refusal.code)
-
-
-def _with_dicom(
-    chunk: Sequence[tuple[str, Path]], made: Sequence[_Made | None], size: int, resize: Resize, workers: int
-) -> list[_Made | None]:
-    """The same, with DICOM files read in the workers of engine.dicom."""
-    waiting = [index for index, one in enumerate(made) if one is not None and one.dicom]
-    done = list(made)
-    if not waiting:
-        return done
-    from engine.dicom.workers import read_files
-
-    for index, reading in zip(waiting, read_files([chunk[index][1] for index in waiting], size=size, workers=workers), strict=True):
-        picture = None if reading.picture is None else squared(reading.picture, size, resize)
-        one = made[index]
-        assert one is not None  # `waiting` holds no other
-        done[index] = _Made(one.bytes, one.sha256, picture=picture, reason=reading.reason)
-    return done
-
-
-def _write_pictures(file: Path, pictures: Sequence[tuple[int, NDArray[np.uint8]]], rows: int, size: int) -> None:
+def _write_pictures(file: Path, pictures: list[tuple[int, NDArray[np.uint8]]], rows: int, size: int) -> None:
     if not pictures:
         return
     with file.open("r+b" if file.exists() else "w+b") as out:

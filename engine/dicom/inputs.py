@@ -79,8 +79,10 @@ def _of_row(row: TableRow) -> Item:
     try:
         if not stat.S_ISREG(row.file.stat().st_mode):
             decided = ("skip", "not_regular")
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         decided = ("reject", "vanished")
+    except NotADirectoryError:  # a file inside a file: looked for when it is read
+        pass
     except (OSError, ValueError):
         decided = ("reject", "unreadable")
     if decided is None and (row.view or "").strip().upper() in LATERAL_VIEWS | {"L"}:

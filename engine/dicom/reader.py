@@ -19,6 +19,7 @@ from isal import isal_zlib
 from engine.dicom import policy
 from engine.dicom.grey import to_picture
 from engine.dicom.header import Header, read_header
+from engine.dicom.inside import load_inside
 from engine.dicom.likeness import picture_flags
 from engine.dicom.outline import DEFLATED, EXPLICIT, IMPLICIT, PIXEL_DATA, FileMeta, Outline, outline, read_meta
 from engine.dicom.pixels import FAMILIES, expected_bytes, read_pixels
@@ -75,7 +76,7 @@ def read_file(path: Path, *, size: int, limits: Limits = LIMITS, pictures: bool 
 
 
 def load_bytes(path: Path, most: int) -> bytes:
-    """The whole file, its kind and size checked on the open descriptor.
+    """The whole file, its kind and size checked on the open descriptor; a file inside a file as `engine.dicom.inside` reads it.
 
     Raises:
         Refusal: `not_regular`, `resource_limit`, `vanished`, `unreadable`, `io_error` (after one more try), `in_progress` when it grew.
@@ -99,6 +100,8 @@ def load_bytes(path: Path, most: int) -> bytes:
             return data
         except FileNotFoundError:
             raise Refusal("vanished") from None
+        except NotADirectoryError:
+            return load_inside(path, most)
         except IsADirectoryError:
             raise Refusal("not_regular") from None
         except OSError as error:

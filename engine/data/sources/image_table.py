@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -129,6 +130,13 @@ def facts_of(
         "present": {finding: int((frame[finding] == 1).sum()) for finding in findings},
         "absent": {finding: int((frame[finding] == 0).sum()) for finding in findings},
     }
+
+
+def is_lfs_pointer(file: Path, size: int) -> bool:
+    """Whether a file of so many bytes is a Git-LFS pointer; OSError where it cannot be read. A file inside a zip never is one."""
+    if size >= 1024 or not file.is_file():
+        return False
+    return file.read_bytes().startswith(LFS_POINTER.encode())
 
 
 def drops(rows: Sequence[tuple[str, str]]) -> pl.DataFrame:

@@ -16,9 +16,10 @@ from typing import Any
 import polars as pl
 
 from engine.data.sources.findings import Findings, finding_columns, findings_of
-from engine.data.sources.image_table import COLUMNS, DROPS, FINDING_TYPE, LFS_POINTER, ImageTable, drops, facts_of
+from engine.data.sources.image_table import COLUMNS, DROPS, FINDING_TYPE, LFS_POINTER, ImageTable, drops, facts_of, is_lfs_pointer
 from engine.data.sources.rows import Row, age_of, rows_of, sex_of
 from engine.data.weak import Wordings, load_sentences, wordings
+from engine.dicom.inside import file_facts
 from engine.errors import ConfigError
 from engine.recipe.sentences import WeakSentences
 from engine.recipe.sources import TableSource
@@ -111,14 +112,13 @@ def _why_dropped(row: Row, file: Path, seen: set[Path]) -> str | None:
         return "file_blank"
     if file in seen:
         return "duplicate_image"
-    if not file.is_file():
+    try:
+        size, _ = file_facts(file)
+    except OSError:
         return "file_missing"
-    size = file.stat().st_size
     if size == 0:
         return "empty_file"
-    if row.report.startswith(LFS_POINTER) or (size < 1024 and file.read_bytes().startswith(LFS_POINTER.encode())):
-        return "lfs_pointer"
-    return None
+    return "lfs_pointer" if row.report.startswith(LFS_POINTER) or is_lfs_pointer(file, size) else None
 
 
 def _words(row: Row, found: Findings, source: TableSource, sentences: WeakSentences | None, bank: dict[Any, Wordings]) -> Wordings:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.data.batches import Batches, Pool, augment
-from engine.data.store import PixelStore, build_store
+from engine.data.filling import build_store
+from engine.data.store import PixelStore
 from engine.data.texts import TextBank, text_bank
 from engine.errors import ConfigError
 from engine.model.preprocessing import resized
