@@ -168,3 +168,23 @@ def make_openi(tmp_path):
         return {"kind": "openi", "root": str(root)}
 
     return make
+
+
+@pytest.fixture(scope="session")
+def sees_brightness(tmp_path_factory):
+    """A model of 64 pixels whose patches know their own mean brightness alone: the first feature grows with it, the second is constant."""
+    import torch
+
+    from engine.model.bundle import random_bundle
+
+    bundle = random_bundle(tmp_path_factory.mktemp("model") / "bright", size=64)
+    vision = bundle.clip.vision_model
+    with torch.no_grad():
+        for parameter in (*vision.parameters(), bundle.clip.visual_projection.weight):
+            parameter.zero_()
+        vision.embeddings.patch_embedding.weight[0] = 1 / (3 * 16**2)
+        vision.embeddings.position_embedding.weight[:, 1] = 4  # brighter than white: the first feature stays below it
+        for norm in (vision.pre_layrnorm, vision.post_layernorm):
+            norm.weight.fill_(1)
+        bundle.clip.visual_projection.weight.copy_(torch.eye(32))
+    return bundle

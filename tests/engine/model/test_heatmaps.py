@@ -16,7 +16,7 @@ from engine.model.preprocessing import GREY_MEAN, GREY_STD, Preprocessing, Resiz
 from engine.model.zero_shot import Words, zero_shot
 
 RESIZES: tuple[Resize, ...] = ("squash", "pad", "crop")
-SIZE, PATCH = 64, 16
+SIZE, PATCH = 64, 16  # of sees_brightness
 BRIGHT = {"bright": Words(np.eye(32)[:1], np.eye(32)[1:2])}
 
 
@@ -33,24 +33,6 @@ def bundle(toy) -> Bundle:
 def words() -> dict[str, Words]:
     rng = np.random.default_rng(1)
     return {name: Words(unit(rng.normal(size=(3, 32))), unit(rng.normal(size=(2, 32)))) for name in ("a", "b", "c")}
-
-
-@pytest.fixture(scope="module")
-def sees_brightness(tmp_path_factory) -> Bundle:
-    """A model whose patches know their own mean brightness and nothing else: its first feature grows with it, its second is constant."""
-    from engine.model.bundle import random_bundle
-
-    bundle = random_bundle(tmp_path_factory.mktemp("model") / "bright", size=SIZE)
-    vision = bundle.clip.vision_model
-    with torch.no_grad():
-        for parameter in (*vision.parameters(), bundle.clip.visual_projection.weight):
-            parameter.zero_()
-        vision.embeddings.patch_embedding.weight[0] = 1 / (3 * PATCH**2)
-        vision.embeddings.position_embedding.weight[:, 1] = 4  # brighter than white: the first feature stays below it
-        for norm in (vision.pre_layrnorm, vision.post_layernorm):
-            norm.weight.fill_(1)
-        bundle.clip.visual_projection.weight.copy_(torch.eye(32))
-    return bundle
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
