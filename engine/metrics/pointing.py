@@ -57,7 +57,7 @@ def wilson_interval(hits: int, n: int, *, z: float = Z_95) -> tuple[float, float
 def highest_place(values: ArrayLike) -> tuple[float, float]:
     """(x, y) of the maximum of a map (H, W), NaN left out, at the middle of its pixel.
 
-    Where several pixels share the maximum, as on the level rim of a map, it is the one nearest to their mean.
+    Where several pixels share the maximum it is the one nearest to the picture's middle: on the level rim of a map, the patch's own centre.
 
     Raises:
         ValueError: all of it is NaN.
@@ -66,8 +66,9 @@ def highest_place(values: ArrayLike) -> tuple[float, float]:
     if not np.isfinite(v).any():
         raise ValueError("a map without a value")
     rows, columns = np.nonzero(v == np.nanmax(v))
-    nearest = int(np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2))
-    return float((columns[nearest] + 0.5) / v.shape[1]), float((rows[nearest] + 0.5) / v.shape[0])
+    x, y = (columns + 0.5) / v.shape[1], (rows + 0.5) / v.shape[0]
+    nearest = int(np.argmin((x - 0.5) ** 2 + (y - 0.5) ** 2))
+    return float(x[nearest]), float(y[nearest])
 
 
 def is_hit(place: ArrayLike, boxes: ArrayLike) -> bool:

@@ -52,13 +52,11 @@ def test_the_maximum_is_the_middle_of_its_pixel_and_nan_is_no_value():
         highest_place(np.full((2, 2), np.nan))
 
 
-def test_of_a_level_rim_the_middle_is_taken_and_of_two_peaks_one_of_them():
-    rim = np.zeros((5, 8))
-    rim[1:4, :3] = 1
-    assert highest_place(rim) == (1.5 / 8, 2.5 / 5)
-    peaks = np.zeros((1, 9))
-    peaks[0, [0, 8]] = 1
-    assert highest_place(peaks) in {(0.5 / 9, 0.5), (8.5 / 9, 0.5)}
+def test_of_a_level_rim_the_innermost_place_is_taken_which_is_the_patch_s_centre():
+    rim = np.zeros((8, 8))
+    rim[:2, 6:] = 1
+    assert highest_place(rim) == (6.5 / 8, 1.5 / 8)
+    assert highest_place(np.ones((3, 5))) == (0.5, 0.5)
 
 
 @given(arrays(np.float64, (6, 7), elements=shares))

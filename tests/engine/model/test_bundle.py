@@ -33,7 +33,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def home(whole: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return next(path for path in tmp_path_factory.getbasetemp().rglob("toy") if (path / "mmclip.json").is_file())
+    return next(path for path in tmp_path_factory.getbasetemp().rglob("models*/toy") if (path / "mmclip.json").is_file())
 
 
 @pytest.fixture
