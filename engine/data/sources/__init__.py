@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from engine.data.sources.chexpert import read_chexpert
+from engine.data.sources.covidx import read_covidx
 from engine.data.sources.image_table import FINDING_TYPE, ImageTable
 from engine.data.sources.mimic_cxr import read_mimic_cxr
 from engine.data.sources.nih14 import read_nih14
 from engine.data.sources.openi import read_openi
 from engine.data.sources.padchest import read_padchest
+from engine.data.sources.padchest_evaluation import read_padchest_evaluation
 from engine.data.sources.published import check_published
+from engine.data.sources.rsna import read_rsna
 from engine.data.sources.table import read_table
 from engine.errors import ConfigError
 from engine.recipe.sources import Source
@@ -22,7 +26,11 @@ READERS: dict[str, Callable[[Any], ImageTable]] = {
     "mimic_cxr": read_mimic_cxr,
     "padchest": read_padchest,
     "openi": read_openi,
+    "chexpert": read_chexpert,
     "nih14": read_nih14,
+    "rsna": read_rsna,
+    "covidx": read_covidx,
+    "padchest_evaluation": read_padchest_evaluation,
 }
 """Kind of source -> what reads it."""
 

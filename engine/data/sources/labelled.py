@@ -99,21 +99,21 @@ def split_facts(in_split: pl.DataFrame, there: pl.Series, labels: LabelRows, par
 
     `as_published` is null where no published count is known, and else whether the part has that many units.
     """
-    parts = {
-        each: {"n": units.n_unique(), "sha256": sha256_of(units), "published_n": labels.published.get(each)}
-        for (each,), units in ((key, rows["unit"]) for key, rows in in_split.partition_by("split", as_dict=True).items())
-    }
-    known = [piece for piece in parts.values() if piece["published_n"] is not None]
+    by_part = {str(key[0]): rows["unit"] for key, rows in in_split.partition_by("split", as_dict=True).items()}
+    known = [units.n_unique() == labels.published[each] for each, units in by_part.items() if each in labels.published]
+    parts = {}
+    if part == "all":
+        parts = {each: {"n": units.n_unique(), "sha256": sha256_of(units)} for each, units in sorted(by_part.items())}
     units = in_split.unique("unit")
     return {
         "n": in_split["unit"].n_unique(),
         "sha256": sha256_of(in_split["unit"]),
         "there": there.n_unique(),
         "there_sha256": sha256_of(there),
-        "as_published": all(piece["n"] == piece["published_n"] for piece in known) if known else None,
+        "as_published": all(known) if known else None,
         "present": {finding: int((units[finding] == 1).sum()) for finding in labels.findings},
         "absent": {finding: int((units[finding] == 0).sum()) for finding in labels.findings},
-        "parts": dict(sorted(parts.items())) if part == "all" else {},
+        "parts": parts,
     }
 
 
@@ -217,9 +217,11 @@ def listed(folders: Iterable[Path]) -> dict[str, str]:
 
 
 def reason_of(path: str) -> str | None:
-    """Why a picture cannot be read: `file_missing`, `empty_file`, `lfs_pointer`; None where it is there."""
+    """Why a picture cannot be read: `file_missing`, `empty_file`, `lfs_pointer`; None where it is there, or stands in the list of a zip."""
     if not path:
         return "file_missing"
+    if ".zip/" in path:
+        return None
     try:
         size = Path(path).stat().st_size
         if size == 0:

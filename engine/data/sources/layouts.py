@@ -37,9 +37,10 @@ def find_label_file(root: Path, names: Sequence[str]) -> Path | None:
 
 
 def chexpert_folder(root: Path) -> Path:
-    """The folder with CheXpert's tables: `root` itself, or the published folder in it; `root` where neither holds any."""
+    """The folder with CheXpert's tables: `root` itself or the published folder in it; without any table, that folder where it is there."""
     folders = [root / name for name in CHEXPERT_FOLDERS]
-    return next((each for each in folders if any(find_label_file(each, names) for names in CHEXPERT_TABLES.values())), root)
+    with_tables = (each for each in folders if any(find_label_file(each, names) for names in CHEXPERT_TABLES.values()))
+    return next(with_tables, next((each for each in folders[1:] if each.is_dir()), root))
 
 
 def covidx_list(root: Path, part: str, release: str) -> Path | None:

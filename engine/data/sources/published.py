@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.data.sources.layouts import missing_of
 from engine.errors import ConfigError
-from engine.recipe.labelled import Published
+from engine.recipe.labelled import PadchestEvaluationSource, Published
 from engine.recipe.sources import MimicSource, OpeniSource, PadchestSource, Source, TableSource
 
 MIMIC_TABLES = ("mimic-cxr-2.0.0-split.csv", "mimic-cxr-2.0.0-metadata.csv")
@@ -24,7 +24,7 @@ def missing_pieces(source: Source) -> list[str]:
     """
     if isinstance(source, MimicSource):
         return _missing_of_mimic(source)
-    if isinstance(source, PadchestSource):
+    if isinstance(source, PadchestSource | PadchestEvaluationSource):
         return _missing_of_padchest(source)
     if isinstance(source, OpeniSource):
         return _missing_of_openi(source)
@@ -72,7 +72,7 @@ def _missing_of_mimic(source: MimicSource) -> list[str]:
     return missing
 
 
-def _missing_of_padchest(source: PadchestSource) -> list[str]:
+def _missing_of_padchest(source: PadchestSource | PadchestEvaluationSource) -> list[str]:
     root = Path(source.root)
     missing = []
     if not has_table(root, PADCHEST_TABLE):

@@ -28,9 +28,10 @@ def stem_of(name: str) -> str:
     return stem if dot and suffix.lower() in SUFFIXES else last
 
 
-def sha256_of(names: Iterable[str]) -> str:
-    """SHA-256 of the names, sorted, one a line: equal for equal sets of images or studies, whatever their order."""
-    return hashlib.sha256("\n".join(sorted(set(names))).encode()).hexdigest()
+def sha256_of(names: pl.Series | Sequence[str]) -> str:
+    """SHA-256 of the different names, sorted, one a line: equal for equal sets of images or studies, whatever their order."""
+    lines = pl.Series("names", names, pl.String).unique().sort().str.join("\n").item()
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def drawn_parts(patients: Iterable[str], shares: Sequence[tuple[str, float]], seed: int) -> dict[str, str]:

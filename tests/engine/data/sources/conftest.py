@@ -35,3 +35,9 @@ def picture() -> Callable[[Path], Path]:
         return path
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def real_labels() -> Path:
+    """The folder of real label tables; not every machine has it, and tests that read a table there say so when it is not."""
+    return LABEL_TABLES
