@@ -1,0 +1,137 @@
+"""How a run is doing as a machine sees it: throughput, utilisation (MFU), memory, and what the masks do.
+
+Utilisation is useful work over what the device could do at best: MFU = FLOPs of a step / seconds of a step / peak of the devices. The
+FLOPs come from whoever knows the model (engine/model/flops.py); the peak from the recipe, a table of GPUs, or a measurement: `Peak` says.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from engine.training.loop import Step
+
+TERA = 1e12
+GPU_PEAKS = (
+    ("B200", 2250.0),
+    ("GH200", 989.4),
+    ("H200", 989.4),
+    ("H100 NVL", 835.5),
+    ("H100 PCIe", 756.0),
+    ("H100", 989.4),
+    ("A100", 312.0),
+    ("L40S", 362.0),
+    ("L4", 121.0),
+)
+"""Word in the device's name -> TFLOP/s of dense bf16 products on tensor cores, by the vendor's data sheets; the first that fits counts.
+No GPU reaches its sheet's figure: a large product measures 70 to 85 % of it, so that utilisation against the table looks lower."""
+_SIDE, _PRODUCTS = 4096, 20
+
+
+@dataclass(frozen=True)
+class Peak:
+    """What one device could do at best: floating-point operations a second, and where that number is from."""
+
+    flops_per_second: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Vitals:
+    """How the run does, now and then.
+
+    Attributes:
+        step: steps taken so far.
+        images_per_second: of all processes, since the vitals before.
+        mfu: share of the devices' peak that useful work took since then; None where there is no peak to compare with.
+        memory_gib: the most memory so far: on a GPU what tensors took of it, on a CPU what the process held.
+        masks: `paired`, `unpaired`, `words` -> numbers by name (`mask_facts` and `word_facts` of engine/model/seeing.py).
+    """
+
+    step: int
+    images_per_second: float
+    mfu: float | None
+    memory_gib: float
+    masks: dict[str, dict[str, float]]
+
+
+class Meter:
+    """Adds up steps, and tells the vitals of those since it was last asked.
+
+    Args:
+        flops: of one step, over all processes; None where nobody counted.
+        peak: of one device.
+        world: how many devices work.
+    """
+
+    def __init__(self, device: torch.device, flops: int | None = None, peak: Peak | None = None, world: int = 1) -> None:
+        self.device, self.flops, self.peak, self.world = device, flops, peak, world
+        self._steps = 0
+        self._seconds = self._images = 0.0
+
+    def add(self, step: Step) -> None:
+        """One more step."""
+        self._steps += 1
+        self._seconds += step.seconds
+        self._images += step.seconds * step.images_per_second
+
+    def vitals(self, step: int, masks: Mapping[str, Mapping[str, float]]) -> Vitals:
+        """Of the steps since the last time."""
+        seconds, steps = max(self._seconds, 1e-9), self._steps
+        mfu = None
+        if self.flops is not None and self.peak is not None:
+            mfu = self.flops * steps / seconds / (self.peak.flops_per_second * self.world)
+        told = Vitals(step, self._images / seconds, mfu, memory_gib(self.device), {name: dict(facts) for name, facts in masks.items()})
+        self._steps, self._seconds, self._images = 0, 0.0, 0.0
+        return told
+
+
+def memory_gib(device: torch.device) -> float:
+    """The most memory taken so far, in GiB: by tensors on a GPU, by the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**30 if sys.platform == "darwin" else 2**20)  # kilobytes, but bytes on a Mac
+
+
+def peak_of(device: torch.device, *, tflops: float | None = None, precision: str = "bf16") -> Peak | None:
+    """What one device could do at best; None on a CPU whose peak the recipe does not tell: a busy one has none worth the name.
+
+    Args:
+        tflops: the recipe's own number; it counts before all others.
+        precision: bf16 | fp32, as the run computes.
+    """
+    if tflops is not None:
+        return Peak(tflops * TERA, "the recipe's logging.peak_tflops")
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    known = next(((word, peak) for word, peak in GPU_PEAKS if word in name), None)
+    if known is not None and precision == "bf16":
+        return Peak(known[1] * TERA, f"data sheet of {known[0]}, dense bf16")
+    return measured_peak(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+
+
+def measured_peak(device: torch.device, dtype: torch.dtype = torch.bfloat16, *, side: int = _SIDE, products: int = _PRODUCTS) -> Peak:
+    """The best of three timings of a large square product."""
+    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    made = left @ right  # the first product also sets kernels up
+    best = float("inf")
+    for _ in range(3):
+        _wait(device)
+        begun = time.perf_counter()
+        for _ in range(products):
+            torch.matmul(left, right, out=made)
+        _wait(device)
+        best = min(best, (time.perf_counter() - begun) / products)
+    return Peak(2 * side**3 / best, f"measured: products of {side} x {side}, {str(dtype).removeprefix('torch.')}")
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
