@@ -15,28 +15,34 @@ import hashlib
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from engine.data.batches import Batches, augment
+from engine.data.batches import Batches, augment, view_numbers
 from engine.data.prepared import Pictures, pictures, words
 from engine.errors import EngineError, UsageError
 from engine.model.bundle import save_bundle
-from engine.model.mmclip import MMCLIP
+from engine.model.card import first_card, portable_recipe
+from engine.model.mmclip import ALL_OBJECTIVES, MMCLIP
+from engine.model.parts import losses_in_parts, with_noise
 from engine.model.preprocessing import Preprocessing
-from engine.model.starting import prompt_tokens, starting_model
+from engine.model.starting import Starting, prompt_tokens, starting_model
 from engine.tables.publish import locked
-from engine.training.checkpoint import Checkpoints, Refused, Saved
+from engine.training.blocks import compile_blocks, compiled, recompute_blocks
+from engine.training.checkpoint import Checkpoints, Refused, Saved, full_weights
+from engine.training.distributed import ALONE, Ranks, joined, local_device
 from engine.training.loop import LossesOf, Plan, Step, train
 from engine.training.optimizer import learning_rate, make_optimizer
+from engine.training.parallel import Spread
 from engine.training.record import RunRecord, code_version, device_facts, versions
 
 if TYPE_CHECKING:
     from engine.data.entities import Recogniser
-    from engine.recipe.pretraining import MaskStrategy, PretrainRecipe
+    from engine.recipe.pretraining import Compute, MaskStrategy, PretrainRecipe
 
 CHECKPOINTS = "checkpoints"
 READ_EVERY = 50
@@ -68,13 +74,28 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class Forced:
+    """The run goes on from a checkpoint of another run, because it was told to: name -> what differs, there and here."""
+
+    step: int
+    differences: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Started:
-    """The first step is about to be taken: step `start` of `stop` (0-based), with this many trainable parameters."""
+    """The first step is about to be taken: step `start` of `stop` (0-based), with this many trainable parameters.
+
+    Attributes:
+        processes: that take it together.
+        parts: in which each of them takes its images of a step (`compute.micro_batch`).
+    """
 
     device: str
     parameters: int
     start: int
     stop: int
+    processes: int = 1
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -86,7 +107,7 @@ class Finished:
     seconds: float
 
 
-Event = Prepared | Refused | Started | Step | Saved | Finished
+Event = Prepared | Refused | Forced | Started | Step | Saved | Finished
 
 
 def pretrain(
@@ -94,16 +115,21 @@ def pretrain(
     out: Path,
     *,
     resume: bool = False,
+    force: bool = False,
     max_steps: int | None = None,
     device: str = "auto",
     data: Path | None = None,
 ) -> Generator[Event, None, None]:
     """Train as `recipe` says, in the folder `out`; tell what happens.
 
+    Under torchrun every process calls this. They share each step's images; only the first one prepares data, writes and tells events.
+
     Args:
-        resume: go on from the last good checkpoint in `out`, to the bit (on a CPU with the same number of threads), or begin where
-            there is none. A newer checkpoint that is damaged is told as `Refused`. Pictures that are prepared already are then compared
-            with their files by size alone, not by content.
+        resume: go on from the last good checkpoint in `out`, to the bit (on a CPU with the same number of threads and processes), or begin
+            where there is none. A newer checkpoint that is damaged is told as `Refused`. Pictures that are prepared already are then
+            compared with their files by size alone, not by content.
+        force: `resume`, and go on even from a checkpoint of another recipe, other data or other code, whose weights must still fit. Told
+            as `Forced`.
         max_steps: stop after this many steps in all; the learning rate still runs over the recipe's.
         device: auto | cpu | cuda.
         data: folder of prepared data, which several runs may share; None: `out/data`.
@@ -115,25 +141,31 @@ def pretrain(
         ModelError: a checkpoint of another recipe, other data or other code, or none that is sound.
         NotFinite: a loss is NaN or infinite. OutputError: the disk is full. LockHeld: another run works in `out`.
         ConfigError, InputMissing, ReadError: the recipe and its data do not fit each other.
+        EngineError: the GPU's memory is too small, or another process of the run has died.
     """
-    where = resolved_device(device)
-    with locked(out):
-        _check_folder(recipe, out, resume)
-        record = RunRecord(out, _facts(recipe, where), waits=resume)
-        begun = time.monotonic()
-        events = _events(recipe, out, record, resume, max_steps, where, data or out / "data")
-        with _accounted(record, where), contextlib.closing(events):
+    where = local_device(resolved_device(device))
+    begun = time.monotonic()
+    with joined(where, timedelta(minutes=recipe.compute.timeout)) as ranks, contextlib.ExitStack() as held:
+        with ranks.after_first():
+            if ranks.is_first:
+                held.enter_context(locked(out))
+                _check_folder(recipe, out, resume or force, force)
+        record = RunRecord(out, _facts(recipe, where, ranks), waits=resume or force, is_kept=ranks.is_first)
+        run = _Run(recipe, out, data or out / "data", record, where, ranks, resume or force, force)
+        with _accounted(record, where, recipe), contextlib.closing(_events(run, max_steps)) as events:
             for event in events:
                 record.log(event)
                 record.facts["steps"] = event.step if isinstance(event, Step | Saved) else record.facts["steps"]
-                yield event
+                if ranks.is_first:
+                    yield event
         finished = Finished(out / "bundle", record.facts["steps"], round(time.monotonic() - begun, 3))
         record.log(finished)
-        yield finished
+        if ranks.is_first:
+            yield finished
 
 
 @contextlib.contextmanager
-def _accounted(record: RunRecord, device: torch.device) -> Iterator[None]:
+def _accounted(record: RunRecord, device: torch.device, recipe: PretrainRecipe) -> Iterator[None]:
     """Writes to `run.json` how the run ended, whatever ended it; the disk may be what failed, so that is no second error."""
     try:
         yield
@@ -144,14 +176,24 @@ def _accounted(record: RunRecord, device: torch.device) -> Iterator[None]:
             status = "failed" if isinstance(error, Exception) else "stopped"
             record.say(status=status, error=str(error) if is_ours else type(error).__name__)
         if isinstance(error, torch.OutOfMemoryError):
-            hint = "a smaller batch.paired and batch.unpaired"
-            raise EngineError(f"the {device.type} has too little memory for a step", hint=hint) from error
+            raise EngineError(f"the {device.type} has too little memory for a step", hint=_lighter(recipe)) from error
         raise
 
 
-def _check_folder(recipe: PretrainRecipe, out: Path, resume: bool) -> None:
+def _lighter(recipe: PretrainRecipe) -> str:
+    """The settings that lessen a step's memory, those that change nothing else first."""
+    batch, compute = recipe.batch, recipe.compute
+    half = max(1, (compute.micro_batch or batch.paired + batch.unpaired) // 2)
+    free = [f"--set compute.micro_batch={half}"] if half > 1 or compute.micro_batch != 1 else []
+    if not compute.checkpoint_activations:
+        free.append("--set compute.checkpoint_activations=true")
+    same = f"{' or '.join(free)}, which change nothing that is learned and may go on with --resume; " if free else ""
+    return f"{same}else a smaller batch.paired and batch.unpaired (now {batch.paired} and {batch.unpaired})"
+
+
+def _check_folder(recipe: PretrainRecipe, out: Path, resume: bool, force: bool) -> None:
     """Refuse, before any work, to write over a run or to go on with one of another recipe or other code."""
-    checkpoints = Checkpoints(out / CHECKPOINTS, _identity(recipe))
+    checkpoints = Checkpoints(out / CHECKPOINTS, _identity(recipe), forced=force)
     if not (steps := checkpoints.steps()):
         return
     if not resume:
@@ -169,53 +211,98 @@ def _identity(recipe: PretrainRecipe) -> dict[str, str]:
     return {"recipe": recipe_hash(recipe), "code": code_version()}
 
 
-def _events(
-    recipe: PretrainRecipe, out: Path, record: RunRecord, resume: bool, max_steps: int | None, device: torch.device, folder: Path
-) -> Generator[Event, None, None]:
+@dataclass(frozen=True)
+class _Run:
+    """What a run was called with, and what it runs on."""
+
+    recipe: PretrainRecipe
+    out: Path
+    folder: Path
+    record: RunRecord
+    device: torch.device
+    ranks: Ranks
+    resume: bool
+    force: bool
+
+
+def _events(run: _Run, max_steps: int | None) -> Generator[Event, None, None]:
     """The run as a story: data, model, where to go on, steps, bundle."""
+    recipe, record, ranks, device = run.recipe, run.record, run.ranks, run.device
     begun = time.monotonic()
-    found = pictures(recipe, folder, verify=not resume)
-    starting = starting_model(recipe, [text for texts in found.texts.values() for text in texts])
-    recogniser = _recogniser(recipe)
-    bank = words(found.texts, starting.tokenizer, recogniser, starting.context, folder)
-    step = recipe.batch
-    batches = Batches(
-        found.frame, found.store, bank, paired=step.paired, unpaired=step.unpaired, one_source=step.one_source, seed=recipe.seed
-    )
+    with ranks.after_first():
+        found = pictures(recipe, run.folder, verify=not run.resume, fill=ranks.is_first)
+        starting = starting_model(recipe, [text for texts in found.texts.values() for text in texts])
+        recogniser = _recogniser(recipe)
+        bank = words(found.texts, starting.tokenizer, recogniser, starting.context, run.folder)
+        batches = Batches(
+            found.frame,
+            found.store,
+            bank,
+            paired=ranks.share(recipe.batch.paired, "batch.paired"),
+            unpaired=ranks.share(recipe.batch.unpaired, "batch.unpaired"),
+            one_source=recipe.batch.one_source,
+            seed=recipe.seed,
+            rank=ranks.rank,
+            world=ranks.world,
+        )
+    data_hash = ranks.agreed(found.content_hash if ranks.is_first else "")
     prepared = _prepared(found, None if recogniser is None else float((bank.entity_ids > 0).any(1).mean()), begun)
-    record.say(data_hash=found.content_hash, sources=found.table.facts, prepared=prepared, entities=_named(recogniser))
+    record.say(data_hash=data_hash, sources=found.table.facts, prepared=prepared, entities=_named(recogniser))
     yield prepared
 
     module = starting.module.to(device)
+    spread = _spread(module, recipe.compute, device, ranks)
     optimizer = make_optimizer(module, recipe.optimizer)
-    checkpoints = Checkpoints(out / CHECKPOINTS, _identity(recipe) | {"data": found.content_hash}, recipe.checkpoint.keep)
+    identity = _identity(recipe) | {"data": data_hash}
+    checkpoints = Checkpoints(run.out / CHECKPOINTS, identity, recipe.checkpoint.keep, forced=run.force, ranks=ranks)
     start = 0
-    if resume:
-        start, refused = checkpoints.last_good()
+    if run.resume:
+        with ranks.after_first():
+            start, refused = checkpoints.last_good() if ranks.is_first else (0, [])
         yield from refused
+        start = ranks.agreed(start)
         if start:
             checkpoints.load(start, module, optimizer)
+        if start and (differences := checkpoints.differences(start)):
+            record.say(forced={"step": start, **differences})
+            yield Forced(start, differences)
     stop = max(start, min(recipe.steps, max_steps or recipe.steps))
     parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    parts = parts_of_step(recipe, ranks)
     record.waits = False
-    record.say(parameters=parameters, start=start, steps=start)
-    yield Started(str(device), parameters, start, stop)
+    record.say(parameters=parameters, start=start, steps=start, parts=parts)
+    yield Started(str(device), parameters, start, stop, ranks.world, parts)
 
     prompt_ids, prompt_padding = (tokens.to(device) for tokens in prompt_tokens(recipe, starting))
-    losses_of = _losses_of(recipe, module, starting.preprocessing, (prompt_ids, prompt_padding))
-    yield from train(module, optimizer, losses_of, batches.at, _plan(recipe, stop, device), checkpoints, start=start)
+    losses_of = _losses_of(recipe, module, starting.preprocessing, (prompt_ids, prompt_padding), spread, parts)
+    if ranks.world > 1:
+        ranks.signals.defer()
+    yield from train(module, optimizer, losses_of, batches.at, _plan(recipe, stop, device), checkpoints, start=start, spread=spread)
+    weights = full_weights(module.clip)
+    ranks.first(lambda: _save(run, starting, weights, found, stop))
 
+
+def _save(run: _Run, starting: Starting, weights: dict[str, Tensor], found: Pictures, steps: int) -> None:
+    """The bundle of the run, with these weights of its towers."""
+    from transformers import CLIPModel
+
+    recipe, facts = run.recipe, run.record.facts
+    with torch.device("meta"):
+        clip = CLIPModel(starting.module.clip.config)
+    clip.load_state_dict(weights, assign=True)  # the trained towers may be sharded
+    paired = int(found.frame["paired"].sum())
+    counts = {"steps": steps, "paired": paired, "unpaired": len(found.frame) - paired}
     save_bundle(
-        out / "bundle",
-        module.clip,
+        run.out / "bundle",
+        clip,
         starting.tokenizer,
         starting.preprocessing,
-        name=out.name or "run",
-        card=_card(recipe, found, stop),
+        name=run.out.name or "run",
+        card=first_card(recipe, **counts, data_hash=facts["data_hash"], recipe_hash=facts["recipe_hash"]),
         provenance={
-            "steps": stop,
-            "recipe": _portable(record.facts["recipe"]),
-            **{key: record.facts[key] for key in ("recipe_hash", "data_hash", "sources", "versions", "seed")},
+            "steps": steps,
+            "recipe": portable_recipe(facts["recipe"]),
+            **{key: facts[key] for key in ("recipe_hash", "data_hash", "sources", "versions", "seed")},
         },
     )
 
@@ -223,25 +310,59 @@ def _events(
 # ---- the model -----------------------------------------------------------------------------------------------------------------
 
 
-def _losses_of(recipe: PretrainRecipe, module: MMCLIP, preprocessing: Preprocessing, prompts: tuple[Tensor, Tensor]) -> LossesOf:
+def _spread(module: MMCLIP, compute: Compute, device: torch.device, ranks: Ranks) -> Spread:
+    """The model as its processes train it together, its blocks compiled and recomputed as the recipe says."""
+    blocks = module.blocks()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision(compute.matmul)
+    if is_compiled(compute, device):
+        compile_blocks(blocks)
+        module.hidden_patches = compiled(module.hidden_patches)
+    if compute.checkpoint_activations:
+        recompute_blocks(blocks)
+    return Spread(module, ranks, parallel=compute.parallel, blocks=blocks, methods=("look",))
+
+
+def is_compiled(compute: Compute, device: torch.device) -> bool:
+    """Whether the recipe's `compute.compile` means yes on this device."""
+    return compute.compile == "always" or (compute.compile == "auto" and device.type == "cuda")
+
+
+def parts_of_step(recipe: PretrainRecipe, ranks: Ranks = ALONE) -> int:
+    """In how many parts a process takes its images of a step: as `compute.micro_batch` asks, with one pair in each at least."""
+    paired, unpaired = recipe.batch.paired // ranks.world, recipe.batch.unpaired // ranks.world
+    most = recipe.compute.micro_batch or paired + unpaired
+    return max(1, min(-(-(paired + unpaired) // most), paired or unpaired))
+
+
+def _losses_of(
+    recipe: PretrainRecipe, module: MMCLIP, preprocessing: Preprocessing, prompts: tuple[Tensor, Tensor], spread: Spread, parts: int
+) -> LossesOf:
     """The losses of one step: views of the stored pictures, drawn where the model is, then the model's own losses by name.
 
     Warm-up masks at random where the recipe says so, else by the run's own `attmim.strategy`.
     """
-    device = prompts[0].device
+    device, ranks = prompts[0].device, spread.ranks
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
     warmup = recipe.warmup
     warmup_mask: MaskStrategy | None = "random" if warmup.mask == "random" and recipe.attmim.strategy != "none" else None
 
-    def losses_of(batch: Mapping[str, Tensor], step: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses_of(batch: Mapping[str, Tensor], step: int, generator: torch.Generator) -> Mapping[str, Tensor] | Iterator[dict[str, Tensor]]:
+        def uniform(rows: int, columns: int) -> Tensor:
+            return ranks.uniform(rows, columns, generator)
+
         seen = dict(batch)
         for name in ("images", "unpaired_images"):
             if name in seen:
-                grey = augment(seen[name], recipe.augmentation, preprocessing.size, generator)
+                numbers = view_numbers(len(seen[name]), recipe.augmentation, uniform)
+                grey = augment(seen[name], recipe.augmentation, preprocessing.size, numbers)
                 seen[name] = (grey - mean) / std  # (B, 1, S, S) becomes (B, 3, S, S)
-        if step < warmup.iterations:
-            return module.losses(seen, prompts=prompts, objectives=warmup.objectives, mask=warmup_mask, generator=generator)
-        return module.losses(seen, prompts=prompts, generator=generator)
+        seen = with_noise(seen, module.patches, uniform)
+        is_warmup = step < warmup.iterations
+        objectives, mask = (warmup.objectives, warmup_mask) if is_warmup else (ALL_OBJECTIVES, None)
+        if parts == 1 and ranks.world == 1:
+            return module.losses(seen, prompts=prompts, objectives=objectives, mask=mask)
+        return losses_in_parts(module, spread, seen, parts, ranks, prompts=prompts, objectives=objectives, mask=mask)
 
     return losses_of
 
@@ -258,6 +379,7 @@ def _plan(recipe: PretrainRecipe, stop: int, device: torch.device) -> Plan:
         batch_size=recipe.batch.paired + recipe.batch.unpaired,
         precision=recipe.precision,
         clip_norm=recipe.optimizer.clip_norm,
+        ahead=recipe.compute.ahead,
     )
 
 
@@ -274,31 +396,20 @@ def resolved_device(device: str) -> torch.device:
 
 
 def recipe_hash(recipe: PretrainRecipe) -> str:
-    """A sha256 over every key of the recipe, those left to their defaults included."""
-    return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()
+    """A sha256 over every key of the recipe, defaults included, but those of `compute`, which change nothing that is learned."""
+    return hashlib.sha256(recipe.model_dump_json(exclude={"compute"}).encode()).hexdigest()
 
 
-def _facts(recipe: PretrainRecipe, device: torch.device) -> dict[str, Any]:
+def _facts(recipe: PretrainRecipe, device: torch.device, ranks: Ranks) -> dict[str, Any]:
     return {
         "notice": "RESEARCH USE ONLY - not for clinical use",
         "versions": versions(PACKAGES),
-        "device": device_facts(device),
+        "device": device_facts(device) | {"processes": ranks.world, "compiled": is_compiled(recipe.compute, device)},
         "seed": recipe.seed,
         "steps": 0,
         "recipe_hash": recipe_hash(recipe),
         "recipe": recipe.model_dump(mode="json"),
     }
-
-
-def _portable(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe as a model may carry it to others: of an absolute path only its last part."""
-
-    def last(value: Any) -> Any:
-        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-    sources = [{key: last(value) for key, value in source.items()} for source in recipe["sources"]]
-    model = {key: last(value) for key, value in recipe["model"].items()}
-    return {**recipe, "sources": sources, "model": model, "entities": last(recipe["entities"])}
 
 
 def _recogniser(recipe: PretrainRecipe) -> Recogniser | None:
@@ -325,25 +436,4 @@ def _prepared(found: Pictures, entities: float | None, begun: float) -> Prepared
         texts=len({text for texts in found.texts.values() for text in texts}),
         entities=entities,
         seconds=round(time.monotonic() - begun, 3),
-    )
-
-
-def _card(recipe: PretrainRecipe, found: Pictures, steps: int) -> str:
-    """A first model card: what is known without having judged the model."""
-    paired = int(found.frame["paired"].sum())
-    kinds = sorted(
-        {"weak pairs (sentences made from labels)" if getattr(s, "reports", "") == "weak" else "reports" for s in recipe.sources}
-    )
-    return "\n".join(
-        [
-            "RESEARCH USE ONLY - not for clinical use.",
-            "",
-            f"MMCLIP pretrained for {steps} steps of {recipe.batch.paired} images with a report and {recipe.batch.unpaired} without, "
-            f"seed {recipe.seed}.",
-            f"Images: {paired} with words ({', '.join(kinds)}), {len(found.frame) - paired} without; data {found.content_hash[:12]}, "
-            f"recipe {recipe_hash(recipe)[:12]}.",
-            f"Source of the recipe: {recipe.source or 'not given'}",
-            "Not evaluated: nothing is known yet of how well it tells findings apart.",
-            "",
-        ]
     )

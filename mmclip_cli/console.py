@@ -118,6 +118,7 @@ def hush_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if debugging():
         return
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     warnings.simplefilter("ignore")
     logging.getLogger().addHandler(logging.NullHandler())
     logging.disable(logging.CRITICAL)

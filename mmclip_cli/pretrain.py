@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,13 +27,20 @@ def command(
     settings: Settings = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/NAME, after the recipe")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    force_resume: Annotated[
+        bool,
+        typer.Option("--force-resume", help="Go on even from a checkpoint of another recipe, other data or other code; run.json says so."),
+    ] = False,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps in all, to be resumed later.")] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Pretrain a model as a recipe says."""
+    """Pretrain a model as a recipe says.
+
+    On eight GPUs: torchrun --standalone --nproc-per-node 8 --no-python mmclip pretrain RECIPE
+    """
     from engine.data.sources.published import check_published
     from engine.recipe.loader import load_recipe, run_name
     from engine.recipe.pretraining import PretrainRecipe
@@ -44,7 +52,7 @@ def command(
     if dry_run:
         _say_plan(name, loaded, out, json=json)
         return
-    _run(name, loaded, out, resume=resume, max_steps=max_steps, device=device, json=json, quiet=quiet)
+    _run(name, loaded, out, resume=resume, force=force_resume, max_steps=max_steps, device=device, json=json, quiet=quiet)
 
 
 def _say_plan(name: str, recipe: PretrainRecipe, out: Path, *, json: bool) -> None:
@@ -58,18 +66,21 @@ def _say_plan(name: str, recipe: PretrainRecipe, out: Path, *, json: bool) -> No
 
 
 def _run(
-    name: str, recipe: PretrainRecipe, out: Path, *, resume: bool, max_steps: int | None, device: str, json: bool, quiet: bool
+    name: str, recipe: PretrainRecipe, out: Path, *, resume: bool, force: bool, max_steps: int | None, device: str, json: bool, quiet: bool
 ) -> None:
-    """Show the run's events as they come: steps as one line that moves, or a log line now and then where nobody watches."""
+    """Show the run's events as they come: steps as one line that moves, or a log line now and then where nobody watches.
+
+    Of the processes that torchrun starts, the first one speaks; the others have no events.
+    """
     from engine.pretrain import Finished, Started, pretrain
     from engine.training.checkpoint import Saved
     from engine.training.loop import Step
 
-    events = pretrain(recipe, out, resume=resume, max_steps=max_steps, device=device)
+    events = pretrain(recipe, out, resume=resume, force=force, max_steps=max_steps, device=device)
     last: dict[str, object] = {}
     logged = float("-inf")
     stop = recipe.steps
-    if not quiet:
+    if not quiet and os.environ.get("RANK", "0") == "0":
         console.log("preparing the recipe's images and words")
     with console.closing(events) as watched, contextlib.ExitStack() as shown:
         bar = None
@@ -90,8 +101,9 @@ def _run(
                     bar = shown.enter_context(console.progress(stop, what=name, unit="step", start=event.start))
             if not quiet and not isinstance(event, Finished) and not (bar is not None and isinstance(event, Saved)):
                 console.log(type(event).__name__.lower(), **_facts(event))
-    finished = last["finished"]
-    assert isinstance(finished, Finished)  # a generator that ends without it has raised
+    finished = last.get("finished")
+    if not isinstance(finished, Finished):
+        return
     if json:
         console.say_json({"recipe": name, "out": out, **last})
     else:

@@ -7,7 +7,7 @@ with a report and images without are two pools that cycle on their own.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -193,7 +193,21 @@ def _pool(rows: Sequence[tuple[str, bool, int, str]], paired: bool, seed: int, b
     return Pool(images, list(repeats.values()), seed, PAIRED if paired else UNPAIRED, list(sources.values()), block)
 
 
-def augment(images: Tensor, augmentation: Augmentation, size: int, generator: torch.Generator) -> Tensor:
+Views = tuple[Tensor, Tensor]
+"""Numbers that decide views: (B, 6) of crops and (B, 3) of tones; no columns for what a recipe does not draw."""
+
+
+def view_numbers(count: int, augmentation: Augmentation, uniform: Callable[[int, int], Tensor]) -> Views:
+    """The numbers that decide the views of `count` pictures.
+
+    Args:
+        uniform: (rows, columns) -> numbers in [0, 1); a picture's view depends on its own row alone.
+    """
+    is_cropped = augmentation.scale != (1.0, 1.0) or augmentation.aspect > 1 or augmentation.rotate or augmentation.flip
+    return uniform(count, 6 if is_cropped else 0), uniform(count, 3 if augmentation.contrast else 0)
+
+
+def augment(images: Tensor, augmentation: Augmentation, size: int, numbers: torch.Generator | Views) -> Tensor:
     """Random views of stored pictures, on their device: uint8 (B, S0, S0) -> float32 (B, 1, size, size) in [0, 1].
 
     A crop of random side, aspect and place, turned and perhaps mirrored, is read off by one bilinear sampling; then contrast,
@@ -201,16 +215,15 @@ def augment(images: Tensor, augmentation: Augmentation, size: int, generator: to
     With nothing to draw this is the preprocessing of evaluation: an antialiased cubic resize, close to Pillow's LANCZOS.
 
     Args:
-        generator: on the pictures' device; its state decides every view.
+        numbers: of `view_numbers`, or a generator to draw them with.
     """
+    if isinstance(numbers, torch.Generator):
+        generator = numbers
+        numbers = view_numbers(len(images), augmentation, lambda *shape: torch.rand(shape, generator=generator, device=generator.device))
+    crops, tones = (each.to(images.device) for each in numbers)
     pixels = images[:, None].float() / 255
-    if augmentation.scale != (1.0, 1.0) or augmentation.aspect > 1 or augmentation.rotate or augmentation.flip:
-        pixels = _cropped(pixels, augmentation, size, generator)
-    else:
-        pixels = _resized(pixels, size)
-    if augmentation.contrast:
-        pixels = _toned(pixels, augmentation.contrast, generator)
-    return pixels
+    pixels = _cropped(pixels, augmentation, size, crops) if crops.shape[1] else _resized(pixels, size)
+    return _toned(pixels, augmentation.contrast, tones) if tones.shape[1] else pixels
 
 
 def _resized(pixels: Tensor, size: int) -> Tensor:
@@ -219,13 +232,12 @@ def _resized(pixels: Tensor, size: int) -> Tensor:
     return F.interpolate(pixels, (size, size), mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
 
 
-def _cropped(pixels: Tensor, augmentation: Augmentation, size: int, generator: torch.Generator) -> Tensor:
+def _cropped(pixels: Tensor, augmentation: Augmentation, size: int, draws: Tensor) -> Tensor:
     """One affine map per picture, from the view's coordinates in [-1, 1] to the picture's."""
     smallest, largest = augmentation.scale
     sharp = math.ceil(MAX_STEP * size / largest)
     if pixels.shape[-1] > sharp:
         pixels = _resized(pixels, sharp)
-    draws = torch.rand(len(pixels), 6, generator=generator, device=generator.device).to(pixels.device)
     side = smallest + (largest - smallest) * draws[:, 0]
     stretch = torch.exp((draws[:, 1] - 0.5) * math.log(augmentation.aspect))  # square root of width to height
     width, height = (side * stretch).clamp(max=1), (side / stretch).clamp(max=1)
@@ -247,9 +259,9 @@ def _each(numbers: Tensor) -> Tensor:
     return numbers[:, None, None]
 
 
-def _toned(pixels: Tensor, most: float, generator: torch.Generator) -> Tensor:
+def _toned(pixels: Tensor, most: float, draws: Tensor) -> Tensor:
     """Gamma, then contrast about each picture's mean, then brightness, each by at most `most` either way."""
-    draws = (2 * torch.rand(len(pixels), 3, 1, 1, 1, generator=generator, device=generator.device) - 1).to(pixels.device) * most
+    draws = (2 * draws.view(-1, 3, 1, 1, 1) - 1) * most
     pixels = pixels.clamp(min=1e-4) ** (1 + draws[:, 0])
     mean = pixels.mean((-2, -1), keepdim=True)
     return ((pixels - mean) * (1 + draws[:, 1]) + mean + 0.5 * draws[:, 2]).clamp(0, 1)

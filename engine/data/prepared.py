@@ -69,9 +69,9 @@ class Pictures:
         return digest.hexdigest()
 
 
-def pictures(recipe: PretrainRecipe, folder: Path, *, verify: bool = False) -> Pictures:
+def pictures(recipe: PretrainRecipe, folder: Path, *, verify: bool = False, fill: bool = True) -> Pictures:
     """As `prepare_pictures`, all of it at once."""
-    steps = prepare_pictures(recipe, folder, verify=verify)
+    steps = prepare_pictures(recipe, folder, verify=verify, fill=fill)
     while True:
         try:
             next(steps)
@@ -80,11 +80,12 @@ def pictures(recipe: PretrainRecipe, folder: Path, *, verify: bool = False) -> P
             return found
 
 
-def prepare_pictures(recipe: PretrainRecipe, folder: Path, *, verify: bool = False) -> Generator[Filled, None, Pictures]:
+def prepare_pictures(recipe: PretrainRecipe, folder: Path, *, verify: bool = False, fill: bool = True) -> Generator[Filled, None, Pictures]:
     """Read the sources and fill the pixel store, telling how far it is; the generator's value is what came of it.
 
     Args:
         verify: compare the content of files that the store has already; False compares their sizes and times of change.
+        fill: False opens the store as another process of the run has just filled it.
 
     Raises:
         EngineError: as `read_sources` and `fill_store`.
@@ -97,7 +98,8 @@ def prepare_pictures(recipe: PretrainRecipe, folder: Path, *, verify: bool = Fal
     make_folder(folder)
     table = read_sources(recipe.sources)
     place = folder / store_name(recipe)
-    yield from fill_store(table.frame, place, recipe.store_size, recipe.resize, verify=verify)
+    if fill:
+        yield from fill_store(table.frame, place, recipe.store_size, recipe.resize, verify=verify)
     store = PixelStore.open(place)
     images = set(table.frame["image"])
     without = {image: reason for image, reason in store.dropped().items() if image in images}

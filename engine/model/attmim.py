@@ -69,23 +69,30 @@ def top_patches(scores: Tensor, share: float) -> Tensor:
 
 
 @torch.no_grad()
-def random_subset(proposed: Tensor, ranks: Tensor, recipe: AttMIM, generator: torch.Generator | None) -> Tensor:
+def random_subset(
+    proposed: Tensor, ranks: Tensor, recipe: AttMIM, generator: torch.Generator | None, noise: Tensor | None = None
+) -> Tensor:
     """RandomSubSet(M_b, ratio) (eq 8): hidden patches drawn at random from the proposed ones, topped up from outside by rank.
 
     Args:
         proposed: (B, N) bool, the union of eq 7.
         ranks: (B, N) in [0, 1], the order in which patches outside the union fill up what is missing (highest first).
+        noise: (B, N) uniform numbers in [0, 1) to draw with; None takes them from the generator.
 
     Returns:
         (B, N) bool; round(ratio * N) True in every row, or round(ratio * |union|) with `ratio_of: union`.
     """
-    draw = torch.rand(proposed.shape, generator=generator, device=proposed.device)
+    draw = torch.rand(proposed.shape, generator=generator, device=proposed.device) if noise is None else noise
     order = torch.where(proposed, 2.0 + draw, ranks)  # every proposed patch comes before every other
-    place = order.argsort(dim=1, descending=True).argsort(dim=1)  # 0 = first to be hidden
     if recipe.ratio_of == "union":
-        count = (recipe.ratio * proposed.sum(dim=1, keepdim=True)).round()
-        return place < count
-    return place < round(recipe.ratio * proposed.shape[1])
+        return highest(order, (recipe.ratio * proposed.sum(dim=1, keepdim=True)).round())
+    return highest(order, round(recipe.ratio * proposed.shape[1]))
+
+
+def highest(order: Tensor, count: Tensor | int) -> Tensor:
+    """True for the `count` highest, a number or one per row, of each row of (B, N)."""
+    place = order.argsort(dim=1, descending=True).argsort(dim=1)  # 0 = the highest
+    return place < count
 
 
 def _ranks(scores: Tensor) -> Tensor:
@@ -103,6 +110,7 @@ def hidden_patches(
     report: Tensor | None = None,
     padding_mask: Tensor | None = None,
     generator: torch.Generator | None = None,
+    noise: Tensor | None = None,
 ) -> Tensor:
     """The mask of one batch: eqs 4-8, or one of Table III's plainer strategies.
 
@@ -114,15 +122,15 @@ def hidden_patches(
         report: E_report, (B, T, C); None for images without a report.
         padding_mask: (B, T), True = padding of the report.
         generator: of `image`'s device.
+        noise: (B, N) uniform numbers in [0, 1) instead: a row's mask then depends on its own numbers and not on the rows beside it.
 
     Returns:
         (B, N) bool, True = hidden.
     """
     strategy = strategy or recipe.strategy
     if strategy == "random":
-        nothing = torch.zeros(image.shape[:2], dtype=torch.bool, device=image.device)
-        noise = torch.rand(image.shape[:2], generator=generator, device=image.device)
-        return random_subset(nothing, noise, recipe.model_copy(update={"ratio_of": "image"}), generator)
+        ranks = torch.rand(image.shape[:2], generator=generator, device=image.device) if noise is None else noise
+        return highest(ranks, round(recipe.ratio * image.shape[1]))
     maps = []
     if report is not None and strategy in ("attmim", "report"):
         maps.append(patch_scores(image, report, padding_mask, recipe))
@@ -132,4 +140,4 @@ def hidden_patches(
         maps.append(patch_scores(image, image, None, recipe))
     union = torch.stack([top_patches(scores, recipe.top) for scores in maps]).any(0)
     ranks = torch.stack([_ranks(scores) for scores in maps]).mean(0)
-    return random_subset(union, ranks, recipe, generator)
+    return random_subset(union, ranks, recipe, generator, noise)

@@ -18,9 +18,9 @@ from torch import Tensor
 from engine.recipe.pretraining import EntMLM
 
 
-def _draw(units: Tensor, ratio: float, generator: torch.Generator | None) -> Tensor:
+def _draw(units: Tensor, ratio: float, generator: torch.Generator | None, noise: Tensor | None) -> Tensor:
     """Draw round(ratio * n) of the n units of each row, at least one where there is any and the ratio is not 0. (B, U) bool -> same."""
-    noise = torch.rand(units.shape, generator=generator, device=units.device)
+    noise = torch.rand(units.shape, generator=generator, device=units.device) if noise is None else noise[:, : units.shape[1]]
     place = torch.where(units, noise, -1.0).argsort(dim=1, descending=True).argsort(dim=1)
     there = units.sum(dim=1, keepdim=True)
     count = (ratio * there).round().clamp(min=1 if ratio > 0 else 0).minimum(there)
@@ -28,12 +28,15 @@ def _draw(units: Tensor, ratio: float, generator: torch.Generator | None) -> Ten
 
 
 @torch.no_grad()
-def hidden_positions(entity_ids: Tensor, word_mask: Tensor, recipe: EntMLM, generator: torch.Generator | None = None) -> Tensor:
+def hidden_positions(
+    entity_ids: Tensor, word_mask: Tensor, recipe: EntMLM, generator: torch.Generator | None = None, noise: Tensor | None = None
+) -> Tensor:
     """The positions hidden in each report (eq 10).
 
     Args:
         entity_ids: (B, T) int64; 0 = no entity, k = the k-th entity of that report.
         word_mask: (B, T) bool, True for tokens of the text itself: not SOT, EOT or padding.
+        noise: (B, T + 1) uniform numbers in [0, 1) to draw with; None takes them from the generator.
 
     Returns:
         (B, T) bool, True = hidden. All False for `full` and `none`, and for reports without entities.
@@ -41,15 +44,15 @@ def hidden_positions(entity_ids: Tensor, word_mask: Tensor, recipe: EntMLM, gene
     if recipe.strategy in ("full", "none"):
         return torch.zeros_like(word_mask)
     if recipe.strategy == "random":
-        return _draw(word_mask, recipe.ratio, generator)
+        return _draw(word_mask, recipe.ratio, generator, noise)
     in_entity = (entity_ids > 0) & word_mask
     if recipe.unit == "token":
-        return _draw(in_entity, recipe.ratio, generator)
+        return _draw(in_entity, recipe.ratio, generator, noise)
     # which of the entity numbers 0..T occur in each report; a report of T tokens has at most T entities
     numbers = torch.zeros(entity_ids.shape[0], entity_ids.shape[1] + 1, dtype=torch.bool, device=entity_ids.device)
     numbers.scatter_(1, torch.where(in_entity, entity_ids, 0), True)
     numbers[:, 0] = False
-    drawn = _draw(numbers, recipe.ratio, generator)
+    drawn = _draw(numbers, recipe.ratio, generator, noise)
     return drawn.gather(1, entity_ids) & in_entity
 
 

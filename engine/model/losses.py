@@ -18,7 +18,7 @@ def patchify(images: Tensor, patch: int) -> Tensor:
     return grey.reshape(batch, grid, patch, grid, patch).permute(0, 1, 3, 2, 4).reshape(batch, grid * grid, patch * patch)
 
 
-def mim_loss(predicted: Tensor, images: Tensor, hidden: Tensor, *, norm_pix: bool) -> Tensor:
+def mim_loss(predicted: Tensor, images: Tensor, hidden: Tensor, *, norm_pix: bool, total: Tensor | int | None = None) -> Tensor:
     """Mean squared error on hidden patches only (eq 12).
 
     Args:
@@ -26,29 +26,37 @@ def mim_loss(predicted: Tensor, images: Tensor, hidden: Tensor, *, norm_pix: boo
         images: (B, 3, S, S), as the encoder saw them.
         hidden: (B, N), True = hidden.
         norm_pix: compare with patches normalised by their own mean and deviation.
+        total: hidden patches of the whole batch, where this is a part of it: the parts' losses then add up to the batch's.
     """
     target = patchify(images, round(predicted.shape[-1] ** 0.5))
     if norm_pix:
         target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
     error = (predicted.float() - target).square().mean(-1)
-    return (error * hidden).sum() / hidden.sum().clamp(min=1)
+    return (error * hidden).sum() / _at_least_one(hidden.sum() if total is None else total)
 
 
-def mlm_loss(logits: Tensor, input_ids: Tensor, counted: Tensor) -> Tensor:
+def _at_least_one(count: Tensor | int) -> Tensor | int:
+    return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
+
+
+def mlm_loss(logits: Tensor, input_ids: Tensor, counted: Tensor, total: Tensor | None = None) -> Tensor:
     """Next-token cross-entropy (eq 13): position t predicts token t + 1.
 
     Args:
         logits: (B, T, V).
         input_ids: (B, T).
         counted: (B, T), True for the tokens that count as targets; the first never does.
+        total: targets of the whole batch, where this is a part of it.
     """
     nothing = -100
     targets = torch.where(counted, input_ids, nothing)[:, 1:]
-    total = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=nothing, reduction="sum")
-    return total / (targets != nothing).sum().clamp(min=1)
+    summed = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=nothing, reduction="sum")
+    return summed / _at_least_one((targets != nothing).sum() if total is None else total)
 
 
-def align_loss(image: Tensor, text: Tensor, logit_scale: Tensor, *, half: bool, group: Tensor | None = None) -> Tensor:
+def align_loss(
+    image: Tensor, text: Tensor, logit_scale: Tensor, *, half: bool, group: Tensor | None = None, rows: slice | None = None
+) -> Tensor:
     """Symmetric InfoNCE (eqs 14, 15).
 
     Args:
@@ -56,14 +64,16 @@ def align_loss(image: Tensor, text: Tensor, logit_scale: Tensor, *, half: bool, 
         logit_scale: the multiplier of the cosines, already exponentiated and clamped.
         half: halve the sum of both directions, as CLIP does.
         group: (B,) int64; rows of equal group say the same thing, and all of them are right answers (equal shares). None: row i alone.
+        rows: ask for the answers of these rows alone, among all; the losses of slices that make up the batch add up to the batch's.
     """
+    rows = rows or slice(None)
     image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
     with torch.autocast(image.device.type, enabled=False):  # a bfloat16 logit near 100 moves in steps of a half
-        logits = logit_scale.float() * (image @ text.T)
+        of_images, of_texts = logit_scale.float() * (image[rows] @ text.T), logit_scale.float() * (text[rows] @ image.T)
     if group is None:
-        target = torch.eye(len(logits), device=logits.device)
+        target = torch.arange(len(image), device=image.device)[rows]
     else:
-        same = (group[:, None] == group[None, :]).float()
+        same = (group[rows, None] == group[None, :]).float()
         target = same / same.sum(1, keepdim=True)
-    loss = F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)
-    return loss / 2 if half else loss
+    loss = F.cross_entropy(of_images, target, reduction="sum") + F.cross_entropy(of_texts, target, reduction="sum")
+    return loss / len(image) / (2 if half else 1)

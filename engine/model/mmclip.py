@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ from engine.recipe.pretraining import MaskStrategy, Objective, PretrainRecipe
 
 if TYPE_CHECKING:
     from transformers import CLIPConfig, CLIPModel
+
+    from engine.model.parts import Whole
 
 ALL_OBJECTIVES: tuple[Objective, ...] = ("align", "mim", "mlm")
 
@@ -103,6 +105,7 @@ class MMCLIP(nn.Module):
             text.hidden_size, vision.hidden_size, layers=recipe.model.text_decoder.layers, heads=recipe.model.text_decoder.heads
         )
         self.text_mask_token = nn.Parameter(torch.zeros(text.hidden_size)) if recipe.entmlm.mode == "input" else None
+        self.hidden_patches = attmim.hidden_patches  # an attribute, so that it can be compiled
 
     @classmethod
     def from_recipe(cls, recipe: PretrainRecipe, *, vocab_size: int, sot: int, eot: int) -> MMCLIP:
@@ -160,7 +163,22 @@ class MMCLIP(nn.Module):
         with torch.no_grad():
             return self.clip.text_projection(self.encode_texts(prompt_ids)).flatten(0, 1)[None]  # type: ignore[no-any-return]
 
+    @property
+    def patches(self) -> int:
+        """N, the patches of one image."""
+        vision = self.clip.config.vision_config
+        return int((vision.image_size // vision.patch_size) ** 2)
+
+    def blocks(self) -> list[nn.Module]:
+        """Every transformer block of towers and decoders: what is compiled, recomputed or sharded on its own."""
+        towers = (self.clip.vision_model.encoder.layers, self.clip.text_model.encoder.layers)
+        return [block for blocks in (*towers, self.image_decoder.blocks, self.text_decoder.blocks) for block in blocks]
+
     # ---- losses -------------------------------------------------------------------------------------------------------------
+
+    def forward(self, batch: Mapping[str, Tensor], **arguments: Any) -> dict[str, Tensor]:
+        """`losses`, under the name that DDP and FSDP listen to."""
+        return self.losses(batch, **arguments)
 
     def losses(
         self,
@@ -170,60 +188,111 @@ class MMCLIP(nn.Module):
         objectives: Collection[Objective] = ALL_OBJECTIVES,
         mask: MaskStrategy | None = None,
         generator: torch.Generator | None = None,
+        whole: Whole | None = None,
     ) -> dict[str, Tensor]:
         """The losses of one batch by name: `align`, `mim`, `mim_unpaired`, `mlm`; those without data or objective are left out.
 
         Args:
             batch: `images` (B, 3, S, S) with `input_ids` (B, T), `padding_mask` (B, T; True = padding), `entity_ids` (B, T; 0 = none) and
-                optionally `report_group` (B,); `unpaired_images` (U, 3, S, S). Either half may be absent.
+                optionally `report_group` (B,); `unpaired_images` (U, 3, S, S). Either half may be absent. Where it holds the numbers of
+                `engine.model.parts.with_noise`, masks are drawn with those.
             prompts: ids and padding mask of the disease prompts, (P, T) each; T no longer than the longest of them saves work.
             objectives: which of the three to compute (warm-up leaves out `align`).
             mask: overrides `attmim.strategy` (warm-up may mask at random).
-            generator: draws the masks; of the batch's device.
+            generator: draws the masks where the batch brings no numbers; of the batch's device.
+            whole: what this batch is a part of; the losses are then its shares of the whole's.
         """
-        paired, unpaired = batch.get("images"), batch.get("unpaired_images")
-        if paired is None and unpaired is None:
-            raise ModelError("the batch holds neither images nor unpaired_images")
-        strategy: MaskStrategy = mask or self.recipe.attmim.strategy
-        with_mim = "mim" in objectives and strategy != "none"
-        with_mlm = "mlm" in objectives and self.recipe.entmlm.strategy != "none" and paired is not None
-        with_align = "align" in objectives and paired is not None
-
-        parts = [images for images in (paired, unpaired if with_mim else None) if images is not None]
-        if not parts or not (with_mim or with_mlm or with_align):
+        doing = self._doing(batch, objectives, mask)
+        if not doing:
             return {}
-        images = torch.cat(parts)
-        image_tokens = self.encode_images(images)
-        count = 0 if paired is None else len(paired)
-        text_tokens = None
-        if count and (with_align or with_mlm or (with_mim and strategy in ("attmim", "report"))):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and (with_align or with_mlm)):
-                text_tokens = self.encode_texts(batch["input_ids"])
+        images, image_tokens, text_tokens = self._encoded(batch, doing, mask)
+        count = len(batch["images"]) if "images" in batch else 0
 
         losses: dict[str, Tensor] = {}
-        if with_align and text_tokens is not None:
-            objective = self.recipe.objective
-            losses["align"] = align_loss(
-                self.clip.visual_projection(image_tokens[:count, 0]),
-                self.pooled_text(text_tokens, batch["input_ids"]),
-                self._logit_scale(objective.max_logit_scale),
-                half=objective.half,
-                group=batch.get("report_group") if objective.positives == "group" else None,
-            )
-        if with_mim:
-            hidden = self._hidden_patches(image_tokens, text_tokens, batch, prompts, strategy, generator)
+        if "align" in doing and text_tokens is not None:
+            losses["align"] = self._align_loss(image_tokens[:count], text_tokens, batch, whole)
+        if "mim" in doing:
+            hidden = self._hidden_patches(image_tokens, text_tokens, batch, prompts, mask or self.recipe.attmim.strategy, generator)
             predicted = self._reconstruct(images, image_tokens, hidden)
+            norm_pix = self.recipe.model.image_decoder.norm_pix
             for name, part in (("mim", slice(0, count)), ("mim_unpaired", slice(count, None))):
                 if len(images[part]):
-                    losses[name] = mim_loss(predicted[part], images[part], hidden[part], norm_pix=self.recipe.model.image_decoder.norm_pix)
-        if with_mlm and text_tokens is not None:
-            losses["mlm"] = self._next_token_loss(text_tokens, image_tokens[:count], batch, generator)
+                    total = None if whole is None else whole.hidden[name]
+                    losses[name] = mim_loss(predicted[part], images[part], hidden[part], norm_pix=norm_pix, total=total)
+        if "mlm" in doing and text_tokens is not None:
+            losses["mlm"] = self._next_token_loss(text_tokens, image_tokens[:count], batch, generator, whole)
         return losses
 
-    def _logit_scale(self, highest: float) -> Tensor:
+    @torch.no_grad()
+    def look(
+        self,
+        batch: Mapping[str, Tensor],
+        *,
+        prompts: tuple[Tensor, Tensor],
+        objectives: Collection[Objective] = ALL_OBJECTIVES,
+        mask: MaskStrategy | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """What `losses` would see of a batch, without gradient.
+
+        Returns:
+            `hidden` (B + U, N), True = hidden, where `mim` is asked for; `image` and `text` (B, C), pooled, where `align` is.
+        """
+        doing = self._doing(batch, objectives, mask)
+        if not doing:
+            return {}
+        _, image_tokens, text_tokens = self._encoded(batch, doing, mask)
+        seen: dict[str, Tensor] = {}
+        if "align" in doing and text_tokens is not None:
+            seen["image"], seen["text"] = self._pooled(image_tokens[: len(batch["images"])], text_tokens, batch)
+        if "mim" in doing:
+            seen["hidden"] = self._hidden_patches(image_tokens, text_tokens, batch, prompts, mask or self.recipe.attmim.strategy, generator)
+        return seen
+
+    def _doing(self, batch: Mapping[str, Tensor], objectives: Collection[Objective], mask: MaskStrategy | None) -> set[Objective]:
+        """Those of the objectives for which recipe and batch have anything."""
+        is_paired = "images" in batch
+        if not is_paired and "unpaired_images" not in batch:
+            raise ModelError("the batch holds neither images nor unpaired_images")
+        doing = set(objectives)
+        if (mask or self.recipe.attmim.strategy) == "none":
+            doing.discard("mim")
+        if self.recipe.entmlm.strategy == "none" or not is_paired:
+            doing.discard("mlm")
+        if not is_paired:
+            doing.discard("align")
+        return doing
+
+    def _encoded(
+        self, batch: Mapping[str, Tensor], doing: Collection[Objective], mask: MaskStrategy | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Images, paired before unpaired, their tokens, and the tokens of the reports where anything needs them."""
+        parts = [batch[name] for name in ("images", *(["unpaired_images"] if "mim" in doing else [])) if name in batch]
+        images = torch.cat(parts)
+        learns_words = "align" in doing or "mlm" in doing
+        masks_by_report = "mim" in doing and (mask or self.recipe.attmim.strategy) in ("attmim", "report")
+        text_tokens = None
+        if "images" in batch and (learns_words or masks_by_report):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and learns_words):
+                text_tokens = self.encode_texts(batch["input_ids"])
+        return images, self.encode_images(images), text_tokens
+
+    def _pooled(self, image_tokens: Tensor, text_tokens: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return self.clip.visual_projection(image_tokens[:, 0]), self.pooled_text(text_tokens, batch["input_ids"])
+
+    def _align_loss(self, image_tokens: Tensor, text_tokens: Tensor, batch: Mapping[str, Tensor], whole: Whole | None) -> Tensor:
+        image, text = self._pooled(image_tokens, text_tokens, batch)
+        objective = self.recipe.objective
+        logit_scale = self.logit_scale()
+        if whole is not None and whole.align is not None:
+            return whole.align(image, text, logit_scale)
+        group = batch.get("report_group") if objective.positives == "group" else None
+        return align_loss(image, text, logit_scale, half=objective.half, group=group)
+
+    def logit_scale(self) -> Tensor:
         """The multiplier of cosines. The parameter itself is clamped, as in CLIP: a clamped copy has no gradient to bring it back."""
         with torch.no_grad():
-            self.clip.logit_scale.clamp_(max=math.log(highest))
+            self.clip.logit_scale.clamp_(max=math.log(self.recipe.objective.max_logit_scale))
         return self.clip.logit_scale.exp()  # type: ignore[no-any-return]
 
     @torch.no_grad()
@@ -238,6 +307,7 @@ class MMCLIP(nn.Module):
     ) -> Tensor:
         """The (B + U, N) mask of the paired images, then of the unpaired."""
         image = self.clip.visual_projection(image_tokens[:, 1:])
+        noise, unpaired_noise = batch.get("patch_noise"), batch.get("unpaired_patch_noise")
         needs_prompts = strategy in ("attmim", "prompt")
         prompt = self.prompt_tokens(prompts[0]) if needs_prompts else image.new_zeros(1, 1, image.shape[-1])
         # masked rather than dropped: dropping would make the shape depend on the data, and a GPU wait for the host
@@ -247,7 +317,7 @@ class MMCLIP(nn.Module):
         masks = []
         if count:
             masks.append(
-                attmim.hidden_patches(
+                self.hidden_patches(
                     image[:count],
                     prompt,
                     self.recipe.attmim,
@@ -256,12 +326,19 @@ class MMCLIP(nn.Module):
                     report=report,
                     padding_mask=batch.get("padding_mask"),
                     generator=generator,
+                    noise=noise,
                 )
             )
         if len(image) > count:
             masks.append(
-                attmim.hidden_patches(
-                    image[count:], prompt, self.recipe.attmim, strategy=strategy, prompt_padding=prompt_padding, generator=generator
+                self.hidden_patches(
+                    image[count:],
+                    prompt,
+                    self.recipe.attmim,
+                    strategy=strategy,
+                    prompt_padding=prompt_padding,
+                    generator=generator,
+                    noise=unpaired_noise,
                 )
             )
         return torch.cat(masks)
@@ -282,15 +359,17 @@ class MMCLIP(nn.Module):
         return self.image_decoder(tokens, hidden)  # type: ignore[no-any-return]
 
     def _next_token_loss(
-        self, text_tokens: Tensor, image_tokens: Tensor, batch: Mapping[str, Tensor], generator: torch.Generator | None
+        self,
+        text_tokens: Tensor,
+        image_tokens: Tensor,
+        batch: Mapping[str, Tensor],
+        generator: torch.Generator | None,
+        whole: Whole | None,
     ) -> Tensor:
         """The loss of eq 13 under the mask of eqs 10, 11."""
         recipe = self.recipe.entmlm
-        input_ids, padding_mask, entity_ids = batch["input_ids"], batch["padding_mask"], batch["entity_ids"]
-        place = torch.arange(input_ids.shape[1], device=input_ids.device)
-        last = (~padding_mask).sum(1, keepdim=True) - 1  # EOT
-        words = (place > 0) & (place < last)
-        hidden = entmlm.hidden_positions(entity_ids, words, recipe, generator)
+        input_ids, padding_mask = batch["input_ids"], batch["padding_mask"]
+        hidden = self._hidden_words(batch, generator)
         if recipe.mode == "input":
             text_tokens = self.encode_texts(input_ids, hidden)
             mask = entmlm.attention_mask(torch.zeros_like(hidden), padding_mask)
@@ -299,4 +378,17 @@ class MMCLIP(nn.Module):
         embedding = self.clip.text_model.embeddings.token_embedding.weight
         logits = self.text_decoder(text_tokens, image_tokens, mask, embedding)
         counted = hidden if recipe.targets == "entities" else ~padding_mask
-        return mlm_loss(logits, input_ids, counted)
+        return mlm_loss(logits, input_ids, counted, None if whole is None else whole.targets)
+
+    def _hidden_words(self, batch: Mapping[str, Tensor], generator: torch.Generator | None) -> Tensor:
+        """(B, T), True = hidden from the text decoder (eq 10)."""
+        padding_mask = batch["padding_mask"]
+        place = torch.arange(padding_mask.shape[1], device=padding_mask.device)
+        last = (~padding_mask).sum(1, keepdim=True) - 1  # EOT
+        words = (place > 0) & (place < last)
+        return entmlm.hidden_positions(batch["entity_ids"], words, self.recipe.entmlm, generator, batch.get("word_noise"))
+
+    def targets(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """How many words of a batch with noise the text decoder is asked for: what `mlm` divides by."""
+        counted = self._hidden_words(batch, None) if self.recipe.entmlm.targets == "entities" else ~batch["padding_mask"]
+        return counted[:, 1:].sum()

@@ -213,6 +213,27 @@ class Checkpoints(Section):
     keep: Annotated[int, Field(ge=1)] = 2
 
 
+class Compute(Section):
+    """How a step is computed: memory and speed, on one device or many. What is learned stays the same, but for rounding, so that a
+    run may go on from its checkpoints under other keys of this section."""
+
+    micro_batch: Positive | None = None
+    """Images in one forward and backward pass of one process; None: all of its share at once. Smaller ones save memory and cost one more
+    forward pass where `align` is trained: its features are made first for the whole batch, so that every pair still meets every other."""
+    checkpoint_activations: bool = False
+    """Keep the input of each transformer block only and compute the rest again on the way back: less memory, about a third more time."""
+    compile: Literal["auto", "always", "never"] = "auto"
+    """torch.compile the transformer blocks and the masks. auto: on a GPU; on a CPU it takes longer than it saves."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Under torchrun: ddp holds the whole model in every process, fsdp a share of weights, gradients and optimizer state."""
+    matmul: Literal["high", "highest"] = "high"
+    """Products of float32 matrices on a GPU: high takes TF32, highest full float32."""
+    ahead: Annotated[int, Field(ge=0)] = 2
+    """Batches made ahead of time by a thread of their own."""
+    timeout: Positive = 10
+    """Minutes that a process waits in a step for the others before it gives up."""
+
+
 class PretrainRecipe(Recipe):
     """One pretraining run."""
 
@@ -228,6 +249,7 @@ class PretrainRecipe(Recipe):
     augmentation: Augmentation = Augmentation()
     tokenizer: TokenizerSection = TokenizerSection()
     checkpoint: Checkpoints = Checkpoints()
+    compute: Compute = Compute()
     entities: str = "chest_ner"
     """The recogniser of entities: our shipped pipeline, or an installed scispaCy model by name or path."""
     steps: Positive

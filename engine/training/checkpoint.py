@@ -2,9 +2,10 @@
 
     checkpoints/step-00001000/
         weights.safetensors    the module's state, in its own dtypes
-        state.pt               optimizer state, RNG states and step; only ever read with `weights_only=True`
+        state.pt               optimizer state by parameter name, RNG states and step; only ever read with `weights_only=True`
         manifest.json          step, identity of the run, sha256 and size of both files; written last
 
+Sharded weights are gathered first, so that a checkpoint tells nothing of how many processes made it and any number can go on from it.
 A checkpoint is written beside its place, synced, renamed into it, and the folder synced: a kill or a full disk at any
 point leaves the ones before untouched. Nothing here executes a pickle, whatever the file says.
 """
@@ -29,8 +30,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from engine.errors import ModelError, NotFinite, OutputError
+from engine.training.distributed import ALONE, Ranks
+from engine.training.parallel import like, whole_tensor
 
-FORMAT = 1
+FORMAT = 2
+"""1, never released, kept optimizer state by number."""
 WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
 _PREFIX = "step-"
 _NAMED = 3
@@ -61,11 +65,15 @@ class Checkpoints:
         folder: where the step folders stand.
         identity: what must be equal for a run to go on from here, by name: `recipe`, `data`, `code` and so on.
         keep: how many checkpoints stay; older ones are removed after a newer one is safely in place.
+        forced: True goes on all the same where the identity differs; shapes and names of weights must still agree.
+        ranks: the processes of the run: all call `save` and `load`, one writes.
     """
 
     folder: Path
     identity: Mapping[str, str]
     keep: int = 2
+    forced: bool = False
+    ranks: Ranks = ALONE
 
     def steps(self) -> list[int]:
         """The steps that a folder with a manifest claims, ascending; says nothing about whether it is sound."""
@@ -83,7 +91,12 @@ class Checkpoints:
             NotFinite: a weight is NaN or infinite; nothing is written.
             OutputError: the folder cannot be written; the checkpoints before are untouched.
         """
-        weights = _weights(module)
+        weights, state = _weights(module), _optimizer_state(module, optimizer)
+        rng = _rng_states(module)
+        self.ranks.first(lambda: self._write(step, weights, {"optimizer": state, "rng": rng, "step": step}))
+        return Saved(step, self.path(step))
+
+    def _write(self, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         broken = _not_finite(weights)
         if broken:
             raise NotFinite(f"the weights after step {step} are not finite", why=f"first in {broken[0]}", hint="a lower optimizer.lr")
@@ -93,10 +106,10 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(beside, ignore_errors=True)  # left by a run that was killed while it saved
             beside.mkdir()
-            _write(beside / WEIGHTS, safetensors.torch.save(weights))
-            state = BytesIO()
-            torch.save({"optimizer": optimizer.state_dict(), "rng": _rng_states(module), "step": step}, state)
-            _write(beside / STATE, state.getbuffer())
+            _write(beside / WEIGHTS, safetensors.torch.save(dict(weights)))
+            stream = BytesIO()
+            torch.save(dict(state), stream)
+            _write(beside / STATE, stream.getbuffer())
             files = {name: {"sha256": _sha256(beside / name), "bytes": (beside / name).stat().st_size} for name in (WEIGHTS, STATE)}
             manifest = {"format": FORMAT, "step": step, "identity": dict(self.identity), "files": files}
             _write(beside / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True).encode())
@@ -114,7 +127,6 @@ class Checkpoints:
             ) from error
         for old in self.steps()[: -self.keep]:
             _remove(self.path(old))
-        return Saved(step, target)
 
     def last_good(self) -> tuple[int, list[Refused]]:
         """The newest step whose files agree with their hashes, and the newer checkpoints that do not.
@@ -136,25 +148,32 @@ class Checkpoints:
             hint="start again with another --out, or without --resume in an empty folder",
         )
 
-    def check_identity(self, step: int) -> None:
-        """Refuse to go on from the checkpoint after `step` steps under another recipe, on other data or with other code.
+    def differences(self, step: int) -> dict[str, str]:
+        """In what the run of the checkpoint after `step` steps is another one: name -> what it is there and here.
 
-        Compares what `identity` holds, so that a part of it can be asked for before the rest is known. A damaged checkpoint passes:
+        Compares what `identity` holds, so that a part of it can be asked for before the rest is known. A damaged checkpoint has none:
         `last_good` and `load` answer for that.
+        """
+        try:
+            found = dict(json.loads((self.path(step) / MANIFEST).read_bytes())["identity"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return {
+            name: f"{_short(found.get(name))} there, {_short(here)} here" for name, here in self.identity.items() if found.get(name) != here
+        }
+
+    def check_identity(self, step: int) -> None:
+        """Refuse to go on from the checkpoint after `step` steps under another recipe, on other data or with other code, unless forced.
 
         Raises:
             ModelError: names what differs.
         """
-        path = self.path(step)
-        try:
-            found = dict(json.loads((path / MANIFEST).read_bytes())["identity"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return
-        other = [name for name in self.identity if found.get(name) != self.identity[name]]
+        other = {} if self.forced else self.differences(step)
         if other:
-            pairs = ", ".join(f"{name} {_short(found.get(name))} there, {_short(self.identity[name])} here" for name in other)
             raise _unusable(
-                path, f"it belongs to a run with another {' and '.join(other)} ({pairs})", "the run's own recipe, or another --out"
+                self.path(step),
+                f"it belongs to a run with another {' and '.join(other)} ({', '.join(f'{name} {how}' for name, how in other.items())})",
+                "the run's own recipe, another --out, or --force-resume to go on all the same",
             )
 
     def load(self, step: int, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -174,26 +193,79 @@ class Checkpoints:
         state = _read_state(path)
         if state["step"] != step:
             raise _unusable(path, f"its state is of step {state['step']}", "an older checkpoint, or another --out")
-        try:
-            optimizer.load_state_dict(state["optimizer"])
-        except (ValueError, KeyError) as error:
-            raise _unusable(path, f"its optimizer state does not fit: {error}", "another --out") from error
-        module.load_state_dict(weights, strict=True)
+        fitting = _fitting_state(path, state["optimizer"], module, optimizer)
+        optimizer.load_state_dict(fitting)
+        here = module.state_dict()
+        module.load_state_dict({name: like(here[name], tensor) for name, tensor in weights.items()}, strict=True)
         torch.set_rng_state(state["rng"]["cpu"])
         if "cuda" in state["rng"] and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["rng"]["cuda"])
 
 
+def full_weights(module: nn.Module) -> dict[str, Tensor]:
+    """The module's state on the host, shards put together; all processes ask for it together."""
+    return {name: whole_tensor(tensor.detach()).cpu() for name, tensor in module.state_dict().items()}
+
+
 def _weights(module: nn.Module) -> dict[str, Tensor]:
-    """The module's state on the host, contiguous; tied tensors are stored once per name, which safetensors wants."""
+    """The same, contiguous; tied tensors are stored once per name, which safetensors wants."""
     weights: dict[str, Tensor] = {}
     seen: set[int] = set()
-    for name, tensor in module.state_dict().items():
-        stored = tensor.detach().cpu().contiguous()
+    for name, tensor in full_weights(module).items():
+        stored = tensor.contiguous()
         is_tied = stored.untyped_storage().data_ptr() in seen
         seen.add(stored.untyped_storage().data_ptr())
         weights[name] = stored.clone() if is_tied else stored
     return weights
+
+
+def _optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What the optimizer remembers of each parameter, by the parameter's name, and of what kind it is.
+
+    Its groups are not kept: their numbers come from the recipe.
+    """
+    states = {
+        name: {key: whole_tensor(value).cpu() if isinstance(value, Tensor) else value for key, value in optimizer.state[parameter].items()}
+        for name, parameter in module.named_parameters()
+        if parameter in optimizer.state
+    }
+    return {"kind": type(optimizer).__name__, "states": states}
+
+
+def _fitting_state(path: Path, found: Any, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The stored state as `optimizer.load_state_dict` takes it, each tensor sharded as its parameter.
+
+    Raises:
+        ModelError: of another optimizer, of parameters that are not there, or of another shape.
+    """
+
+    def refused(why: str) -> ModelError:
+        return _unusable(path, f"its optimizer state {why}", "the recipe that made it, or another --out")
+
+    if not isinstance(found, dict) or not isinstance(found.get("states"), dict):
+        raise refused("is damaged")
+    if found.get("kind") != type(optimizer).__name__:
+        raise refused(f"is of {found.get('kind')}, the recipe asks for {type(optimizer).__name__}")
+    packed = optimizer.state_dict()["param_groups"]
+    numbers = {
+        parameter: number
+        for group, numbered in zip(optimizer.param_groups, packed, strict=True)
+        for parameter, number in zip(group["params"], numbered["params"], strict=True)
+    }
+    parameters = dict(module.named_parameters())
+    states: dict[int, dict[str, Any]] = {}
+    for name, values in found["states"].items():
+        parameter = parameters.get(name)
+        if parameter is None or parameter not in numbers:
+            raise refused(f"is of {name}, which is not trained")
+        states[numbers[parameter]] = {}
+        for key, value in values.items():
+            is_scalar = not isinstance(value, Tensor) or value.ndim == 0
+            if not is_scalar and value.shape != parameter.shape:
+                raise refused(f"has another shape for {name}")
+            is_like = isinstance(value, Tensor) and value.shape == parameter.shape and hasattr(parameter, "device_mesh")
+            states[numbers[parameter]][key] = like(parameter, value) if is_like else value
+    return {"state": states, "param_groups": packed}
 
 
 def _rng_states(module: nn.Module) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,14 +24,15 @@ def batches_ahead(
 
     An exception of `batch_at` is raised here, at the step it belongs to. Closing the iterator ends the thread.
     """
+    copies = _Copies(device)
     if ahead == 0:
         for step in range(start, stop):
-            yield _on_device(batch_at(step), device)
+            yield copies.taken(copies.sent(batch_at(step)))
         return
-    waiting: queue.Queue[dict[str, Tensor] | BaseException] = queue.Queue(maxsize=ahead)
+    waiting: queue.Queue[_Sent | BaseException] = queue.Queue(maxsize=ahead)
     closed = threading.Event()
 
-    def put(item: dict[str, Tensor] | BaseException) -> None:
+    def put(item: _Sent | BaseException) -> None:
         while not closed.is_set():
             try:
                 waiting.put(item, timeout=0.1)
@@ -41,7 +43,7 @@ def batches_ahead(
     def make() -> None:
         try:
             for step in range(start, stop):
-                put(_on_device(batch_at(step), device))
+                put(copies.sent(batch_at(step)))
                 if closed.is_set():
                     return
         except BaseException as error:  # it belongs to the consumer, who raises it in its own thread
@@ -54,14 +56,42 @@ def batches_ahead(
             item = waiting.get()
             if isinstance(item, BaseException):
                 raise item
-            yield item
+            yield copies.taken(item)
     finally:
         closed.set()
         thread.join()
 
 
-def _on_device(batch: Batch, device: torch.device) -> dict[str, Tensor]:
-    """The same tensors on `device`; through pinned memory and without waiting when that is a GPU."""
-    if device.type != "cuda":
-        return {name: tensor.to(device) for name, tensor in batch.items()}
-    return {name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in batch.items()}
+@dataclass(frozen=True)
+class _Sent:
+    """A batch on its way to the device; `arrived` on a GPU alone."""
+
+    batch: dict[str, Tensor]
+    arrived: torch.cuda.Event | None = None
+
+
+class _Copies:
+    """Copies to one device; to a GPU from pinned memory on a stream of their own, so that neither the host nor a running step waits."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+    def sent(self, batch: Batch) -> _Sent:
+        """Start copying; called from any one thread."""
+        if self.stream is None:
+            return _Sent({name: tensor.to(self.device) for name, tensor in batch.items()})
+        # a thread begins on GPU 0, where pinning would open a context of half a gigabyte for every process of the machine
+        torch.cuda.set_device(self.stream.device)
+        with torch.cuda.stream(self.stream):
+            moved = {name: tensor.pin_memory().to(self.device, non_blocking=True) for name, tensor in batch.items()}
+            return _Sent(moved, self.stream.record_event())
+
+    def taken(self, sent: _Sent) -> dict[str, Tensor]:
+        """The batch, for what the calling thread queues on its current stream from now on."""
+        if sent.arrived is not None:
+            current = torch.cuda.current_stream(self.device)
+            current.wait_event(sent.arrived)
+            for tensor in sent.batch.values():
+                tensor.record_stream(current)  # the copying stream, whose memory it is, must not use it again before the step is done
+        return sent.batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,15 +18,20 @@ _FUSED_DEVICES = {"cpu", "cuda"}
 """Device types on which torch has fused kernels for both SGD and AdamW."""
 
 
-def make_optimizer(module: nn.Module, section: OptimizerSection) -> torch.optim.Optimizer:
+def make_optimizer(
+    module: nn.Module, section: OptimizerSection, groups: Sequence[Mapping[str, Any]] | None = None
+) -> torch.optim.Optimizer:
     """SGD or AdamW over the trainable parameters of `module`, fused where torch can.
 
-    The learning rate set here is the recipe's; `learning_rate` overrides it before every step.
+    The learning rate set here is the recipe's; `set_learning_rate` overrides it before every step.
+
+    Args:
+        groups: of parameters, as torch's optimizers take them, with `lr_scale` where one learns slower or faster; None: `parameter_groups`.
 
     Raises:
         ConfigError: nothing in `module` is trainable.
     """
-    groups = parameter_groups(module, section.weight_decay)
+    groups = _of_one_kind(parameter_groups(module, section.weight_decay) if groups is None else groups)
     parameters = [parameter for group in groups for parameter in group["params"]]
     if not parameters:
         raise ConfigError("nothing to train", why="every parameter of the model is frozen", hint="unfreeze a part of the model")
@@ -55,6 +61,16 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     return [group for group in groups if group["params"]]
 
 
+def _of_one_kind(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same groups, those divided that hold both sharded and whole parameters: no kernel takes them together."""
+    divided = [
+        {**group, "params": [parameter for parameter in group["params"] if hasattr(parameter, "device_mesh") == is_sharded]}
+        for group in groups
+        for is_sharded in (True, False)
+    ]
+    return [group for group in divided if group["params"]]
+
+
 def decays(name: str, parameter: Tensor) -> bool:
     """Whether weight decay pulls on a parameter: matrices and kernels, but no embedding of position.
 
@@ -79,6 +95,6 @@ def learning_rate(section: OptimizerSection, step: int, steps: int) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group the same learning rate."""
+    """Give every group the same learning rate, times its `lr_scale` where it has one."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)

@@ -27,10 +27,11 @@ class RunRecord:
 
     Attributes:
         waits: True holds the summary back: what an earlier run wrote there stays until this one is let in.
+        is_kept: False writes nothing: the record of a process beside the first.
     """
 
-    def __init__(self, folder: Path, facts: Mapping[str, Any], *, waits: bool = False) -> None:
-        self.folder, self.waits = folder, waits
+    def __init__(self, folder: Path, facts: Mapping[str, Any], *, waits: bool = False, is_kept: bool = True) -> None:
+        self.folder, self.waits, self.is_kept = folder, waits, is_kept
         self.facts: dict[str, Any] = {"status": "running", "seconds": 0.0, **facts}
         self._begun = time.monotonic()
         self.log_lines_lost = 0
@@ -39,7 +40,7 @@ class RunRecord:
     def say(self, **facts: Any) -> None:
         """Add facts to `run.json` and write it anew, whole, unless it waits."""
         self.facts |= facts | {"seconds": round(time.monotonic() - self._begun, 3)}
-        if self.waits:
+        if self.waits or not self.is_kept:
             return
         if self.log_lines_lost:
             self.facts["log_lines_lost"] = self.log_lines_lost
@@ -48,6 +49,8 @@ class RunRecord:
 
     def log(self, event: object) -> None:
         """Append one event (a dataclass) as one line, with its kind and the seconds since the run began."""
+        if not self.is_kept:
+            return
         line = {"event": type(event).__name__.lower(), "at": round(time.monotonic() - self._begun, 3), **plain(event)}
         try:
             append_line(self.folder / LOG, json.dumps(line, ensure_ascii=False))

@@ -1,0 +1,271 @@
+"""The processes of one run: who is who under torchrun, what they tell each other, and how they stop together.
+
+Rules, in this order:
+
+    1. Process 0 alone prepares data and writes; the others wait for it, and hear why when it fails.
+    2. What is random is drawn for the whole step by every process, which keeps its own rows: world size changes no mask.
+    3. SIGINT and SIGTERM are noted while steps are taken, and obeyed by all after the same one.
+    4. A process that dies breaks its connections; the others see that at the next step at the latest, and stop.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from engine.errors import ConfigError, EngineError
+
+PATIENCE = timedelta(hours=24)
+"""How long the others wait for process 0 to prepare data; its death is noticed at once."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_LOST = ("connection closed", "connection reset", "broken pipe", "timed out", "gloo", "nccl", "socket")
+"""Words by which torch reports, in a bare RuntimeError, that a peer no longer answers."""
+
+
+class Signals:
+    """SIGINT and SIGTERM, noted instead of obeyed from `defer` to `restore`; outside the main thread nothing is changed."""
+
+    def __init__(self) -> None:
+        self.noted = 0
+        self._before: dict[int, Any] = {}
+
+    def defer(self) -> None:
+        """From now on signals are noted."""
+        if threading.current_thread() is threading.main_thread() and not self._before:
+            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+
+    def obey(self, number: int) -> None:
+        """Do what that signal would have done, which is to raise; later ones are noted still, while the run saves what was done."""
+        before = self._before.get(number)
+        try:
+            if callable(before):
+                before(number, None)
+            raise SystemExit(128 + number)
+        finally:
+            for each in self._before:
+                signal.signal(each, self._note)
+
+    def restore(self) -> None:
+        """Give signals back to whom they went before."""
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        self._before = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.noted = number
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of its run; alone by default, where every method is the identity.
+
+    Attributes:
+        rank: number of this process, from 0.
+        world: how many there are.
+        control: their group for small messages between hosts; never through a GPU.
+        waiting: the same with `PATIENCE`.
+        is_stopping: True from the step after which all obey a signal.
+    """
+
+    rank: int = 0
+    world: int = 1
+    control: dist.ProcessGroup | None = None
+    waiting: dist.ProcessGroup | None = None
+    signals: Signals = field(default_factory=Signals, compare=False)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that prepares and writes."""
+        return self.rank == 0
+
+    def share(self, count: int, key: str) -> int:
+        """This process's part of `count` images of a step.
+
+        Raises:
+            ConfigError: they cannot be shared equally.
+        """
+        if count % self.world:
+            nearest = f"{count // self.world * self.world or self.world} or {-(-count // self.world) * self.world}"
+            raise ConfigError(f"{key}={count} images cannot be shared by {self.world} processes", hint=f"{key}={nearest}")
+        return count // self.world
+
+    def uniform(self, rows: int, columns: int, generator: torch.Generator) -> Tensor:
+        """(rows, columns) numbers in [0, 1) for this process's rows of a step, drawn for the rows of all: (world * rows, columns)."""
+        drawn = torch.rand(self.world * rows, columns, generator=generator, device=generator.device)
+        return drawn[self.rank * rows : (self.rank + 1) * rows]
+
+    def gathered(self, rows: Tensor) -> Tensor:
+        """(B, ...) of every process -> (world * B, ...), in order of rank, without gradient."""
+        if self.world == 1:
+            return rows.detach()
+        parts = [torch.empty_like(rows) for _ in range(self.world)]
+        dist.all_gather(parts, rows.detach().contiguous())
+        return torch.cat(parts)
+
+    def summed(self, numbers: Tensor) -> Tensor:
+        """The sum over all processes, without gradient."""
+        total = numbers.detach().clone()
+        if self.world > 1:
+            dist.all_reduce(total)
+        return total
+
+    def summed_on_host(self, numbers: list[float]) -> list[float]:
+        """The same of numbers that have left the device already."""
+        if self.world == 1 or not numbers:
+            return numbers
+        total = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(total, group=self.control)
+        return [float(number) for number in total]
+
+    def heed_signals(self) -> None:
+        """Raise in every process what a signal to any of them asks for (rule 3); also notices the dead (rule 4)."""
+        if self.world == 1:
+            return
+        noted = torch.tensor(self.signals.noted)
+        dist.all_reduce(noted, op=dist.ReduceOp.MAX, group=self.control)
+        if number := int(noted):
+            self.signals.obey(number)
+
+    def may_save(self, error: BaseException) -> bool:
+        """Whether a run that `error` ends stands after the same step in all processes, and nothing is wrong with it."""
+        return not isinstance(error, Exception) and (self.world == 1 or not isinstance(error, GeneratorExit))
+
+    @contextmanager
+    def after_first(self) -> Iterator[None]:
+        """Process 0 runs the block while the others wait; then they run it.
+
+        Raises:
+            EngineError: in the others, when process 0 failed: says why, with the same exit code.
+        """
+        if not self.is_first:
+            self._hear()
+        try:
+            yield
+        except BaseException as error:
+            if self.is_first:
+                with suppress(RuntimeError):
+                    self._tell(_failure(error))
+            raise
+        if self.is_first:
+            self._tell(None)
+
+    def first(self, action: Callable[[], None]) -> None:
+        """Process 0 does it; all return when it is done, or raise (`after_first`)."""
+        with self.after_first():
+            if self.is_first:
+                action()
+
+    def agreed(self, value: Any) -> Any:
+        """Process 0's value, a number or text, in all."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self.waiting)
+        return box[0]
+
+    def _tell(self, failure: tuple[int, str] | None) -> None:
+        self.agreed(failure)
+
+    def _hear(self) -> None:
+        failure = self.agreed(None)
+        if failure is not None:
+            error = EngineError("process 0 of this run has stopped", why=str(failure[1]).rstrip("."))
+            error.exit_code = int(failure[0])
+            raise error
+
+
+ALONE = Ranks()
+
+
+def _failure(error: BaseException) -> tuple[int, str]:
+    """Exit code and words of an error; of a stranger's error only its kind, since its words may quote anything."""
+    code = getattr(error, "exit_code", 70)
+    return (code if isinstance(code, int) else 70), str(error) if isinstance(error, EngineError) else type(error).__name__
+
+
+def local_device(device: torch.device) -> torch.device:
+    """The GPU of this process on its machine (torchrun's LOCAL_RANK); a CPU is shared.
+
+    Raises:
+        ConfigError: more processes than GPUs.
+    """
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if device.type != "cuda":
+        return device
+    if local >= torch.cuda.device_count():
+        raise ConfigError(
+            f"process {local} of this machine has no GPU of its own",
+            why=f"there are {torch.cuda.device_count()}",
+            hint=f"torchrun --nproc-per-node {torch.cuda.device_count()}",
+        )
+    return torch.device("cuda", local)
+
+
+@contextmanager
+def joined(device: torch.device, timeout: timedelta) -> Iterator[Ranks]:
+    """This process among those that torchrun started (RANK, WORLD_SIZE); alone without it.
+
+    Args:
+        device: where this process computes: GPUs speak NCCL to each other, CPUs gloo.
+        timeout: how long one of them waits in a step for the others.
+
+    Raises:
+        EngineError: another process has died, or no longer answers.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Ranks()
+        return
+    signals = Signals()
+    try:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+            dist.init_process_group("nccl", timeout=timeout, device_id=device)
+        else:
+            dist.init_process_group("gloo", timeout=timeout)
+        control = dist.new_group(backend="gloo", timeout=timeout)
+        waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
+        ranks = Ranks(dist.get_rank(), world, control, waiting, signals)
+        try:
+            yield ranks
+        except BaseException as error:
+            if ranks.may_save(error):
+                _leave_together(ranks)
+            raise
+        _leave_together(ranks)
+        dist.destroy_process_group()
+    except RuntimeError as error:
+        if not is_lost_peer(error):
+            raise
+        raise EngineError(
+            "another process of this run has died or no longer answers",
+            why="its own message tells more",
+            hint="the same command with --resume; checkpoints already saved are untouched",
+        ) from error
+    finally:
+        signals.restore()
+
+
+def _leave_together(ranks: Ranks) -> None:
+    """Wait for the others: torchrun ends the rest as soon as one has left with an exit code that is not 0."""
+    with suppress(RuntimeError):
+        dist.barrier(group=ranks.control)
+
+
+def is_lost_peer(error: RuntimeError) -> bool:
+    """Whether an error of torch says that another process no longer answers."""
+    if isinstance(error, dist.DistError):
+        return True
+    said = str(error).lower()
+    return type(error) is RuntimeError and any(word in said for word in _LOST)

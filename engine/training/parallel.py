@@ -1,0 +1,136 @@
+"""One module on several processes: whole in each of them (DDP), or a share of its parameters in each (FSDP2).
+
+Losses are shares that add up over the processes, so gradients are summed, never averaged.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from engine.training.distributed import ALONE, Ranks
+
+
+class Spread:
+    """A module as the processes of a run train it together.
+
+    Args:
+        module: whose parameters the optimizer holds. Its `forward` gives what is differentiated.
+        blocks: parts of it that FSDP gathers one at a time.
+        parallel: ddp or fsdp; makes no difference to one process.
+        methods: other methods of the module that read its parameters.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        ranks: Ranks = ALONE,
+        *,
+        parallel: Literal["ddp", "fsdp"] = "ddp",
+        blocks: Iterable[nn.Module] = (),
+        methods: Sequence[str] = (),
+    ) -> None:
+        self.module, self.ranks = module, ranks
+        self._ddp: DistributedDataParallel | None = None
+        self._whole: list[nn.Parameter] = []
+        if ranks.world == 1:
+            return
+        if parallel == "fsdp":
+            self._whole = _sharded(module, blocks, methods)
+        else:
+            self._ddp = _replicated(module)
+
+    def __call__(self, *arguments: Any, is_last: bool = True, **named: Any) -> Any:
+        """The module's forward; gradients are exchanged on the way back from the last one of a step."""
+        if self._ddp is None:
+            return self.module(*arguments, **named)
+        with nullcontext() if is_last else self._ddp.no_sync():
+            return self._ddp(*arguments, **named)
+
+    def finish_gradients(self, clip_norm: float | None = None) -> None:
+        """After the last backward pass of a step: sum what FSDP leaves alone, then shorten the gradient to `clip_norm`."""
+        for parameter in self._whole:
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+        if clip_norm is None:
+            return
+        if self._whole:
+            _clip_sharded(self.module, clip_norm)
+        else:
+            nn.utils.clip_grad_norm_(self.module.parameters(), clip_norm)
+
+
+def _replicated(module: nn.Module) -> DistributedDataParallel:
+    known = inspect.signature(DistributedDataParallel).parameters
+    still: dict[str, Any] = {
+        "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
+    }  # no buffer here ever changes
+    # warm-up leaves parameters without a gradient; looking for them also keeps the buckets as they are, so that a resumed run adds up alike
+    whole = DistributedDataParallel(module, find_unused_parameters=True, **still)
+    whole.register_comm_hook(None, lambda state, bucket: _summed(bucket))
+    return whole
+
+
+def _summed(bucket: Any) -> torch.futures.Future[Tensor]:
+    future = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
+    return future.then(_first)  # type: ignore[no-any-return]
+
+
+def _first(future: torch.futures.Future[Any]) -> Tensor:
+    value: Tensor = future.value()[0]
+    return value
+
+
+def _sharded(module: nn.Module, blocks: Iterable[nn.Module], methods: Sequence[str]) -> list[nn.Parameter]:
+    """Shard the module in place; returns the parameters left whole: FSDP2 takes no scalars, such as `logit_scale`."""
+    from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+
+    scalars = [parameter for parameter in module.parameters() if parameter.ndim == 0]
+    ignored = set(scalars)
+    for block in blocks:
+        fully_shard(block, ignored_params=ignored)
+    fully_shard(module, ignored_params=ignored)
+    for method in methods:
+        register_fsdp_forward_method(module, method)
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.set_gradient_divide_factor(1.0)
+            part.set_force_sum_reduction_for_comms(True)
+    return scalars
+
+
+def _clip_sharded(module: nn.Module, clip_norm: float) -> None:
+    """`clip_grad_norm_` over shards and whole parameters together; every process scales its own by the same number."""
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    shards = [gradient.to_local() for gradient in gradients if hasattr(gradient, "to_local")]
+    whole = [gradient for gradient in gradients if not hasattr(gradient, "to_local")]
+    squares = torch.stack([shard.float().square().sum() for shard in shards]).sum()
+    dist.all_reduce(squares)
+    norm = (squares + torch.stack([gradient.float().square().sum() for gradient in whole]).sum()).sqrt()
+    factor = (clip_norm / (norm + 1e-6)).clamp(max=1.0)
+    for gradient in (*shards, *whole):
+        gradient.mul_(factor)
+
+
+def whole_tensor(tensor: Tensor) -> Tensor:
+    """A sharded tensor's full value, which all processes ask for together; any other as it is."""
+    full: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
+    return tensor if full is None else full()
+
+
+def like(tensor: Tensor, whole: Tensor) -> Tensor:
+    """The value `whole`, which every process has, where and how `tensor` lies: its own shard of it, where that is sharded."""
+    whole = whole.to(tensor.device, tensor.dtype)
+    if not hasattr(tensor, "device_mesh"):
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    sharded: Any = tensor
+    return distribute_tensor(whole, sharded.device_mesh, sharded.placements, src_data_rank=None)
