@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from engine.dicom.inputs import Item, check_inputs, input_items
 from engine.dicom.policy import Outcome
 from engine.dicom.reading import Reading, Registry, coarse_picture
-from engine.dicom.remembered import NOT_KEPT, Found, Remembered, found_readings, reader_version
+from engine.dicom.remembered import NOT_KEPT, Found, Remembered, found_readings, known_files, reader_version
 from engine.dicom.rows import result_row, table_row
-from engine.errors import NotFinite, UsageError
+from engine.errors import InputMissing, NotFinite, UsageError
 from engine.metrics.findings import FindingFigures, figures
 from engine.model.encoding import encode
 from engine.model.heatmaps import heatmaps_on
@@ -145,6 +145,7 @@ def score(
     aggregate: Aggregate = "mean",
     retain_uids: bool = False,
     min_age: float = 0.0,
+    min_files: int = 0,
     workers: int | None = None,
     batch_size: int | None = None,
     heatmaps: bool = False,
@@ -162,6 +163,7 @@ def score(
         aggregate: a study's score is the mean or the maximum over its images.
         retain_uids: name studies and images by their UIDs, not by hashes of them.
         min_age: seconds a file must have stood still.
+        min_files: files that must be found, lest a folder that is not mounted pass for an empty one; the last results stay as they are.
         workers: processes that read files; None: as many as this process has cores.
         batch_size: images per forward pass; None: 8 on a CPU, 64 on a GPU. Scores agree to 1e-5 between batch sizes.
         heatmaps: also draw where each scored image resembles the words (engine/model/heatmaps.py), into private/heatmaps. Features are
@@ -171,7 +173,7 @@ def score(
     Closing the generator early keeps what was done: the next run with the same `out` goes on from there.
 
     Raises:
-        InputMissing: an input, the recipe or the model is not there.
+        InputMissing: an input, the recipe or the model is not there, or fewer than `min_files` files are.
         RecipeError, ModelError, LabelsError, ConfigError: one of them cannot be used.
         OutputError, LockHeld: `out` cannot be written, or another run is at it.
         NotFinite: the model gives NaN, or the same scores to every image.
@@ -185,9 +187,10 @@ def score(
     tables = {path: UserImageTable(path) for path in inputs if is_image_table(path)}
     truth = [read_labels(labels, findings)] if labels else [own for each in tables.values() if (own := each.labels(findings))]
     names = Names(site_key(), retain_uids)
+    cores = workers or len(os.sched_getaffinity(0))
     items = input_items(inputs, tables, leave_out=[out, labels] if labels else [out], min_age=min_age)
     if dry_run:
-        yield from _plan(items, _load(model, device), out)
+        yield from _plan(items, _load(model, device), out, cores)
         return
     with locked(out):
         make_folder(out / "private", mode=0o700)
@@ -206,7 +209,6 @@ def score(
         clock.lap("load")
         run = _Run(Results(findings), names, table)
         size = batch_size or (64 if bundle.device.type == "cuda" else 8)
-        cores = workers or len(os.sched_getaffinity(0))
         found = found_readings(items, remembered, size=bundle.preprocessing.size, workers=cores)
         with closing(found), closing(run):
             for each, features in _with_features(found, bundle, size):
@@ -214,6 +216,7 @@ def score(
         clock.lap("images")
         run.reflag()
         results = run.results
+        _refuse_few(results.images().height, min_files)
         _refuse_equal_scores(results.images(), findings, len(run.pictures))
         joined = _join(truth, run)
         yield from map(Notice, joined.notices() if joined else ())
@@ -279,16 +282,23 @@ def _table(bundle: Bundle, out: Path) -> ImageTable:
     return ImageTable(out, bundle.content_hash, reader_version(), int(bundle.clip.config.projection_dim))
 
 
-def _plan(items: Iterator[Item], bundle: Bundle, out: Path) -> Iterator[Event]:
+def _plan(items: Iterator[Item], bundle: Bundle, out: Path, workers: int) -> Iterator[Event]:
     remembered = Remembered(_table(bundle, out), lambda features: np.empty((len(features), 0), dtype=np.float32))
-    files, known = 0, 0
+    files = 0
     left_out: Counter[str] = Counter()
-    for item in items:
-        files += 1
-        if item.decided:
-            left_out[item.decided[1]] += 1
-        elif len(remembered) and remembered.get_file(item):
-            known += 1
+
+    def to_open() -> Iterator[Item]:
+        nonlocal files
+        for item in items:
+            files += 1
+            if item.decided:
+                left_out[item.decided[1]] += 1
+            else:
+                yield item
+
+    opened = to_open()
+    known = known_files(opened, remembered, workers=workers)
+    deque(opened, maxlen=0)  # where nothing is known, nothing was counted yet
     yield Planned(files, known, dict(sorted(left_out.items())))
 
 
@@ -405,6 +415,15 @@ class _Run:
         counts = self.results.counts()
         failed = sum(count for reason, count in counts["reasons"].items() if reason in FAILURES)
         return {**counts, "failed": failed, "reused": self.reused, "studies": studies}
+
+
+def _refuse_few(files: int, least: int) -> None:
+    if files < least:
+        raise InputMissing(
+            f"{files} files were found, at least {least} are expected",
+            why="an input folder is not mounted, or not filled yet",
+            hint="check the inputs, or a lower --min-files; the results of the last run stay as they are",
+        )
 
 
 def _refuse_equal_scores(images: pl.DataFrame, findings: Sequence[str], pictures: int) -> None:

@@ -35,6 +35,7 @@ def command(
     min_age: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Leave files that changed within so many seconds for later.")
     ] = 0.0,
+    min_files: Annotated[int, typer.Option(min=0, help="Fail where fewer files are found: a folder that is not mounted looks empty.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that read files.", show_default="cores")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass.", show_default="8, on a GPU 64")] = None,
     heatmaps: Annotated[
@@ -61,6 +62,7 @@ def command(
         aggregate=aggregate,
         retain_uids=retain_uids,
         min_age=min_age,
+        min_files=min_files,
         workers=workers,
         batch_size=batch_size,
         heatmaps=heatmaps,

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import stat
+from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,15 +60,24 @@ class _Facts:
         return Reading(self.path, outcome, reason, tuple(dict.fromkeys(self.flags)), **{**self.known, **more})
 
 
-def read_file(path: Path, *, size: int, limits: Limits = LIMITS, pictures: bool = False) -> Reading:
+KNOWN = "known"
+"""Stands as the reason of a file that was not read beyond its hash; no reason of policy.REASONS, and never written down."""
+
+
+def read_file(path: Path, *, size: int, limits: Limits = LIMITS, pictures: bool = False, known: Container[bytes] = frozenset()) -> Reading:
     """Read one file whole and turn it into a picture of shorter side `size`, or into the reason why not.
 
-    `pictures`: also read plain PNG and JPEG files (the files that an image table names), which are skipped or rejected otherwise.
+    Args:
+        pictures: also read plain PNG and JPEG files (the files that an image table names), which are skipped or rejected otherwise.
+        known: SHA-256 digests (32 bytes) of contents that need no reading: a skip for the reason `KNOWN`.
     """
     facts = _Facts(path)
     try:
         data = load_bytes(path, limits.file_bytes)
-        facts.known["content_hash"] = hashlib.sha256(data).hexdigest()
+        digest = hashlib.sha256(data)
+        facts.known["content_hash"] = digest.hexdigest()
+        if digest.digest() in known:
+            return facts.reading("skip", KNOWN)
         return _read(data, facts, size, limits, pictures)
     except Refusal as refusal:
         return facts.reading(policy.REASONS[refusal.code].outcome, refusal.code)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from itertools import chain, groupby, islice
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from engine.dicom.contents import shared
 from engine.dicom.inputs import Item
+from engine.dicom.reader import KNOWN
 from engine.dicom.reading import Reading
 from engine.dicom.rows import remembered_reading
 from engine.dicom.workers import read_files
@@ -23,14 +24,10 @@ from engine.tables.parts import ImageTable
 
 Scores = NDArray[np.float32]
 
-WINDOW = 256
-"""Files whose content is hashed ahead, to see whether they are known."""
 NOT_KEPT = frozenset(
     {"archive", "decode_crash", "decode_timeout", "in_progress", "io_error", "not_dicom", "resource_limit", "unreadable", "vanished"}
 )
 """Reasons that another run may find changed, or that cost nothing to find again: such rows are not remembered."""
-_HASH_LIMIT = 1 << 31
-"""Bytes; larger files are left to the reader and its limits."""
 
 
 @dataclass(frozen=True)
@@ -88,78 +85,47 @@ class Remembered:
         present, scores = self._scores[part]
         return Found(item, remembered_reading(item.path, cells), scores[row] if present[row] else None, known=True)
 
-    def get_file(self, item: Item) -> Found | None:
-        """As `get`, for a file whose content is to be hashed here; None also where it cannot be read."""
-        return self.get(_content_hash(item.path), item)
+    def digests(self) -> Iterator[bytes]:
+        """The SHA-256 of every content it knows."""
+        yield from self._where
 
 
 def found_readings(items: Iterator[Item], remembered: Remembered | None, *, size: int, workers: int) -> Generator[Found, None, None]:
-    """Every item with its reading, in the order given.
+    """Every item with its reading, in the order given. The processes that read also tell what is known: they may hang, this one may not.
 
     Args:
         items: the input files.
-        remembered: what need not be read again; where it is empty, or None, nothing is hashed ahead.
+        remembered: what need not be read again; None: nothing.
         size: the shorter side of pictures, in pixels.
-        workers: reading processes; started when there is something new to read.
+        workers: reading processes; started when there is a file to open.
     """
-    with ThreadPoolExecutor(max(1, workers)) as threads:
-        windows = iter(lambda: list(islice(items, WINDOW)), [])
-        looked_up = (list(threads.map(lambda item: _look_up(item, remembered), window)) for window in windows)
-        for looked in looked_up:
-            if all(isinstance(each, Found) for each in looked):
-                yield from (each for each in looked if isinstance(each, Found))
-            else:
-                yield from _read_on(looked, looked_up, size, workers)
+    with shared(remembered.digests() if remembered else ()) as known:
+        for pictures, stretch in groupby(items, key=lambda item: item.picture):
+            queue: deque[Item] = deque()
+            for reading in read_files(_to_read(stretch, queue), size=size, workers=workers, pictures=pictures, known=known):
+                item = queue.popleft()
+                if reading.reason != KNOWN or remembered is None:
+                    yield Found(item, reading)
+                    continue
+                # a child that tells of an unknown hash was taken over or broken
+                yield remembered.get(reading.content_hash, item) or Found(item, Reading(item.path, "reject", "decode_crash"))
 
 
-def _look_up(item: Item, remembered: Remembered | None) -> Found | Item:
-    """The reading where it needs no reader, the item where it does."""
-    if item.decided:
-        outcome, reason = item.decided
-        return Found(item, Reading(item.path, outcome, reason))
-    if not remembered:
-        return item
-    return remembered.get_file(item) or item
+def known_files(items: Iterable[Item], remembered: Remembered, *, workers: int) -> int:
+    """How many of the items `remembered` knows; nothing is read beyond its hash."""
+    if not len(remembered):
+        return 0
+    queue: deque[Item] = deque()
+    readings = read_files(_to_read(items, queue), size=1, workers=workers, only_hash=True)
+    return sum(remembered.get(reading.content_hash, queue.popleft()) is not None for reading in readings)
 
 
-def _content_hash(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            if stream.seek(0, 2) > _HASH_LIMIT:
-                return ""
-            stream.seek(0)
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except (OSError, ValueError):
-        return ""
-
-
-def _read_on(first: list[Found | Item], more: Iterator[list[Found | Item]], size: int, workers: int) -> Iterator[Found]:
-    """Read window after window with one set of workers, until a window holds nothing new."""
-    queue: deque[Found | Item] = deque()
-
-    def until_nothing_new() -> Iterator[Found | Item]:
-        for window in chain([first], more):
-            yield from window
-            if all(isinstance(each, Found) for each in window):
-                return
-
-    def to_read(stretch: Iterator[Found | Item]) -> Iterator[Path]:
-        for each in stretch:
-            queue.append(each)
-            if isinstance(each, Item):
-                yield each.path
-
-    def ready() -> Iterator[Found]:
-        while queue and isinstance(queue[0], Found):
-            each = queue.popleft()
-            assert isinstance(each, Found)
-            yield each
-
-    for pictures, stretch in groupby(until_nothing_new(), key=lambda each: (each.item if isinstance(each, Found) else each).picture):
-        readings = read_files(to_read(stretch), size=size, workers=workers, pictures=pictures)
-        for reading in readings:
-            yield from ready()
-            item = queue.popleft()
-            assert isinstance(item, Item)
-            yield Found(item, reading)
-        yield from ready()
+def _to_read(items: Iterable[Item], queue: deque[Item]) -> Iterator[Path | Reading]:
+    """The path of each item, or its reading where that is decided; the item itself goes to the end of `queue`."""
+    for item in items:
+        queue.append(item)
+        if item.decided:
+            outcome, reason = item.decided
+            yield Reading(item.path, outcome, reason)
+        else:
+            yield item.path

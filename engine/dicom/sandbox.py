@@ -79,8 +79,8 @@ def unpack_reading(path: Path, head: Mapping[str, Any], body: bytes) -> Reading:
     return Reading(path=path, flags=tuple(map(str, head["flags"])), rows=head["rows"], columns=head["columns"], picture=picture, **texts)
 
 
-def serve() -> None:
-    """Answer requests until standard input closes."""
+def serve(known: int | None = None) -> None:
+    """Answer requests until standard input closes. `known`: handle of the digests that need no reading (contents.py), None for none."""
     requests = os.fdopen(os.dup(0), "rb", buffering=0)
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -94,8 +94,10 @@ def serve() -> None:
     import PIL.JpegImagePlugin
     import PIL.PngImagePlugin  # noqa: F401
 
+    from engine.dicom.contents import Contents, Everything
     from engine.dicom.reader import Limits, read_file
 
+    contents = frozenset[bytes]() if known is None else Contents(known)
     buffer = bytearray()
     _send(answers, pack({"ready": True}))
     held = 0
@@ -104,7 +106,13 @@ def serve() -> None:
         limits = Limits(**head["limits"])
         if not held:
             held = _limit(limits.memory)
-        reading = read_file(Path(os.fsdecode(name)), size=head["size"], limits=limits, pictures=head["pictures"])
+        reading = read_file(
+            Path(os.fsdecode(name)),
+            size=head["size"],
+            limits=limits,
+            pictures=head["pictures"],
+            known=Everything() if head["only_hash"] else contents,
+        )
         _send(answers, pack_reading(reading, spent=_address_space() - held > limits.memory // 2))
 
 

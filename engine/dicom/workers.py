@@ -39,46 +39,59 @@ _AHEAD = 32
 
 
 def read_files(
-    files: Iterable[Path],
+    files: Iterable[Path | Reading],
     *,
     size: int,
     workers: int = 2,
     limits: Limits = LIMITS,
     pictures: bool = False,
+    known: int | None = None,
+    only_hash: bool = False,
 ) -> Iterator[Reading]:
     """One Reading per path, in the order of the paths; paths are taken as they are needed.
 
     Args:
-        files: paths that are worth opening (find.find_files).
+        files: paths that are worth opening (find.find_files). A Reading among them is handed on in its place.
         size: shorter side of the pictures, pixels.
         workers: child processes. 0 reads in this process: for one trusted file, without any of the limits.
         limits: what one file may cost.
         pictures: also read plain PNG and JPEG files, as image tables name them.
+        known: handle of the digests that need no reading (contents.shared); such files are skips for the reason reader.KNOWN.
+        only_hash: as if every file were known.
 
     Raises:
         EngineError: no child can be started.
     """
     if workers <= 0:
+        from engine.dicom.contents import Contents, Everything
         from engine.dicom.reader import read_file
 
-        for path in files:
-            yield read_file(path, size=size, limits=limits, pictures=pictures)
+        digests = Everything() if only_hash else frozenset[bytes]() if known is None else Contents(known)
+        for each in files:
+            if isinstance(each, Reading):
+                yield each
+            else:
+                yield read_file(each, size=size, limits=limits, pictures=pictures, known=digests)
         return
     pool: list[_Worker] = []
     waiting, done = deque[tuple[int, Path]](), dict[int, Reading]()
     source, taken, next_out, exhausted = iter(files), 0, 0, False
-    head = {"size": size, "pictures": pictures, "limits": asdict(limits)}
+    head = {"size": size, "pictures": pictures, "limits": asdict(limits), "only_hash": only_hash}
     selector = selectors.DefaultSelector()
     try:
         while True:
             while not exhausted and len(waiting) < workers and taken - next_out < workers * _AHEAD:
                 try:
-                    waiting.append((taken, next(source)))
+                    each = next(source)
+                    if isinstance(each, Reading):
+                        done[taken] = each
+                    else:
+                        waiting.append((taken, each))
                     taken += 1
                 except StopIteration:
                     exhausted = True
             while len(pool) < min(workers, len(waiting) + sum(worker.busy for worker in pool)):
-                pool.append(_Worker(selector, limits))
+                pool.append(_Worker(selector, limits, known))
             for worker in pool:
                 if waiting and worker.idle and worker.give(*waiting[0], head):
                     waiting.popleft()
@@ -115,11 +128,11 @@ def _wait(selector: selectors.BaseSelector, pool: list[_Worker], done: dict[int,
 class _Worker:
     """One child process: starting, idle, busy with one file, or dead."""
 
-    def __init__(self, selector: selectors.BaseSelector, limits: Limits) -> None:
+    def __init__(self, selector: selectors.BaseSelector, limits: Limits, known: int | None = None) -> None:
         house = str(Path(__file__).resolve().parents[2])  # found even where sys.path says '' and the working folder is gone
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([house, *filter(None, sys.path)]), "PYTHONWARNINGS": "ignore"}
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        command = [sys.executable, "-c", "from engine.dicom.sandbox import serve; serve()"]
+        command = [sys.executable, "-c", f"from engine.dicom.sandbox import serve; serve({known})"]
         try:
             self.process = subprocess.Popen(
                 command,
@@ -129,6 +142,7 @@ class _Worker:
                 env=environment,
                 bufsize=0,
                 close_fds=True,
+                pass_fds=() if known is None else (known,),
             )
         except OSError as error:
             raise EngineError("no worker process can be started", why=os.strerror(error.errno or 0)) from None

@@ -246,10 +246,9 @@ def table_files(out):
     return {path: path.read_bytes() for path in (out / "table").rglob("*.parquet")}
 
 
-def test_a_second_run_reads_nothing_again_and_says_the_same(run, studies, tmp_path, monkeypatch):
+def test_a_second_run_reads_nothing_again_and_says_the_same(run, studies, tmp_path):
     run(studies / "in")
     before, csv_before = table_files(tmp_path / "out"), (tmp_path / "out" / "scores.csv").read_bytes()
-    monkeypatch.setattr("sys.executable", "/nonexistent/python")
     events = run(studies / "in")
     assert all(event.reused for event in events if isinstance(event, Seen))
     assert table_files(tmp_path / "out") == before
@@ -257,11 +256,22 @@ def test_a_second_run_reads_nothing_again_and_says_the_same(run, studies, tmp_pa
     assert events[-1].run["counts"]["reused"] == 6
 
 
-def test_other_prompts_cost_no_pixel_work(run, studies, tmp_path, monkeypatch):
+def test_too_few_files_end_the_run_and_leave_the_last_results(run, studies, tmp_path):
+    run(studies / "in")
+    before = (tmp_path / "out" / "scores.csv").read_bytes()
+    (tmp_path / "unmounted").mkdir()
+    with pytest.raises(InputMissing, match="0 files were found, at least 1"):
+        run(tmp_path / "unmounted", min_files=1)
+    assert (tmp_path / "out" / "scores.csv").read_bytes() == before
+    assert published(run(studies / "in", min_files=6)).images.height == 6
+
+
+def test_other_prompts_cost_no_pixel_work(run, studies, tmp_path):
     run(studies / "in")
     fresh = published(run(studies / "in", prompts="chest14", out=tmp_path / "fresh")).studies
-    monkeypatch.setattr("sys.executable", "/nonexistent/python")
-    assert published(run(studies / "in", prompts="chest14")).studies.equals(fresh)
+    events = run(studies / "in", prompts="chest14")
+    assert all(event.reused for event in events if isinstance(event, Seen))
+    assert published(events).studies.equals(fresh)
 
 
 def test_another_model_starts_anew(run, studies, tmp_path, toy):

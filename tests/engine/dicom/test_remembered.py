@@ -9,7 +9,7 @@ from PIL import Image
 
 from engine.dicom.inputs import Item
 from engine.dicom.policy import REASONS
-from engine.dicom.remembered import NOT_KEPT, WINDOW, Remembered, found_readings, reader_version
+from engine.dicom.remembered import NOT_KEPT, Remembered, found_readings, known_files, reader_version
 from engine.dicom.rows import table_row
 from engine.tables.parts import ImageTable
 
@@ -69,18 +69,25 @@ def test_names_and_dates_do_not_count(table, pictures, tmp_path):
     assert not read(pictures[:1], remembered)[0].known
 
 
-def test_where_all_is_known_no_process_is_started(table, pictures, monkeypatch):
-    remembered = remember(table, read(pictures, Remembered(table, scores_of)), [np.float32([0.25, 0, 0])] * 5)
-    monkeypatch.setattr("sys.executable", "/nonexistent/python")
-    assert all(each.known for each in read(pictures, remembered))
-
-
-def test_windows_do_not_disturb_the_order(table, pictures):
+def test_much_that_is_known_does_not_disturb_the_order(table, pictures):
     remembered = remember(table, read(pictures[:1], Remembered(table, scores_of)), [np.float32([0.25, 0, 0])])
-    many = [pictures[0]] * (WINDOW + 3) + pictures[1:3] + [pictures[0]] * WINDOW + pictures[3:]
+    many = [pictures[0]] * 40 + pictures[1:3] + [pictures[0]] * 40 + pictures[3:]
     found = read(many, remembered)
     assert [each.reading.path for each in found] == many
-    assert sum(not each.known for each in found) == 4
+    assert [each.known for each in found] == [path == pictures[0] for path in many]
+
+
+def test_known_files_are_counted_without_reading_them(table, pictures):
+    remembered = remember(table, read(pictures[:2], Remembered(table, scores_of)), [np.float32([0.25, 0, 0]), None])
+    assert known_files(items([*pictures, Path("gone")]), remembered, workers=1) == 2
+    assert known_files(items(pictures), Remembered(ImageTable(table.folder, "cd" * 32, "reader", WIDTH), scores_of), workers=1) == 0
+
+
+def test_a_child_that_knows_what_nobody_told_it_is_not_believed(table, pictures, monkeypatch):
+    remembered = remember(table, read(pictures[:1], Remembered(table, scores_of)), [np.float32([0.25, 0, 0])])
+    monkeypatch.setattr(Remembered, "digests", lambda self: iter([hashlib.sha256(pictures[1].read_bytes()).digest()]))
+    (found,) = read(pictures[1:2], remembered)
+    assert (found.reading.outcome, found.reading.reason) == ("reject", "decode_crash")
 
 
 def test_decided_files_are_rows_without_being_opened(table, pictures):

@@ -1,0 +1,59 @@
+"""SHA-256 digests in a file without a name that processes share: what a child looks up without being told every digest through a pipe."""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+from bisect import bisect_left
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import overload
+
+_BYTES = 32
+
+
+class Contents(Sequence[bytes]):
+    """Digests in rising order, mapped from an open file; 32 bytes each, and none of them held in the process's own memory."""
+
+    def __init__(self, handle: int) -> None:
+        self._map = mmap.mmap(handle, 0, prot=mmap.PROT_READ)
+
+    def __len__(self) -> int:
+        return len(self._map) // _BYTES
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._map[index * _BYTES : (index + 1) * _BYTES]
+
+    def __contains__(self, digest: object) -> bool:
+        if not isinstance(digest, bytes) or len(digest) != _BYTES:
+            return False
+        place = bisect_left(self, digest)
+        return place < len(self) and self[place] == digest
+
+
+class Everything(Container[bytes]):
+    """Holds every digest: whoever asks stops at the hash."""
+
+    def __contains__(self, digest: object) -> bool:
+        return True
+
+
+@contextmanager
+def shared(digests: Iterable[bytes]) -> Iterator[int | None]:
+    """The handle of an open file for `Contents`, which children may inherit; None where there is no digest. Gone with the last of them."""
+    joined = b"".join(sorted(digests))
+    if not joined:
+        yield None
+        return
+    with tempfile.TemporaryFile() as file:
+        file.write(joined)
+        file.flush()
+        yield file.fileno()
