@@ -58,6 +58,7 @@ def test_without_the_package_the_error_says_what_to_install(tmp_path: Path) -> N
     code = f"""
 import sys
 from pathlib import Path
+from engine.errors import ConfigError
 from engine.training.board import Board
 assert not {{"tensorboard", "torch.utils.tensorboard"}} & set(sys.modules)
 sys.modules["tensorboard"] = None
