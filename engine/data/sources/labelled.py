@@ -20,6 +20,7 @@ import polars as pl
 from engine.data.sources.image_table import COLUMNS, FINDING_TYPE, LFS_POINTER, ImageTable, facts_of
 from engine.data.sources.rows import age_of, sex_of
 from engine.data.sources.splits import sha256_of, without_overlap
+from engine.dicom.inside import file_facts
 from engine.errors import ConfigError, LabelsError
 from engine.recipe.labelled import Published
 
@@ -217,16 +218,15 @@ def listed(folders: Iterable[Path]) -> dict[str, str]:
 
 
 def reason_of(path: str) -> str | None:
-    """Why a picture cannot be read: `file_missing`, `empty_file`, `lfs_pointer`; None where it is there, or stands in the list of a zip."""
+    """Why a picture, or a member of a zip, cannot be read: `file_missing`, `empty_file`, `lfs_pointer`; None where it is there."""
     if not path:
         return "file_missing"
-    if ".zip/" in path:
-        return None
     try:
-        size = Path(path).stat().st_size
+        file = Path(path)
+        size, _ = file_facts(file)
         if size == 0:
             return "empty_file"
-        if size < 1024 and Path(path).read_bytes().startswith(LFS_POINTER.encode()):
+        if size < 1024 and file.is_file() and file.read_bytes().startswith(LFS_POINTER.encode()):
             return "lfs_pointer"
     except OSError:
         return "file_missing"

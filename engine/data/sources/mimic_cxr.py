@@ -29,9 +29,9 @@ from zipfile import BadZipFile, ZipFile
 import polars as pl
 
 from engine.data.reports import report_text
-from engine.data.sources.columns import read_columns
 from engine.data.sources.folders import THREADS, are_files
 from engine.data.sources.image_table import COLUMNS, FINDING_TYPE, ImageTable, facts_of
+from engine.data.sources.label_files import read_label_file
 from engine.data.sources.published import MIMIC_REPORTS_ZIP, has_table
 from engine.errors import ReadError
 from engine.recipe.sources import CHEXPERT_FINDINGS, MimicSource
@@ -53,11 +53,11 @@ def mimic_table(folder: Path) -> pl.DataFrame:
         why it is dropped (a code of `DROPS`), null for what is kept.
 
     Raises:
-        InputMissing, ReadError, ConfigError: as `read_columns`.
+        InputMissing, ReadError, ConfigError: as `read_label_file`.
     """
     keys = ["dicom_id", "subject_id", "study_id"]
-    metadata = read_columns(folder / "mimic-cxr-2.0.0-metadata.csv", [*keys, "ViewPosition"], ["ViewCodeSequence_CodeMeaning"])
-    splits = read_columns(folder / "mimic-cxr-2.0.0-split.csv", ["dicom_id", "split"]).unique("dicom_id", keep="first")
+    metadata = read_label_file(folder / "mimic-cxr-2.0.0-metadata.csv", [*keys, "ViewPosition"], ["ViewCodeSequence_CodeMeaning"])
+    splits = read_label_file(folder / "mimic-cxr-2.0.0-split.csv", ["dicom_id", "split"]).unique("dicom_id", keep="first")
     told = pl.coalesce("ViewPosition", "ViewCodeSequence_CodeMeaning").str.strip_chars().str.to_uppercase()
     known = pl.when(told.is_null() | (told == "")).then(pl.lit("view_unknown"))
     view = known.otherwise(told.replace_strict(VIEWS, default="other_view", return_dtype=pl.String))
@@ -171,5 +171,5 @@ def _labels(folder: Path, source: MimicSource, studies: pl.DataFrame) -> tuple[t
         return (), studies.select("study")
     cells: dict[str, Any] = {"1.0": 1, "1": 1, "0.0": 0, "0": 0}
     values = [pl.col(each).replace_strict(cells, default=None, return_dtype=FINDING_TYPE) for each in CHEXPERT_FINDINGS]
-    frame = read_columns(folder / name, ["study_id", *CHEXPERT_FINDINGS]).select(pl.col("study_id").alias("study"), *values)
+    frame = read_label_file(folder / name, ["study_id", *CHEXPERT_FINDINGS]).select(pl.col("study_id").alias("study"), *values)
     return CHEXPERT_FINDINGS, frame.filter(pl.col("study").is_not_null()).unique("study", keep="first")

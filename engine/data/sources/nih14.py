@@ -56,7 +56,7 @@ def read_nih14(source: Nih14Source) -> ImageTable:
 
 def nih14_rows(root: Path, source: Nih14Source) -> LabelRows:
     """All 112,120 rows of the label table, in parts."""
-    path = _found(root, NIH_TABLES)
+    path = find_label_file(root, NIH_TABLES) or root / NIH_TABLES[0]
     frame = _described(read_label_file(path, COLUMNS))
     items = frame["Finding Labels"].fill_null("").str.split("|")
     spelled = {**{name: name for name in NIH_FINDINGS}, **NIH_SPELLED}
@@ -69,12 +69,16 @@ def nih14_rows(root: Path, source: Nih14Source) -> LabelRows:
     both = canonical.list.contains("No Finding") & (canonical.list.len() > 1)
     reason = pl.when(unlabelled).then(pl.lit("no_label")).when(both).then(pl.lit("labels_contradict"))
     frame, split = _in_parts(frame.with_columns(*columns, reason=reason), root, source)
-    return LabelRows(frame, findings, split, published=PUBLISHED if source.split == "official" and not source.lists else {})
+    published = {}
+    if source.split == "official" and not source.lists:
+        # what is set apart for validation is no longer in the list of train_val
+        published = {part: count for part, count in PUBLISHED.items() if part == "test" or source.drawn.valid_share == 0}
+    return LabelRows(frame, findings, split, published=published)
 
 
 def google_rows(root: Path, source: Nih14Source) -> LabelRows:
     """The 4,376 images that radiologists agreed on; their own parts, whatever `split` says."""
-    path = _found(root, GOOGLE_TABLES)
+    path = find_label_file(root, GOOGLE_TABLES) or root / GOOGLE_TABLES[0]
     frame = _described(read_label_file(path, [*COLUMNS, *GOOGLE_FINDINGS, "Set Id"]))
     answers = frame.with_columns(pl.col(list(GOOGLE_FINDINGS)).str.to_uppercase().replace({"YES": "1", "NO": "0"}))
     frame = binary(answers, list(GOOGLE_FINDINGS), path.name).rename(GOOGLE_FINDINGS)
@@ -119,13 +123,6 @@ def _in_parts(frame: pl.DataFrame, root: Path, source: Nih14Source) -> tuple[pl.
     frame = parts_by_lists(frame, lists, rest="unlisted" if "train" in lists else "train")
     name = "nih14 official lists" if not source.lists else "nih14, lists of the recipe"
     return (frame, name) if "valid" in lists else (without_valid(frame, source.drawn.valid_share, source.drawn.seed), f"{name}, {drawn}")
-
-
-def _found(root: Path, names: tuple[str, ...]) -> Path:
-    path = find_label_file(root, names)
-    if path is None:
-        raise InputMissing(f"{names[0]} is not there, neither as it is nor as .gz or .zip", hint="set `root` to the folder of ChestX-ray14")
-    return path
 
 
 def _picture_folders(root: Path) -> list[Path]:

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import polars as pl
 
-from engine.data.sources.columns import read_columns
 from engine.data.sources.folders import found_files
 from engine.data.sources.image_table import COLUMNS, ImageTable, facts_of
+from engine.data.sources.label_files import read_label_file
 from engine.data.sources.published import PADCHEST_TABLE
 from engine.recipe.sources import PadchestSource
 
@@ -54,10 +54,10 @@ def padchest_table(path: Path) -> pl.DataFrame:
         labels (List[String], null where nothing is known), sex (F, M or ""), age (years: that of the study less that of birth; or null).
 
     Raises:
-        InputMissing, ReadError, ConfigError: as `read_columns`.
+        InputMissing, ReadError, ConfigError: as `read_label_file`.
     """
     needed = ["ImageID", "ImageDir", "StudyID", "PatientID", "Projection", "MethodLabel", "Labels"]
-    frame = read_columns(path, needed, ["Pediatric", "StudyDate_DICOM", "PatientBirth", "PatientSex_DICOM"])
+    frame = read_label_file(path, needed, ["Pediatric", "StudyDate_DICOM", "PatientBirth", "PatientSex_DICOM"])
     cells = frame["Labels"].unique()
     items = pl.DataFrame(
         {"Labels": cells, "labels": [label_items(cell) for cell in cells]}, schema_overrides={"labels": pl.List(pl.String)}

@@ -48,11 +48,7 @@ def read_rsna(source: RsnaSource) -> ImageTable:
 
 def rsna_rows(root: Path, source: RsnaSource) -> LabelRows:
     """One row per image, in parts."""
-    path = find_label_file(root, RSNA_TABLES)
-    if path is None:
-        raise InputMissing(
-            f"{RSNA_TABLES[0]} is not there, neither as it is nor as .gz or .zip", hint="set `root` to the folder of the challenge"
-        )
+    path = find_label_file(root, RSNA_TABLES) or root / RSNA_TABLES[0]
     boxes = binary(read_label_file(path, ["patientId", "Target"]), ["Target"], path.name)
     frame = boxes.group_by("patientId", maintain_order=True).agg(Pneumonia=pl.col("Target").first(), targets=pl.col("Target").n_unique())
     unusable = (

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from engine.data.sources.label_files import label_text, read_label_file
+from engine.data.sources.label_files import label_text, published_file, read_label_file
 from engine.errors import ConfigError, InputMissing, ReadError
 
 TEXT = "Path,Sex,Age\na.jpg, Female ,61\nb.jpg,,\n"
@@ -17,6 +17,12 @@ def test_a_table_is_the_same_plain_gzipped_or_zipped(tmp_path):
     with zipfile.ZipFile(tmp_path / "t.csv.zip", "w") as archive:
         archive.writestr("t.csv", TEXT)
     assert {label_text(tmp_path / name) for name in ("t.csv", "t.csv.gz", "t.csv.zip")} == {TEXT}
+
+
+def test_a_packed_table_is_found_under_its_plain_name(tmp_path):
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b'x,y\n010,"a\nb"\n'))
+    assert read_label_file(tmp_path / "t.csv", ["y", "x"]).rows() == [("a\nb", "010")]
+    assert published_file(tmp_path / "t.csv") == tmp_path / "t.csv.gz"
 
 
 def test_cells_are_text_without_the_space_around_it_and_blank_ones_are_null(tmp_path):
@@ -58,6 +64,6 @@ def test_a_zip_of_several_files_is_not_guessed_at(tmp_path):
 
 
 def test_a_missing_table_is_named_without_its_folder(tmp_path):
-    with pytest.raises(InputMissing, match=r"label file t\.csv is missing") as caught:
+    with pytest.raises(InputMissing, match=r"t\.csv is not there, neither as it is nor as \.gz or \.zip") as caught:
         label_text(tmp_path / "t.csv")
     assert str(tmp_path) not in str(caught.value)

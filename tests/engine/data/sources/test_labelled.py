@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -122,5 +123,9 @@ def test_a_picture_that_cannot_be_there_says_why(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     (tmp_path / "pointer.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     (tmp_path / "good.png").write_bytes(b"\x89PNG")
-    paths = ["", str(tmp_path / "gone.png"), *(str(tmp_path / f"{name}.png") for name in ("empty", "pointer", "good")), "x/0.zip/a.png"]
-    assert [reason_of(path) for path in paths] == ["file_missing", "file_missing", "empty_file", "lfs_pointer", None, None]
+    with zipfile.ZipFile(tmp_path / "0.zip", "w") as archive:
+        archive.writestr("in.png", b"\x89PNG")
+    names = ["gone.png", "empty.png", "pointer.png", "good.png", "0.zip/in.png", "0.zip/out.png"]
+    expected = ["file_missing", "empty_file", "lfs_pointer", None, None, "file_missing"]
+    assert [reason_of(str(tmp_path / name)) for name in names] == expected
+    assert reason_of("") == "file_missing"

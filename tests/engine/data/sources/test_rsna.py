@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from engine.data.filling import build_store
 from engine.data.sources import read_sources
 from engine.data.sources.image_table import ImageTable
 from engine.data.sources.rsna import nih_images, read_rsna
-from engine.data.store import build_store
 from engine.errors import ConfigError, InputMissing, LabelsError, ReadError
 from engine.recipe.labelled import RsnaSource
 
@@ -61,7 +61,7 @@ def test_rows_of_one_image_become_one_and_its_dicom_file_can_be_read(make: Calla
     table = read_sources([source(make())])
     assert table.frame.select("image", "Pneumonia").rows() == [("aaaa", 0), ("bbbb", 1), ("cccc", 0), ("dddd", 1)]
     assert table.facts["boxes"] == 3 and "ChestX-ray14" in table.facts["leakage"]
-    store = build_store(table.frame, tmp_path / "store", 32)
+    store = build_store(table.frame, tmp_path / "store", 32, workers=1)
     assert len(store.pixels) == 4 and not store.dropped()
 
 
