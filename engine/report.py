@@ -1,7 +1,8 @@
 """Report: the tables of a scoring run -> one self-contained HTML page, with no network, no script, and nothing from a file unescaped.
 
 The page is report.html.jinja with report.css beside this module. It shows what became of the files, figures where there were labels, how
-the scores spread, the first studies, and how it was all made. Names of studies are those of the tables; nothing from private/ is looked at.
+the scores spread, the first studies, sheets of heatmaps where they are handed in, and how it was all made.
+Names of studies are those of the tables; nothing else from private/ is looked at.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +28,8 @@ from engine.tables.results import split_flags
 
 SHOWN_STUDIES = 200
 """Rows of the table of studies; the page stays light however many there are."""
+SHOWN_SHEETS = 20
+"""Sheets of heatmaps in the page, about a megabyte each."""
 _BINS = 20
 
 
@@ -37,23 +41,32 @@ def report(
     images: pl.DataFrame,
     figures: Sequence[FindingFigures],
     labelled: pl.DataFrame,
+    sheets: Mapping[str, Path] | None = None,
 ) -> Path:
     """Write report.html to `out`, whole; the arguments are those of `engine.score.Published`.
+
+    With `sheets` of heatmaps, the first of which go into the page, it says that it shows patients, and only its owner may read it (0600).
 
     Raises:
         OutputError: it cannot be written.
     """
-    text = page(run=run, studies=studies, images=images, figures=figures, labelled=labelled)
+    text = page(run=run, studies=studies, images=images, figures=figures, labelled=labelled, sheets=sheets)
 
     def write(stream: BinaryIO) -> None:
         stream.write(text.encode("utf-8", "xmlcharrefreplace"))
 
-    publish(out / "report.html", write)
+    publish(out / "report.html", write, mode=0o600 if sheets else 0o666)
     return out / "report.html"
 
 
 def page(
-    *, run: Mapping[str, Any], studies: pl.DataFrame, images: pl.DataFrame, figures: Sequence[FindingFigures], labelled: pl.DataFrame
+    *,
+    run: Mapping[str, Any],
+    studies: pl.DataFrame,
+    images: pl.DataFrame,
+    figures: Sequence[FindingFigures],
+    labelled: pl.DataFrame,
+    sheets: Mapping[str, Path] | None = None,
 ) -> str:
     """The page as text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -86,6 +99,8 @@ def page(
             for row in shown.iter_rows(named=True)
         ],
         hidden=studies.height - shown.height,
+        sheets=_sheets(images, sheets or {}),
+        all_sheets=len(sheets or {}),
         facts=_facts(run),
     )
 
@@ -123,6 +138,18 @@ def _spread(finding: str, scores: pl.Series) -> dict[str, Any]:
         "median": float(np.median(values)),
         "highest": float(values.max()),
     }
+
+
+def _sheets(images: pl.DataFrame, sheets: Mapping[str, Path]) -> list[dict[str, str]]:
+    """The first sheets in the order of the images: study, image and the PNG as base64; one that has gone meanwhile is left out."""
+    shown: dict[str, dict[str, str]] = {}
+    for image, study in images.filter(pl.col("outcome") == "score").select("image", "study").iter_rows():
+        if len(shown) == SHOWN_SHEETS:
+            break
+        if image in sheets and image not in shown:
+            with suppress(FileNotFoundError):
+                shown[image] = {"image": image, "study": study, "png": base64.b64encode(sheets[image].read_bytes()).decode("ascii")}
+    return list(shown.values())
 
 
 def _curves(studies: pl.DataFrame, labelled: pl.DataFrame, figures: Sequence[FindingFigures]) -> str:

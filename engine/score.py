@@ -122,6 +122,8 @@ class Published:
     figures: list[FindingFigures]
     labelled: pl.DataFrame
     """Studies with labels: `study`, and a label 1, 0 or null per finding."""
+    sheets: dict[str, Path] = field(default_factory=dict)
+    """Image -> its sheet of heatmaps, where they were asked for."""
 
 
 @dataclass(frozen=True)
@@ -221,11 +223,14 @@ def score(
         joined = _join(truth, run)
         yield from map(Notice, joined.notices() if joined else ())
         drawn: Counter[str] = Counter()
+        sheets: dict[str, Path] = {}
         if heatmaps:
+            folder = Sheets(out)
             made_with = (bundle.content_hash, file_hash(recipe_file), f"made by {bundle.name} with {recipe_file.stem}")
-            for event in _draw(run, bundle, words, recipe, Sheets(out), made_with, cores):
+            for event in _draw(run, bundle, words, recipe, folder, made_with, cores):
                 if isinstance(event, Drawn):
                     drawn["reused" if event.reused else "drawn"] += 1
+                    sheets[event.image] = folder.path(event.image)
                 yield event
             clock.lap("heatmaps")
         studies = results.studies(aggregate)
@@ -248,7 +253,7 @@ def score(
             "heatmaps": {"drawn": drawn["drawn"], "reused": drawn["reused"]} if heatmaps else None,
             "counts": run.counts(studies.height),
         }
-        yield Published(out, account | {"seconds": clock.laps()}, studies, results.images(), rows, labelled)
+        yield Published(out, account | {"seconds": clock.laps()}, studies, results.images(), rows, labelled, sheets)
         clock.lap("report")
         yield Finished(publish_record(out, account | {"seconds": clock.laps()}))
 

@@ -41,6 +41,9 @@ def command(
     heatmaps: Annotated[
         bool, typer.Option("--heatmaps", help="Draw where pictures resemble the words, into OUT/private/heatmaps (pictures may identify).")
     ] = False,
+    heatmaps_in_report: Annotated[
+        bool, typer.Option("--heatmaps-in-report", help="Also put the first of them into report.html, which only you may read then.")
+    ] = False,
     fail_on: Annotated[
         Literal["error", "reject", "never"], typer.Option(help="Exit with 1 for damaged files, for any file turned away, or never.")
     ] = "error",
@@ -65,7 +68,7 @@ def command(
         min_files=min_files,
         workers=workers,
         batch_size=batch_size,
-        heatmaps=heatmaps,
+        heatmaps=heatmaps or heatmaps_in_report,
         dry_run=dry_run,
     )
     tables, run, seen, drawn = None, None, 0, 0
@@ -89,7 +92,15 @@ def command(
                     _say_plan(event, json=json)
                 case Published():
                     tables = event
-                    report(out, run=event.run, studies=event.studies, images=event.images, figures=event.figures, labelled=event.labelled)
+                    report(
+                        out,
+                        run=event.run,
+                        studies=event.studies,
+                        images=event.images,
+                        figures=event.figures,
+                        labelled=event.labelled,
+                        sheets=event.sheets if heatmaps_in_report else None,
+                    )
                 case Finished():
                     run = event.run
     if tables is None or run is None:

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from engine.metrics.findings import figures
-from engine.report import SHOWN_STUDIES, page, report, synthetic_studies
+from engine.report import SHOWN_SHEETS, SHOWN_STUDIES, page, report, synthetic_studies
 from engine.tables.columns import NOTICE, image_schema, study_schema
 
 HOSTILE = ("<script>alert(1)</script>", "{{7*7}}", '$\\frac$ & "quotes" 胸', "=cmd")
@@ -127,3 +127,38 @@ def test_the_same_tables_make_the_same_page(tmp_path):
 @pytest.mark.parametrize("n", [4, 40])
 def test_the_page_stays_light(n):
     assert len(page(**tables(n=n))) < 200_000
+
+
+def with_sheets(tmp_path, count):
+    """Arguments of `report` for as many images, each with a sheet."""
+    arguments = tables(n=count)
+    names = [f"{number:064x}" for number in range(count)]
+    images = arguments["images"].with_columns(pl.Series("image", [*names, None]))
+    for name in names:
+        (tmp_path / f"{name}.png").write_bytes(b"the sheet of " + name.encode())
+    return arguments | {"images": images, "sheets": {name: tmp_path / f"{name}.png" for name in names}}
+
+
+def test_pictures_stand_in_the_page_only_when_handed_in_and_then_it_says_so(tmp_path):
+    arguments = with_sheets(tmp_path, 3)
+    text = page(**arguments)
+    pictures = [base64.b64decode(link.split(",")[1]) for link in Reader(text).links if link.startswith("data:image/png")]
+    assert pictures == [path.read_bytes() for path in arguments["sheets"].values()]
+    assert "This page holds pictures of patients" in text
+    without = page(**arguments | {"sheets": None})
+    assert "data:image/png" not in without
+    assert "pictures of patients" not in without
+
+
+def test_a_page_with_pictures_is_its_owner_s_alone(tmp_path):
+    arguments = with_sheets(tmp_path, 1)
+    assert report(tmp_path, **arguments).stat().st_mode & 0o077 == 0
+    assert report(tmp_path, **arguments | {"sheets": None}).stat().st_mode & 0o044 == 0o044
+
+
+def test_of_many_sheets_the_first_are_shown_and_one_that_is_gone_is_left_out(tmp_path):
+    arguments = with_sheets(tmp_path, SHOWN_SHEETS + 3)
+    next(iter(arguments["sheets"].values())).unlink()
+    text = page(**arguments)
+    assert text.count("data:image/png") == SHOWN_SHEETS
+    assert f"The first {SHOWN_SHEETS} of {SHOWN_SHEETS + 3} images" in " ".join(Reader(text).text.split())

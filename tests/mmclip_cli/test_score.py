@@ -61,16 +61,21 @@ def test_the_first_screen(mmclip, studies, toy):
     assert (mmclip.folder.parent / "home" / ".config" / "mmclip" / "site.key").stat().st_mode & 0o777 == 0o600
 
 
-def test_heatmaps_lie_in_private_alone(mmclip, studies, toy):
-    command = ["score", studies / "synthetic", "--prompts", "chest14", "--model", toy, "--heatmaps"]
-    done = mmclip(*command)
+def test_heatmaps_lie_in_private_and_in_the_report_only_when_asked(mmclip, studies, toy):
+    command = ["score", studies / "synthetic", "--prompts", "chest14", "--model", toy]
+    out = mmclip.folder / "mmclip-out"
+    done = mmclip(*command, "--heatmaps-in-report")
     assert done.returncode == 0, done.stderr
     assert "9 sheets of heatmaps, 9 of them new, in mmclip-out/private/heatmaps" in done.stdout
-    pictures = [path for path in mmclip.folder.rglob("*") if path.is_file() and path.read_bytes()[:4] in (b"\x89PNG", b"\xff\xd8\xff\xe0")]
-    assert {path.parent for path in pictures} == {mmclip.folder / "mmclip-out" / "private" / "heatmaps"}
-    assert b"data:image/png" not in (mmclip.folder / "mmclip-out" / "report.html").read_bytes()
-    again = mmclip(*command, "--json", "--quiet")
+    assert (out / "report.html").read_text("utf-8").count("data:image/png;base64,") == 9
+    assert (out / "report.html").stat().st_mode & 0o077 == 0
+    again = mmclip(*command, "--heatmaps", "--json", "--quiet")
     assert json.loads(again.stdout)["heatmaps"] == {"drawn": 0, "reused": 9}
+    assert "data:image/png" not in (out / "report.html").read_text("utf-8")
+    assert (out / "report.html").stat().st_mode & 0o044
+    pictures = [path for path in mmclip.folder.rglob("*") if path.is_file() and path.read_bytes()[:4] in (b"\x89PNG", b"\xff\xd8\xff\xe0")]
+    assert {path.parent for path in pictures} == {out / "private" / "heatmaps"}
+    assert len(pictures) == 9
 
 
 def test_json_is_one_object_and_a_damaged_file_is_exit_1(mmclip, studies, toy, tmp_path):
