@@ -5,6 +5,7 @@ Map of the house, from the door down. A room imports only from the rooms below i
     mmclip_cli     the only code that prints, asks or exits
     ─ verbs ─      generators of small frozen dataclasses; no verb imports another
     score.py       folder or image table + prompts + model -> score rows
+    ingest.py      a data set's own layout or a folder of DICOM -> image table, pixel store
     pretrain.py    image table + reports + recipe -> steps, checkpoint, bundle
     report.py      score and metric tables -> files
     encode.py      one picture and its words -> features, from Python
@@ -33,11 +34,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from engine import ingest as ingest
     from engine import pretrain as pretrain
     from engine import score as score
     from engine.encode import MMCLIPModel as MMCLIPModel
 
-VERBS = ("pretrain", "score")
+VERBS = ("ingest", "pretrain", "score")
 
 
 def __getattr__(name: str) -> Any:

@@ -74,7 +74,7 @@ def fill_store(
     images = zip(frame["image"], map(Path, frame["file"]), strict=True)
     processes = workers or max(1, min(len(os.sched_getaffinity(0)), len(frame) // _WORTH_A_PROCESS))
     done = read = dropped = 0
-    with filling(folder, size, resize) as writer, closing(_fresh(images, writer.known, size, processes, verify)) as found:
+    with filling(folder, size, resize) as writer, closing(fresh(images, writer.known, size, processes, verify)) as found:
         for looked, reading in found:
             done += 1
             if reading is not None:
@@ -93,8 +93,8 @@ def fill_store(
 
 
 @dataclass(frozen=True)
-class _Looked:
-    """An image whose file was looked at: size in bytes and time of change of the file, and whether it is to be read."""
+class Looked:
+    """A file that was looked at: what it is known by, its size in bytes and time of change, and whether it is to be read."""
 
     image: str
     file: Path
@@ -103,11 +103,18 @@ class _Looked:
     to_read: bool
 
 
-def _fresh(
-    images: Iterator[tuple[str, Path]], known: Mapping[str, Entry], size: int, workers: int, verify: bool
-) -> Generator[tuple[_Looked, Reading | None], None, None]:
-    """Each image, in order, with its reading; None where the store holds it already. Workers start only when there is something to read."""
-    waiting: deque[_Looked] = deque()
+def fresh(
+    images: Iterator[tuple[str, Path]], known: Mapping[str, Entry], size: int, workers: int, verify: bool, *, pictures: bool = True
+) -> Generator[tuple[Looked, Reading | None], None, None]:
+    """Each image (id and file), in order, with its reading; None where `known` has it and its file did not change.
+
+    Args:
+        known: image id -> size, time and SHA-256 of the file that it was made from.
+        size: shorter side of the pictures; workers: processes, which start only when there is something to read.
+        verify: compare SHA-256 instead of the time of change.
+        pictures: read PNG and JPEG too.
+    """
+    waiting: deque[Looked] = deque()
 
     def to_read() -> Iterator[Path]:
         with ThreadPoolExecutor(_LOOKS) as pool:
@@ -122,7 +129,7 @@ def _fresh(
     if first is not None:
         from engine.dicom.workers import read_files
 
-        for reading in read_files(chain([first], paths), size=size, workers=workers, pictures=True):
+        for reading in read_files(chain([first], paths), size=size, workers=workers, pictures=pictures):
             while not waiting[0].to_read:
                 yield waiting.popleft(), None
             yield waiting.popleft(), reading
@@ -130,15 +137,15 @@ def _fresh(
         yield looked, None
 
 
-def _looked_at(image: str, file: Path, entry: Entry | None, verify: bool) -> _Looked:
+def _looked_at(image: str, file: Path, entry: Entry | None, verify: bool) -> Looked:
     try:
         size, mtime = file_facts(file)
     except OSError:
-        return _Looked(image, file, 0, 0, to_read=True)
+        return Looked(image, file, 0, 0, to_read=True)
     changed = entry is None or entry.bytes != size or not entry.sha256
     if entry is not None and not changed:
         changed = _digest(file) != entry.sha256 if verify else entry.mtime_ns != mtime
-    return _Looked(image, file, size, mtime, changed)
+    return Looked(image, file, size, mtime, changed)
 
 
 def _digest(file: Path) -> str:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from engine.data.entities import Recogniser
     from engine.data.sources import ImageTable
     from engine.recipe.pretraining import PretrainRecipe
+    from engine.recipe.sources import Source
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def prepare_pictures(recipe: PretrainRecipe, folder: Path, *, verify: bool = Fal
     """Read the sources and fill the pixel store, telling how far it is; the generator's value is what came of it.
 
     Args:
+        folder: of prepared data, which runs may share; `mmclip ingest` fills it too.
         verify: compare the content of files that the store has already; False compares their sizes and times of change.
         fill: False opens the store as another process of the run has just filled it.
 
@@ -97,7 +99,7 @@ def prepare_pictures(recipe: PretrainRecipe, folder: Path, *, verify: bool = Fal
 
     make_folder(folder)
     table = read_sources(recipe.sources)
-    place = folder / store_name(recipe)
+    place = folder / store_name(recipe.sources, recipe.store_size, recipe.resize)
     if fill:
         yield from fill_store(table.frame, place, recipe.store_size, recipe.resize, verify=verify)
     store = PixelStore.open(place)
@@ -111,13 +113,11 @@ def prepare_pictures(recipe: PretrainRecipe, folder: Path, *, verify: bool = Fal
     return Pictures(table, frame, store, dict(sorted(dropped.items())))
 
 
-def store_name(recipe: PretrainRecipe) -> str:
-    """The name of the pixel store of a recipe: the same for all runs on the same folders and tables with pictures of the same size."""
+def store_name(sources: Sequence[Source], size: int, resize: str) -> str:
+    """The name of the pixel store of these sources: the same for all runs on the same folders and tables with pictures of one size."""
     places = ("file", "root", "jpg_root")
-    made_from = [
-        [source.kind, *(str(Path(at).absolute()) for key in places if (at := getattr(source, key, None)))] for source in recipe.sources
-    ]
-    return f"pictures-{digest_of([made_from, recipe.store_size, recipe.resize])}"
+    made_from = [[source.kind, *(str(Path(at).absolute()) for key in places if (at := getattr(source, key, None)))] for source in sources]
+    return f"pictures-{digest_of([made_from, size, resize])}"
 
 
 def words(texts: Mapping[str, Sequence[str]], tokenizer: Any, recogniser: Recogniser | None, context: int, folder: Path) -> TextBank:

@@ -11,11 +11,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from engine.recipe.base import Positive, Section, Share
+from engine.recipe.base import Positive, Recipe, Section, Share
 from engine.recipe.findings import CHEXPERT_FINDINGS
 from engine.recipe.labelled import Labelled
 
-__all__ = ["CHEXPERT_FINDINGS", "Labelled", "MimicSource", "PadchestSource", "PatientSplit", "Source", "TableSource"]
+__all__ = [
+    "CHEXPERT_FINDINGS", "Labelled", "MimicSource", "OpeniSource", "PadchestSource", "PatientSplit", "Source", "Sources", "Squares",
+    "TableSource",
+]  # fmt: skip
 
 
 class PatientSplit(Section):
@@ -113,3 +116,17 @@ class OpeniSource(Section):
 
 
 Source = Annotated[TableSource | MimicSource | PadchestSource | OpeniSource | Labelled, Field(discriminator="kind")]
+
+
+class Squares(Recipe):
+    """Which squares pictures become in the pixel store."""
+
+    store_size: Positive = 256
+    """Side in pixels."""
+    resize: Literal["squash", "pad", "crop"] = "squash"
+
+
+class Sources(Squares):
+    """What preparing images needs of a recipe: where they are, and which squares they become."""
+
+    sources: tuple[Source, ...] = Field(min_length=1)

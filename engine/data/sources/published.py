@@ -57,12 +57,12 @@ def _missing_of_mimic(source: MimicSource) -> list[str]:
     pictures = jpg_root or root
     missing = []
     reports = "the MIMIC-CXR 2.0.0 folder with the reports, files/p10/p10000032/s50414267.txt and so on, or mimic-cxr-reports.zip"
-    if not ((root / MIMIC_REPORTS_ZIP).is_file() or _any(root, "files/p1[0-9]/p*/s*.txt")):
+    if not ((root / MIMIC_REPORTS_ZIP).is_file() or any_match(root, "files/p1[0-9]/p*/s*.txt")):
         missing.append(f"root: no reports there; set it to {reports}")
-    if jpg_root is None and not _any(root, "files/p1[0-9]/p*/s*/*.dcm"):
+    if jpg_root is None and not any_match(root, "files/p1[0-9]/p*/s*/*.dcm"):
         layout = "files/p10/p10000032/s50414267/<dicom_id>"
         missing.append(f"root: no images there; it needs {layout}.dcm, or set jpg_root to the MIMIC-CXR-JPG 2.0.0 folder with {layout}.jpg")
-    if jpg_root is not None and not _any(jpg_root, "files/p1[0-9]/p*/s*/*.jpg"):
+    if jpg_root is not None and not any_match(jpg_root, "files/p1[0-9]/p*/s*/*.jpg"):
         layout = "files/p10/p10000032/s50414267/<dicom_id>.jpg"
         missing.append(f"jpg_root: no images there; set it to the MIMIC-CXR-JPG 2.0.0 folder with {layout}")
     absent = [f"{name}.gz" for name in MIMIC_TABLES if not has_table(pictures, name)]
@@ -77,7 +77,7 @@ def _missing_of_padchest(source: PadchestSource | PadchestEvaluationSource) -> l
     missing = []
     if not has_table(root, PADCHEST_TABLE):
         missing.append(f"root: no label table there; set it to the PadChest folder with {PADCHEST_TABLE}, as it is or as .gz")
-    if not (_any(root, "[0-9]*.zip") or _any(root, "[0-9]*/*.png")):
+    if not (any_match(root, "[0-9]*.zip") or any_match(root, "[0-9]*/*.png")):
         missing.append("root: no images there; it needs the folders of the table's ImageDir, 0/ to 54/ with PNGs, or 0.zip to 54.zip")
     return missing
 
@@ -85,9 +85,9 @@ def _missing_of_padchest(source: PadchestSource | PadchestEvaluationSource) -> l
 def _missing_of_openi(source: OpeniSource) -> list[str]:
     root = Path(source.root)
     missing = []
-    if not _any(root, f"{OPENI_REPORTS}/*.xml"):
+    if not any_match(root, f"{OPENI_REPORTS}/*.xml"):
         missing.append(f"root: no reports there; it needs {OPENI_REPORTS}/1.xml and so on, as NLMCXR_reports.tgz unpacks")
-    if not any(_any(root, f"**/*.{suffix}") for suffix in ("png", "dcm")):
+    if not any(any_match(root, f"**/*.{suffix}") for suffix in ("png", "dcm")):
         missing.append("root: no images there; it needs CXR1_1_IM-0001-3001.png and so on (NLMCXR_png.tgz) or .dcm, in any folder")
     return missing
 
@@ -104,7 +104,7 @@ def has_table(folder: Path, name: str) -> bool:
     return (folder / name).is_file() or (folder / f"{name}.gz").is_file()
 
 
-def _any(folder: Path, pattern: str) -> bool:
+def any_match(folder: Path, pattern: str) -> bool:
     """Whether anything below a folder matches; stops at the first match, so that a full data set is not walked."""
     try:
         found: Iterable[Path] = folder.glob(pattern)

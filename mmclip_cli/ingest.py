@@ -1,0 +1,103 @@
+"""`mmclip ingest`: a recipe's data, a data set's own layout or folders of DICOM -> an image table and its pictures, made once."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmclip_cli import console
+from mmclip_cli.options import DryRun, Json, Quiet, Settings
+
+if TYPE_CHECKING:
+    from engine.ingest import Planned
+
+LOG_SECONDS = 30
+"""Between two log lines where stderr is no terminal."""
+SHOWN_REASONS = 12
+
+
+def command(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="A recipe, folders of published data sets, tables, or folders of DICOM.", show_default=False
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the image table and its pictures.", show_default=False)],
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--as", metavar="KIND", help="What the folders are: mimic_cxr, padchest, ..., dicom.", show_default="told by their tables"
+        ),
+    ] = None,
+    settings: Settings = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that read files.", show_default="cores")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare the content of known files, not only size and time.")] = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Prepare images once: an image table, and every picture as a small square in one file."""
+    from engine.data.filling import Filled
+    from engine.ingest import Finished, Planned, Recognised, ingest
+
+    events = ingest(inputs, out, kind=kind, settings=settings or (), workers=workers, verify=verify, dry_run=dry_run)
+    run: dict[str, Any] = {}
+    logged = time.monotonic()
+    with console.closing(events) as watched, console.progress(None, what="ingest", unit="image", quiet=quiet) as bar:
+        for event in watched:
+            match event:
+                case Recognised() if not quiet:
+                    console.log(f"reading {', '.join(event.kinds)}", size=event.size, resize=event.resize)
+                case Filled():
+                    bar.total = event.total or None
+                    bar.update(event.done - bar.n)
+                    if bar.disable and not quiet and time.monotonic() - logged >= LOG_SECONDS:
+                        logged = time.monotonic()
+                        console.log("ingesting", done=event.done, total=event.total, read=event.read, dropped=event.dropped)
+                case Planned():
+                    _say_plan(event, json=json)
+                case Finished():
+                    run = event.run
+    if run and json:
+        console.say_json({**run, "out": out})
+    elif run:
+        _say(run, out)
+
+
+def _say_plan(plan: Planned, *, json: bool) -> None:
+    if json:
+        console.say_json(plan)
+        return
+    console.say(f"{plan.images:,} images to read, {sum(plan.dropped.values()):,} dropped by their tables, {plan.left_out:,} left out")
+    for reason, images in plan.dropped.items():
+        console.say(f"  {reason} {images:,}")
+
+
+def _say(run: dict[str, Any], out: Path) -> None:
+    counts = run["counts"]
+    dropped = sum(counts["dropped"].values())
+    left_out = f", {counts['left_out']:,} left out by the recipe" if counts["left_out"] else ""
+    console.say(run["notice"])
+    console.say(f"{counts['rows']:,} rows: {counts['images']:,} images, {dropped:,} dropped{left_out}; {counts['read']:,} files read")
+    console.say(f"{counts['studies']:,} studies of {counts['patients']:,} patients; {counts['paired']:,} images with words")
+    if dropped:
+        meanings = _meanings()
+        rows = sorted(counts["dropped"].items(), key=lambda pair: -pair[1])
+        console.say("")
+        console.table(["dropped", "rows", "because"], [[reason, count, meanings.get(reason, "")] for reason, count in rows[:SHOWN_REASONS]])
+        if len(rows) > SHOWN_REASONS:
+            console.say(f"and {len(rows) - SHOWN_REASONS} more reasons in run.json")
+    console.say("")
+    console.say(f"{console.shown(out / 'images.parquet')} names them, {console.shown(out / run['store'])} holds their pictures")
+
+
+def _meanings() -> dict[str, str]:
+    """Why a row is dropped: by its table, or by the reading of its file."""
+    from engine.data.sources.image_table import DROPS
+    from engine.dicom.policy import REASONS
+
+    return {code: reason.meaning for code, reason in REASONS.items()} | DROPS
