@@ -126,13 +126,13 @@ def pretrain(
 
     Args:
         resume: go on from the last good checkpoint in `out`, to the bit (on a CPU with the same number of threads and processes), or begin
-            where there is none. A newer checkpoint that is damaged is told as `Refused`. Pictures that are prepared already are then
-            compared with their files by size alone, not by content.
+            where there is none. A newer checkpoint that is damaged is told as `Refused`.
         force: `resume`, and go on even from a checkpoint of another recipe, other data or other code, whose weights must still fit. Told
             as `Forced`.
         max_steps: stop after this many steps in all; the learning rate still runs over the recipe's.
         device: auto | cpu | cuda.
-        data: folder of prepared data, which several runs may share; None: `out/data`.
+        data: folder of prepared data, which several runs may share and `mmclip ingest` fills; None: `out/data`. Pictures that are there
+            already are compared with their files by size and time of change.
 
     Closing the generator, or a signal that raises, saves a checkpoint of the last finished step.
 
@@ -230,7 +230,7 @@ def _events(run: _Run, max_steps: int | None) -> Generator[Event, None, None]:
     recipe, record, ranks, device = run.recipe, run.record, run.ranks, run.device
     begun = time.monotonic()
     with ranks.after_first():
-        found = pictures(recipe, run.folder, verify=not run.resume, fill=ranks.is_first)
+        found = pictures(recipe, run.folder, fill=ranks.is_first)
         starting = starting_model(recipe, [text for texts in found.texts.values() for text in texts])
         recogniser = _recogniser(recipe)
         bank = words(found.texts, starting.tokenizer, recogniser, starting.context, run.folder)

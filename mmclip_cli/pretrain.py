@@ -26,6 +26,9 @@ def command(
     recipe: Annotated[str, typer.Argument(help="A file, or the name of a shipped recipe with or without .yaml.", show_default=False)],
     settings: Settings = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/NAME, after the recipe")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of prepared data, as `mmclip ingest` fills it.", show_default="data in the run's folder")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     force_resume: Annotated[
         bool,
@@ -52,7 +55,7 @@ def command(
     if dry_run:
         _say_plan(name, loaded, out, json=json)
         return
-    _run(name, loaded, out, resume=resume, force=force_resume, max_steps=max_steps, device=device, json=json, quiet=quiet)
+    _run(name, loaded, out, data=data, resume=resume, force=force_resume, max_steps=max_steps, device=device, json=json, quiet=quiet)
 
 
 def _say_plan(name: str, recipe: PretrainRecipe, out: Path, *, json: bool) -> None:
@@ -66,7 +69,17 @@ def _say_plan(name: str, recipe: PretrainRecipe, out: Path, *, json: bool) -> No
 
 
 def _run(
-    name: str, recipe: PretrainRecipe, out: Path, *, resume: bool, force: bool, max_steps: int | None, device: str, json: bool, quiet: bool
+    name: str,
+    recipe: PretrainRecipe,
+    out: Path,
+    *,
+    data: Path | None,
+    resume: bool,
+    force: bool,
+    max_steps: int | None,
+    device: str,
+    json: bool,
+    quiet: bool,
 ) -> None:
     """Show the run's events as they come: steps as one line that moves, or a log line now and then where nobody watches.
 
@@ -76,7 +89,7 @@ def _run(
     from engine.training.checkpoint import Saved
     from engine.training.loop import Step
 
-    events = pretrain(recipe, out, resume=resume, force=force, max_steps=max_steps, device=device)
+    events = pretrain(recipe, out, data=data, resume=resume, force=force, max_steps=max_steps, device=device)
     last: dict[str, object] = {}
     logged = float("-inf")
     stop = recipe.steps
