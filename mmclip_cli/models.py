@@ -1,15 +1,16 @@
-"""`mmclip models`: list the models that come with mmclip, show one."""
+"""`mmclip models`: list the models that come with mmclip, show one, make one of weights from elsewhere."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
 from mmclip_cli import console
-from mmclip_cli.options import Json
+from mmclip_cli.options import DryRun, Json
 
-app = typer.Typer(help="List and show models.", no_args_is_help=True)
+app = typer.Typer(help="List, show and import models.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -44,3 +45,67 @@ def show(
         return
     console.say(found.card.rstrip("\n") or f"{found.name} has no card")
     console.say(f"\ncontent hash {found.content_hash}, {found.parameters:,} weights, {found.megabytes} MB, files whole")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A Hugging Face CLIP (id or folder), OpenAI's .pt, an open_clip file or folder, CheXzero's .pt, a bundle, a shipped name.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the new bundle; it must not hold anything yet.", show_default=False)],
+    name: Annotated[str | None, typer.Option(help="What the model is called.", show_default="as the folder")] = None,
+    preprocessing: Annotated[
+        Literal["clip", "chexzero"] | None,
+        typer.Option(help="How the source prepares pictures, where it does not say.", show_default="as the source or our records say"),
+    ] = None,
+    activation: Annotated[
+        Literal["quick_gelu", "gelu"] | None,
+        typer.Option(help="The source's activation, where it does not say.", show_default="as the source or our records say"),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Pictures of this many pixels: interpolates the positions.", show_default="as trained")
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option(min=1, help="Texts of this many tokens: cuts or extends the positions.", show_default="as trained")
+    ] = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Make a bundle of weights from elsewhere, without running anything in them.
+
+    The bundle works as --model of score, as model.init of a recipe, and in transformers.CLIPModel.from_pretrained. Files of weights do not
+    always tell their activation and preprocessing; where neither they nor our records do, you are asked rather than guessed at.
+    """
+    from engine.model.imports.source import check_free, import_model, save_imported
+
+    check_free(out)
+    found = import_model(
+        source,
+        name=name or out.resolve().name,
+        preprocessing=preprocessing,
+        activation=activation,
+        image_size=size,
+        context=context,
+    )
+    if not dry_run:
+        save_imported(found, out)
+    about = found.provenance["imported"]
+    if json:
+        said = {"name": found.name, "out": out, "written": not dry_run, "preprocessing": found.preprocessing, "context": found.context}
+        console.say_json({**said, "parameters": found.parameters, **found.provenance})
+        return
+    console.table(
+        [found.name, f"from {about['file']}"],
+        [
+            ["source", f"{about['maker']}, {about['format']}, sha256 {about['sha256'][:12]}"],
+            ["activation", f"{about['activation']['value']}: {about['activation']['because']}"],
+            ["preprocessing", f"{about['preprocessing']['value']}: {about['preprocessing']['because']}"],
+            ["towers", f"{found.parameters / 1e6:.1f} million weights, {found.preprocessing.size} pixels, {found.context} tokens"],
+            *[["changed", line] for line in about.get("changed", ())],
+        ],
+    )
+    console.say(f"{'would be written to' if dry_run else 'written to'} {console.shown(out)}")

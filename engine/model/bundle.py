@@ -5,7 +5,8 @@
     README.md        the model card
 
 `transformers.CLIPModel.from_pretrained(folder)` loads every bundle; and any CLIP folder or Hugging Face id of transformers loads here, with
-the preprocessing of its own preprocessor_config.json. Weights are read from safetensors only: a pickle is never opened.
+the preprocessing of its own preprocessor_config.json. Weights are read from safetensors only: a pickle is never opened here
+(engine/model/imports/ reads other checkpoints, and runs none).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from engine.errors import InputMissing, ModelError, OutputError
 from engine.model.folder import (
     HASHED,
     MANIFEST,
+    PICKLED,
     WEIGHTS,
     check_complete,
     check_whole,
@@ -113,32 +115,49 @@ def load_bundle(name_or_path: str | Path, device: str | torch.device = "cpu") ->
     """
     folder = local_folder(name_or_path)
     if folder is None:
-        folder = _download(str(name_or_path))
-    return _load_folder(folder, name=Path(name_or_path).name, device=device)
+        folder = fetch(str(name_or_path))
+    name = Path(name_or_path).name
+    check_complete(folder, name)
+    return load_folder(folder, name=name, device=device)
 
 
-def _download(model_id: str) -> Path:
+def fetch(model_id: str) -> Path:
+    """The folder of a Hugging Face id, fetched once: safetensors, or else the pickled weights that `models import` reads without running.
+
+    Raises:
+        InputMissing: no such id, or no network.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model_id, allow_patterns=["*.json", "*.txt", "*.safetensors", "README.md"]))
+        folder = Path(snapshot_download(model_id, allow_patterns=["*.json", "*.txt", "*.safetensors", "README.md"]))
+        if not any(folder.glob("*.safetensors")):
+            snapshot_download(model_id, allow_patterns=[PICKLED, "open_clip_pytorch_model.bin"])
+        return folder
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputMissing(
             f"cannot fetch {model_id}", why=type(error).__name__, hint="check the id and the network, or give a folder on disk"
         ) from None
 
 
-def _load_folder(folder: Path, *, name: str, device: str | torch.device) -> Bundle:
+def load_folder(folder: Path, *, name: str, device: str | torch.device, weights: dict[str, Tensor] | None = None) -> Bundle:
+    """The model in a folder.
+
+    Args:
+        weights: in place of its model.safetensors, for a folder that has none.
+
+    Raises:
+        ModelError: as `load_bundle`.
+    """
     import torch
     from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
     from engine.model.weights import load_weights, read_weights
 
-    check_complete(folder, name)
     manifest = read_manifest(folder, name)
     check_whole(folder, manifest, name)
-    weights = read_weights(folder / WEIGHTS, name)
+    weights = read_weights(folder / WEIGHTS, name) if weights is None else weights
     try:
         stored = json.loads((folder / "config.json").read_text("utf-8"))
         if stored["model_type"] != "clip":

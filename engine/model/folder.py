@@ -16,6 +16,8 @@ from engine.model.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing, Resiz
 SHIPPED = Path(__file__).parent / "shipped"
 MANIFEST = "mmclip.json"
 WEIGHTS = "model.safetensors"
+PICKLED = "pytorch_model.bin"
+"""The weights of a folder that transformers wrote before it knew safetensors."""
 HASHED = ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json")
 
 
@@ -38,7 +40,8 @@ def local_folder(name_or_path: str | Path) -> Path | None:
         return Path(name_or_path)
     if Path(name_or_path).is_file():
         raise ModelError(
-            f"{Path(name_or_path).name} is one file, not a bundle folder", hint="the folder that holds config.json and model.safetensors"
+            f"{Path(name_or_path).name} is one file, not a bundle folder",
+            hint="the folder that holds config.json, or mmclip models import FILE --out FOLDER, which makes one of a checkpoint",
         )
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(name_or_path)):
         return None
@@ -61,8 +64,8 @@ def check_complete(folder: Path, name: str) -> None:
             pickled = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
             raise ModelError(
                 f"model {name} has no {needed}",
-                why=f"it holds {pickled[0]}, and pickled weights are never opened" if pickled and needed == WEIGHTS else "",
-                hint="convert it to safetensors with the tool it came from" if pickled else "a complete bundle folder",
+                why=f"it holds {pickled[0]}, and pickled weights are never opened here" if pickled and needed == WEIGHTS else "",
+                hint="mmclip models import, which reads it without running it" if pickled else "a complete bundle folder",
             )
 
 

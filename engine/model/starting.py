@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import ConfigError
-from engine.model.bundle import load_bundle
+from engine.model.imports.source import import_model
 from engine.model.mmclip import MMCLIP
 from engine.model.preprocessing import GREY_MEAN, GREY_STD, Preprocessing
 from engine.model.vocabulary import tokenize, train_tokenizer
@@ -39,13 +39,16 @@ class Starting:
 def starting_model(recipe: PretrainRecipe, texts: Sequence[str]) -> Starting:
     """New towers and a new vocabulary, or those that `model.init` names; decoders are always new.
 
+    `model.init` is anything that `mmclip models import` takes. Its widths, layers, patches and activation stay; its positions are fitted
+    to the recipe's `model.image.size` and `model.text.context` (engine/model/imports/positions.py); the recipe resizes the pictures.
+
     The recipe's seed decides all that is new: it is set as torch's global one.
 
     Args:
         texts: the training reports, from which a new vocabulary learns.
 
     Raises:
-        ConfigError: the recipe asks for weights and for a vocabulary or picture size that does not fit them.
+        ConfigError: the recipe asks for weights and for a new vocabulary, or for a size that is no whole number of their patches.
         InputMissing, ModelError: `model.init` cannot be loaded.
     """
     torch.manual_seed(recipe.seed)
@@ -60,14 +63,10 @@ def starting_model(recipe: PretrainRecipe, texts: Sequence[str]) -> Starting:
             why="a new vocabulary does not fit the token embeddings of existing weights",
             hint="leave one of them out",
         )
-    bundle = load_bundle(recipe.model.init)
-    size = bundle.clip.config.vision_config.image_size
-    if size != recipe.model.image.size:
-        raise ConfigError(
-            f"the weights of model.init see {size} pixels, the recipe {recipe.model.image.size}", hint=f"model.image.size={size}"
-        )
-    preprocessing = Preprocessing(size, recipe.resize, bundle.preprocessing.mean, bundle.preprocessing.std)
-    return Starting(MMCLIP(bundle.clip, recipe), bundle.tokenizer, preprocessing, bundle.context)
+    image, text = recipe.model.image, recipe.model.text
+    found = import_model(recipe.model.init, image_size=image.size, context=text.context)
+    preprocessing = Preprocessing(image.size, recipe.resize, found.preprocessing.mean, found.preprocessing.std)
+    return Starting(MMCLIP(found.clip, recipe), found.tokenizer, preprocessing, found.context)
 
 
 def prompt_tokens(recipe: PretrainRecipe, starting: Starting) -> tuple[Tensor, Tensor]:

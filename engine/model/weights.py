@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,11 @@ def read_weights(path: Path, name: str) -> dict[str, Tensor]:
         weights = load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError):
         raise ModelError(f"{path.name} of model {name} is truncated or no safetensors file", hint="copy the model again") from None
+    return checked_weights(weights, name)
+
+
+def checked_weights(weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The same weights as float32, whole numbers as they are; ModelError where one is NaN or infinite."""
     for key, value in weights.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ModelError(f"model {name} holds NaN or infinite weights", why=f"in {key}")
@@ -39,18 +45,22 @@ def load_weights(clip: CLIPModel, weights: dict[str, Tensor], name: str) -> None
         ModelError: missing, unknown or misshapen weights; how many of each, and the first three.
     """
     weights = {key: value for key, value in weights.items() if not key.endswith("position_ids")}
-    wanted = clip.state_dict()
+    if faults := misfits({key: value.shape for key, value in clip.state_dict().items()}, weights):
+        raise ModelError(f"the weights of model {name} do not fit its config.json", why=faults)
+    clip.load_state_dict(weights)
+
+
+def misfits(wanted: Mapping[str, Sequence[int]], weights: Mapping[str, Tensor]) -> str:
+    """What is missing, unknown or misshapen among the weights, of each kind the count and the first three; "" where all fit."""
     missing, unknown = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
     misshapen = [
-        f"{key} is {list(weights[key].shape)}, not {list(value.shape)}"
-        for key, value in wanted.items()
-        if key in weights and weights[key].shape != value.shape
+        f"{key} is {list(weights[key].shape)}, not {list(shape)}"
+        for key, shape in wanted.items()
+        if key in weights and list(weights[key].shape) != list(shape)
     ]
     faults = [
         f"{len(group)} {word}, first {'; '.join(group[:3])}"
         for word, group in (("missing", missing), ("unknown", unknown), ("of another shape", misshapen))
         if group
     ]
-    if faults:
-        raise ModelError(f"the weights of model {name} do not fit its config.json", why=", and ".join(faults))
-    clip.load_state_dict(weights)
+    return ", and ".join(faults)

@@ -1,8 +1,12 @@
 """`mmclip models`, through the installed command."""
 
+import hashlib
 import json
+import zipfile
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from engine.model.bundle import random_bundle, shipped_models
 
@@ -35,3 +39,59 @@ def test_a_damaged_model_is_78(mmclip, folder):
 
 def test_a_model_of_no_such_name_is_66(mmclip):
     assert mmclip("models", "show", "tinny").returncode == 66
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A folder as transformers once wrote it: weights in a pickle, no manifest."""
+    old = tmp_path_factory.mktemp("old") / "clip"
+    random_bundle(old)
+    torch.save(load_file(old / "model.safetensors"), old / "pytorch_model.bin")
+    for name in ("model.safetensors", "mmclip.json"):
+        (old / name).unlink()
+    return old
+
+
+def test_import_makes_a_bundle_that_show_knows(mmclip, checkpoint):
+    done = mmclip("models", "import", checkpoint, "--out", "mine", "--size", 48, "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["name"], said["written"], said["preprocessing"]["size"], said["context"]) == ("mine", True, 48, 32)
+    assert said["imported"]["sha256"] == hashlib.sha256((checkpoint / "pytorch_model.bin").read_bytes()).hexdigest()
+    shown = json.loads(mmclip("models", "show", "mine", "--json").stdout)
+    assert (shown["name"], shown["image_size"], shown["provenance"]["imported"]) == ("mine", 48, said["imported"])
+    assert mmclip("models", "show", "mine").stdout.startswith("# mine")
+
+
+def test_a_dry_run_says_the_same_and_writes_nothing(mmclip, checkpoint):
+    done = mmclip("models", "import", checkpoint, "--out", "mine", "--name", "other", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("other")
+    assert "would be written to mine" in done.stdout
+    assert list(mmclip.folder.iterdir()) == []
+
+
+def test_import_writes_over_nothing(mmclip, checkpoint):
+    (mmclip.folder / "mine").mkdir()
+    (mmclip.folder / "mine" / "letter.txt").write_text("dear")
+    done = mmclip("models", "import", checkpoint, "--out", "mine")
+    assert done.returncode == 73
+    assert (mmclip.folder / "mine" / "letter.txt").read_text() == "dear"
+
+
+@pytest.mark.parametrize(("source", "code"), [("tinny", 66), ("evil.pt", 78), ("old.pt", 78), ("words.pt", 78)])
+def test_a_source_that_cannot_be_taken_is_one_line_and_a_code(mmclip, source, code):
+    canary = mmclip.folder / "canary"
+    with zipfile.ZipFile(mmclip.folder / "evil.pt", "w") as file:
+        file.writestr("evil/data.pkl", b"\x80\x02cos\nmkdir\nX\x06\0\0\0canary\x85R.")
+    (mmclip.folder / "old.pt").write_bytes(b"\x80\x02cos\nmkdir\nX\x06\0\0\0canary\x85R.")
+    (mmclip.folder / "words.pt").write_text("no weights")
+    done = mmclip("models", "import", source, "--out", "mine")
+    assert done.returncode == code
+    assert len(done.stderr.splitlines()) == 1
+    assert not canary.exists()
+    assert not (mmclip.folder / "mine").exists()
+
+
+def test_an_option_that_is_no_choice_is_usage(mmclip, checkpoint):
+    assert mmclip("models", "import", checkpoint, "--out", "mine", "--preprocessing", "imagenet").returncode == 2

@@ -1,0 +1,256 @@
+"""The names and shapes of OpenAI's CLIP, which open_clip and CheXzero share, and what transformers calls the same weights.
+
+Every size is read off the shapes, as OpenAI's own loader does; the number of heads, which no shape tells, is width / 64 there and in
+nearly all of open_clip's configurations, but for four wide towers.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.errors import ModelError
+from engine.model.weights import misfits
+
+HEAD_WIDTH = 64
+WIDE_IMAGE_HEADS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}
+"""Width of a head where it is not 64: open_clip's ViT-H/14, ViT-g/14, ViT-bigG/14 and ViT-e/14."""
+
+_FACTS = ("input_resolution", "context_length", "vocab_size")
+"""What only OpenAI's own release carries beside the weights."""
+_BLOCK = {
+    "ln_1": "layer_norm1",
+    "attn.out_proj": "self_attn.out_proj",
+    "ln_2": "layer_norm2",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+_OTHERS = (
+    (r"^visual\.layer\d|^visual\.attnpool\.", "a ResNet image tower", "a ViT"),
+    (r"^visual\.trunk\.", "an image tower of timm", "open_clip's own ViT"),
+    (r"^text\.transformer\.(embeddings|encoder|model)\.", "a text tower of transformers with a tokenizer of its own", "CLIP's text tower"),
+    (r"^text_decoder\.|^visual\.attn_pool|(^|\.)cls_emb$", "CoCa's decoder and pooling", "plain CLIP"),
+    (r"^logit_bias$", "SigLIP's bias, with a loss and a tokenizer of its own", "CLIP"),
+    (r"\.ls_[12]\.gamma$", "layer scale", "plain blocks"),
+    (r"\.(ln_q|ln_k|ln_attn|ln_inner|scale_heads|head_scale)", "altered attention blocks", "plain blocks"),
+    (r"text_projection\.bias$", "a bias in the text projection", "CLIP's bare matrix"),
+    (r"^(vision_model|text_model)\.", "the names of transformers", "its folder, with config.json beside the weights"),
+    (r"^(image_encoder|text_encoder|encoder|model)\.", "the names of another library", "OpenAI's or open_clip's"),
+)
+
+
+@dataclass(frozen=True)
+class Tower:
+    """One transformer: width, layers, heads, width of the MLP."""
+
+    width: int
+    layers: int
+    heads: int
+    mlp: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A CLIP's sizes, in pixels, tokens and channels; `text` is the prefix of the text tower's names, "" or "text."."""
+
+    image: Tower
+    text: Tower
+    image_size: int
+    patch: int
+    context: int
+    vocabulary: int
+    projection: int
+    prefix: str = ""
+
+
+def without_facts(weights: Mapping[str, Tensor], name: str) -> tuple[dict[str, Tensor], bool]:
+    """The weights without what is no weight: OpenAI's three facts and causal masks; and whether those facts were there.
+
+    Raises:
+        ModelError: a mask that is not causal.
+    """
+    for key, value in weights.items():
+        if key.split(".")[-1] == "attn_mask" and not _is_causal(value):
+            raise ModelError(f"the text tower of {name} is not causal", why=f"{key} lets a token see later ones", hint="a CLIP")
+    kept = {key: value for key, value in weights.items() if key.split(".")[-1] not in ("attn_mask", *_FACTS)}
+    return kept, all(fact in weights for fact in _FACTS)
+
+
+def sizes_of(weights: Mapping[str, Tensor], name: str, *, image_heads: int | None = None, text_heads: int | None = None) -> Sizes:
+    """The sizes that the shapes tell, after every name and shape was compared with what such a CLIP has.
+
+    Args:
+        image_heads, text_heads: as a configuration says; None: width / 64, or as in open_clip's wide towers.
+
+    Raises:
+        ModelError: another architecture, named; or missing, unknown and misshapen weights, of each the first three.
+    """
+    _refuse_others(weights, name)
+    prefix = "text." if "text.token_embedding.weight" in weights else ""
+    try:
+        patches = weights["visual.positional_embedding"].shape[0] - 1
+        width, _, patch, _ = weights["visual.conv1.weight"].shape
+        vocabulary, text_width = weights[f"{prefix}token_embedding.weight"].shape
+        sizes = Sizes(
+            image=_tower(weights, "visual.", width, image_heads or width // WIDE_IMAGE_HEADS.get(width, HEAD_WIDTH)),
+            text=_tower(weights, prefix, text_width, text_heads or text_width // HEAD_WIDTH),
+            image_size=math.isqrt(patches) * patch,
+            patch=patch,
+            context=weights[f"{prefix}positional_embedding"].shape[0],
+            vocabulary=vocabulary,
+            projection=weights["visual.proj"].shape[1],
+            prefix=prefix,
+        )
+    except KeyError as error:
+        why = f"it has no weight named {error.args[0]}"
+        raise ModelError(f"{name} does not hold the weights of a ViT CLIP", why=why, hint="OpenAI's, open_clip's or CheXzero's") from None
+    except (ValueError, IndexError):
+        raise ModelError(f"{name} holds the names of a CLIP with other shapes", hint="copy the file again") from None
+    if faults := misfits(dict(_shapes(sizes)), _scalar_scale(weights)):
+        raise ModelError(f"the weights of {name} are not those of a ViT CLIP", why=faults, hint="copy the file again")
+    for tower, what, given in ((sizes.image, "image", image_heads), (sizes.text, "text", text_heads)):
+        odd = tower.width % HEAD_WIDTH and not (what == "image" and tower.width in WIDE_IMAGE_HEADS)
+        if not tower.heads or tower.width % tower.heads or (odd and given is None):
+            raise ModelError(
+                f"cannot tell how many heads the {what} tower of {name} has",
+                why=f"its width {tower.width} is no multiple of {HEAD_WIDTH}, and no shape tells",
+                hint="open_clip_config.json beside the weights",
+            )
+    return sizes
+
+
+def settings(sizes: Sizes, activation: str, *, sot: int, eot: int) -> dict[str, Any]:
+    """What `transformers.CLIPConfig` takes for these sizes."""
+
+    def tower(each: Tower) -> dict[str, Any]:
+        return {
+            "hidden_size": each.width,
+            "intermediate_size": each.mlp,
+            "num_hidden_layers": each.layers,
+            "num_attention_heads": each.heads,
+            "hidden_act": activation,
+            "projection_dim": sizes.projection,
+        }
+
+    return {
+        "projection_dim": sizes.projection,
+        "vision_config": {**tower(sizes.image), "image_size": sizes.image_size, "patch_size": sizes.patch},
+        "text_config": {
+            **tower(sizes.text),
+            "vocab_size": sizes.vocabulary,
+            "max_position_embeddings": sizes.context,
+            "bos_token_id": sot,
+            "eos_token_id": eot,
+            "pad_token_id": eot,
+        },
+    }
+
+
+def renamed(weights: Mapping[str, Tensor], sizes: Sizes) -> dict[str, Tensor]:
+    """The same weights under the names of transformers: q, k and v apart, projections turned, the temperature a scalar."""
+    prefix = sizes.prefix
+    projection = _projection_name(weights, prefix)
+    # parameters that multiply from the right in OpenAI's code are turned; open_clip's nn.Linear is not
+    found = {
+        "logit_scale": weights["logit_scale"].reshape(()),
+        "visual_projection.weight": weights["visual.proj"].T.contiguous(),
+        "text_projection.weight": weights[projection] if projection.endswith(".weight") else weights[projection].T.contiguous(),
+        "vision_model.embeddings.class_embedding": weights["visual.class_embedding"],
+        "vision_model.embeddings.patch_embedding.weight": weights["visual.conv1.weight"],
+        "vision_model.embeddings.position_embedding.weight": weights["visual.positional_embedding"],
+        "text_model.embeddings.token_embedding.weight": weights[f"{prefix}token_embedding.weight"],
+        "text_model.embeddings.position_embedding.weight": weights[f"{prefix}positional_embedding"],
+    }
+    norms = {
+        "visual.ln_pre": "vision_model.pre_layrnorm",
+        "visual.ln_post": "vision_model.post_layernorm",
+        f"{prefix}ln_final": "text_model.final_layer_norm",
+    }
+    for theirs, ours in norms.items():
+        for part in ("weight", "bias"):
+            found[f"{ours}.{part}"] = weights[f"{theirs}.{part}"]
+    for side, model, layers in (("visual.", "vision_model", sizes.image.layers), (prefix, "text_model", sizes.text.layers)):
+        for number in range(layers):
+            block, layer = f"{side}transformer.resblocks.{number}", f"{model}.encoder.layers.{number}"
+            for part in ("weight", "bias"):
+                for theirs, ours in _BLOCK.items():
+                    found[f"{layer}.{ours}.{part}"] = weights[f"{block}.{theirs}.{part}"]
+                for letter, third in zip("qkv", weights[f"{block}.attn.in_proj_{part}"].chunk(3), strict=True):
+                    found[f"{layer}.self_attn.{letter}_proj.{part}"] = third.contiguous()
+    return found
+
+
+def _tower(weights: Mapping[str, Tensor], prefix: str, width: int, heads: int) -> Tower:
+    pattern = re.compile(re.escape(prefix) + r"transformer\.resblocks\.(\d+)\.")
+    layers = {found[1] for name in weights if (found := pattern.match(name))}
+    return Tower(width, len(layers), heads, weights[f"{prefix}transformer.resblocks.0.mlp.c_fc.weight"].shape[0])
+
+
+def _shapes(sizes: Sizes) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Every weight of such a CLIP with its shape."""
+    image, text, prefix = sizes.image, sizes.text, sizes.prefix
+    yield from (
+        ("logit_scale", ()),
+        ("visual.class_embedding", (image.width,)),
+        ("visual.conv1.weight", (image.width, 3, sizes.patch, sizes.patch)),
+        ("visual.positional_embedding", ((sizes.image_size // sizes.patch) ** 2 + 1, image.width)),
+        ("visual.proj", (image.width, sizes.projection)),
+        (f"{prefix}token_embedding.weight", (sizes.vocabulary, text.width)),
+        (f"{prefix}positional_embedding", (sizes.context, text.width)),
+        (f"{prefix}text_projection", (text.width, sizes.projection)),
+    )
+    for norm, width in (("visual.ln_pre", image.width), ("visual.ln_post", image.width), (f"{prefix}ln_final", text.width)):
+        yield from ((f"{norm}.{part}", (width,)) for part in ("weight", "bias"))
+    for side, tower in (("visual.", image), (prefix, text)):
+        for number in range(tower.layers):
+            block, width = f"{side}transformer.resblocks.{number}", tower.width
+            yield from (
+                (f"{block}.attn.in_proj_weight", (3 * width, width)),
+                (f"{block}.attn.in_proj_bias", (3 * width,)),
+                (f"{block}.attn.out_proj.weight", (width, width)),
+                (f"{block}.attn.out_proj.bias", (width,)),
+                (f"{block}.mlp.c_fc.weight", (tower.mlp, width)),
+                (f"{block}.mlp.c_fc.bias", (tower.mlp,)),
+                (f"{block}.mlp.c_proj.weight", (width, tower.mlp)),
+                (f"{block}.mlp.c_proj.bias", (width,)),
+            )
+            yield from ((f"{block}.{norm}.{part}", (width,)) for norm in ("ln_1", "ln_2") for part in ("weight", "bias"))
+
+
+def _scalar_scale(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights as `_shapes` spells them: the temperature a scalar, an nn.Linear of a text projection as the matrix it stands for."""
+    spelt = dict(weights)
+    if "logit_scale" in spelt and spelt["logit_scale"].numel() == 1:
+        spelt["logit_scale"] = spelt["logit_scale"].reshape(())
+    for prefix in ("", "text."):
+        if f"{prefix}text_projection.weight" in spelt:
+            spelt[f"{prefix}text_projection"] = spelt.pop(f"{prefix}text_projection.weight").T
+    return spelt
+
+
+def _projection_name(weights: Mapping[str, Tensor], prefix: str) -> str:
+    bare = f"{prefix}text_projection"
+    return bare if bare in weights else f"{bare}.weight"
+
+
+def _is_causal(mask: Tensor) -> bool:
+    """Zero on and below the diagonal, far below zero above it."""
+    if mask.ndim != 2 or mask.shape[0] != mask.shape[1]:
+        return False
+    above = torch.ones_like(mask, dtype=torch.bool).triu(1)
+    return bool((mask[above] < -1e3).all() and (mask[~above] == 0).all())
+
+
+def _refuse_others(weights: Mapping[str, Tensor], name: str) -> None:
+    """Say which architecture this is instead, before its names are counted as faults."""
+    for pattern, what, wanted in _OTHERS:
+        if any(re.search(pattern, key) for key in weights):
+            raise ModelError(f"{name} cannot be imported: it has {what}", hint=f"a checkpoint with {wanted}")
+    if "visual.conv1.weight" in weights and "visual.ln_pre.weight" not in weights:
+        raise ModelError(f"{name} cannot be imported: its image tower has no first layer norm (CLIPA)", hint="a plain CLIP")
