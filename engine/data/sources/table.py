@@ -18,6 +18,7 @@ import polars as pl
 from engine.data.sources.findings import Findings, finding_columns, findings_of
 from engine.data.sources.image_table import COLUMNS, DROPS, FINDING_TYPE, LFS_POINTER, ImageTable, drops, facts_of, is_lfs_pointer
 from engine.data.sources.rows import Row, age_of, rows_of, sex_of
+from engine.data.sources.splits import sha256_of
 from engine.data.weak import Wordings, load_sentences, wordings
 from engine.dicom.inside import file_facts
 from engine.errors import ConfigError
@@ -101,7 +102,32 @@ def read_table(source: TableSource) -> ImageTable:
     texts = {words.key: words.texts for words in bank.values() if words.texts}
     gone = drops(dropped)
     distinct = len({text for words in texts.values() for text in words})
-    return ImageTable(frame, gone, findings, texts, facts_of(name, frame, findings, gone, left_out=left_out, texts=distinct))
+    facts = facts_of(name, frame, findings, gone, left_out=left_out, texts=distinct)
+    return ImageTable(frame, gone, findings, texts, {**facts, "split": _split_facts(name, frame, source)})
+
+
+def _split_facts(name: str, frame: pl.DataFrame, source: TableSource) -> dict[str, Any]:
+    """The split by name, and of the whole and of each part n and SHA-256 of the images; and how many patients stand in several parts.
+
+    Patients in several parts are held out whole here; what chooses or judges by the parts refuses them.
+    """
+    named = frame["split"].ne("").any()
+    column = source.columns.get("split", "split")
+    drawn = f"{source.split.train:g} of the patients trained on, by a hash of the patient, seed {source.split.seed}"
+    part = pl.when(pl.col("split") != "").then("split").otherwise(pl.when("held_out").then(pl.lit("held_out")).otherwise(pl.lit("train")))
+    images = frame.select("image", "patient", part=part)
+    shared = images.group_by("patient").agg(pl.col("part").n_unique()).filter(pl.col("part") > 1)
+    return {
+        "name": f"{name}, " + (f"column {column}" if named else drawn if source.split.train < 1 else "undivided"),
+        "unit": "image",
+        "n": len(frame),
+        "sha256": sha256_of(frame["image"]),
+        "parts": {
+            str(key[0]): {"n": len(rows), "sha256": sha256_of(rows["image"])}
+            for key, rows in sorted(images.partition_by("part", as_dict=True).items())
+        },
+        "shared_patients": len(shared),
+    }
 
 
 def _why_dropped(row: Row, file: Path, seen: set[Path]) -> str | None:

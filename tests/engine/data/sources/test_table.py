@@ -234,6 +234,24 @@ def test_the_published_nih_table_is_read_as_it_is(tmp_path: Path) -> None:
     assert 0 < sum(named) < 300
 
 
+def test_the_split_has_a_name_and_a_hash_that_other_rows_do_not_change(make_table: Any) -> None:
+    rows = [{"file": f"{i}.png", "patient": p, "split": s} for i, (p, s) in enumerate([("a", "train"), ("a", "test"), ("b", "train")])]
+    split = read_table(source(make_table(rows), name="mine")).facts["split"]
+    assert split["name"] == "mine, column split" and split["shared_patients"] == 1
+    assert {part: piece["n"] for part, piece in split["parts"].items()} == {"test": 1, "train": 2}
+    alone = read_table(source(make_table(rows[1:2]))).facts["split"]
+    assert alone["sha256"] == alone["parts"]["test"]["sha256"] == split["parts"]["test"]["sha256"] != split["sha256"]
+
+
+def test_a_table_without_a_split_says_how_it_was_drawn(make_table: Any) -> None:
+    path = make_table(patients(40))
+    drawn = read_table(source(path, name="mine", split=PatientSplit(train=0.5, seed=3))).facts["split"]
+    assert drawn["name"] == "mine, 0.5 of the patients trained on, by a hash of the patient, seed 3"
+    assert sum(piece["n"] for piece in drawn["parts"].values()) == drawn["n"] == 80 and drawn["shared_patients"] == 0
+    whole = read_table(source(path, name="mine")).facts["split"]
+    assert whole["name"] == "mine, undivided" and whole["sha256"] == drawn["sha256"]
+
+
 def test_split_sex_and_age_are_read_where_the_table_has_them(make_table: Any) -> None:
     rows = [{"file": "a.png", "split": "test", "sex": "female", "age": "063Y"}, {"file": "b.png", "split": "", "sex": "", "age": ""}]
     frame = read_table(source(make_table(rows))).frame.sort("file")
