@@ -231,8 +231,9 @@ def _events(run: _Run, max_steps: int | None) -> Generator[Event, None, None]:
     begun = time.monotonic()
     with ranks.after_first():
         found = pictures(recipe, run.folder, fill=ranks.is_first)
-        starting = starting_model(recipe, [text for texts in found.texts.values() for text in texts])
-        recogniser = _recogniser(recipe)
+    starting = starting_model(recipe, [text for texts in found.texts.values() for text in texts])
+    recogniser = _recogniser(recipe)
+    with ranks.after_first():
         bank = words(found.texts, starting.tokenizer, recogniser, starting.context, run.folder)
         batches = Batches(
             found.frame,

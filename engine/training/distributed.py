@@ -10,6 +10,7 @@ Rules, in this order:
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -23,6 +24,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from engine.errors import ConfigError, EngineError
 
@@ -186,6 +189,8 @@ class Ranks:
 
 
 ALONE = Ranks()
+_JOINS = itertools.count()
+"""Each run in one set of processes has a place of its own in torchrun's store, where the addresses of the one before still stand."""
 
 
 def _failure(error: BaseException) -> tuple[int, str]:
@@ -229,14 +234,16 @@ def joined(device: torch.device, timeout: timedelta) -> Iterator[Ranks]:
         return
     signals = Signals()
     try:
+        store, rank, world = next(rendezvous("env://", timeout=timeout))
+        place: dict[str, Any] = {"store": PrefixStore(f"mmclip-{next(_JOINS)}", store), "rank": rank, "world_size": world}
         if device.type == "cuda":
             torch.cuda.set_device(device)
-            dist.init_process_group("nccl", timeout=timeout, device_id=device)
+            dist.init_process_group("nccl", timeout=timeout, device_id=device, **place)
         else:
-            dist.init_process_group("gloo", timeout=timeout)
+            dist.init_process_group("gloo", timeout=timeout, **place)
         control = dist.new_group(backend="gloo", timeout=timeout)
         waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
-        ranks = Ranks(dist.get_rank(), world, control, waiting, signals)
+        ranks = Ranks(rank, world, control, waiting, signals)
         try:
             yield ranks
         except BaseException as error:

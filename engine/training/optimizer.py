@@ -37,6 +37,7 @@ def make_optimizer(
         raise ConfigError("nothing to train", why="every parameter of the model is frozen", hint="unfreeze a part of the model")
     fused = all(p.device.type in _FUSED_DEVICES and p.is_floating_point() for p in parameters)
     if section.name == "sgd":
+        fused = fused and not any(hasattr(parameter, "device_mesh") for parameter in parameters)  # torch has no such kernel for shards
         sgd = torch.optim.SGD(groups, lr=section.lr, momentum=section.momentum, fused=fused)
         if section.momentum:
             # The fused kernel cannot mix parameters that have momentum with others that meet their first gradient, as the projections do

@@ -113,7 +113,9 @@ def _clip_sharded(module: nn.Module, clip_norm: float) -> None:
     whole = [gradient for gradient in gradients if not hasattr(gradient, "to_local")]
     squares = torch.stack([shard.float().square().sum() for shard in shards]).sum()
     dist.all_reduce(squares)
-    norm = (squares + torch.stack([gradient.float().square().sum() for gradient in whole]).sum()).sqrt()
+    for gradient in whole:
+        squares += gradient.float().square().sum()
+    norm = squares.sqrt()
     factor = (clip_norm / (norm + 1e-6)).clamp(max=1.0)
     for gradient in (*shards, *whole):
         gradient.mul_(factor)
