@@ -102,6 +102,8 @@ class RsnaSource(Published):
     nih_mapping: str | None = None
     """pneumonia-challenge-dataset-mappings_2018.json: which NIH image each one is, so that images of one NIH patient stay together.
     None: the data set's own patientId, which stands for one image."""
+    headers: bool = False
+    """Read sex, age and view from the headers of the DICOM files of the part, which the tables do not give."""
 
 
 class CovidxSource(Published):

@@ -32,7 +32,7 @@ def recognised(folder: Path) -> str | None:
     if find_label_file(folder, RSNA_TABLES):
         return "rsna"
     chexpert = chexpert_folder(folder)
-    if find_label_file(chexpert, ("train.csv", "valid.csv")) and any_match(chexpert, "*/patient*"):
+    if find_label_file(chexpert, ("train.csv", "valid.csv", "groundtruth.csv")) and any_match(chexpert, "*/patient*"):
         return "chexpert"
     return "covidx" if any_match(folder, "t*_COVIDx*.txt") else None
 

@@ -14,6 +14,8 @@ person on both sides. With the organisers' mapping file (`nih_mapping`) images g
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -22,6 +24,7 @@ from engine.data.sources.image_table import FINDING_TYPE, ImageTable
 from engine.data.sources.label_files import label_text, read_label_file
 from engine.data.sources.labelled import LabelRows, binary, listed, table_of, unknown_labels
 from engine.data.sources.layouts import RSNA_CLASSES, RSNA_PICTURES, RSNA_TABLES, find_label_file
+from engine.data.sources.rows import age_of, sex_of
 from engine.data.sources.splits import drawn_parts, parts_by_lists, read_list, stem_of, without_valid
 from engine.errors import ConfigError, InputMissing, ReadError
 from engine.recipe.labelled import RsnaSource
@@ -43,7 +46,10 @@ def read_rsna(source: RsnaSource) -> ImageTable:
     root = Path(source.root).absolute()
     labels = rsna_rows(root, source)
     pictures = {stem_of(name): path for name, path in listed([root / RSNA_PICTURES]).items()}
-    return table_of(source, labels, source.part, {image: pictures.get(image, "") for image in labels.frame["image"].to_list()})
+    files = {image: pictures[image] for image in labels.frame["image"].to_list() if image in pictures}
+    if source.headers:
+        labels = replace(labels, frame=_with_headers(labels.frame, files, source.part))
+    return table_of(source, labels, source.part, files)
 
 
 def rsna_rows(root: Path, source: RsnaSource) -> LabelRows:
@@ -100,6 +106,18 @@ def nih_images(path: Path) -> dict[str, str]:
     if not all(isinstance(name, str) for pair in pairs.items() for name in pair):
         raise ReadError(f"{path.name} is no mapping of RSNA images to NIH images", hint="a list of objects with subset_img_id and img_id")
     return pairs
+
+
+def _with_headers(frame: pl.DataFrame, files: Mapping[str, str], part: str) -> pl.DataFrame:
+    """The rows with sex, age and view as the headers of the part's files give them."""
+    from engine.dicom.described import described
+
+    asked = frame.filter((pl.col("split") == part) | (part == "all"))["image"].to_list()
+    said = {image: described(Path(files[image])) for image in asked if image in files}
+    rows = [(image, sex_of(each.sex), age_of(each.age), each.view) for image, each in said.items()]
+    found = pl.DataFrame(rows, schema={"image": pl.String, "sex": pl.String, "age": pl.Float64, "view": pl.String}, orient="row")
+    frame = frame.drop("sex", "age", "view").join(found, on="image", how="left", maintain_order="left")
+    return frame.with_columns(pl.col("sex", "view").fill_null(""))
 
 
 def _with_classes(frame: pl.DataFrame, root: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pydicom
 import pytest
 
 from engine.data.filling import build_store
@@ -136,6 +137,19 @@ def test_what_is_no_mapping_is_refused(make: Callable[..., Path], tmp_path: Path
 def test_a_mapping_names_the_nih_image_of_each_rsna_image(tmp_path: Path) -> None:
     (tmp_path / "map.json").write_text('[{"subset_img_id": "a", "img_id": "1_0.png"}, {"subset_img_id": "", "img_id": "2_0.png"}]')
     assert nih_images(tmp_path / "map.json") == {"a": "1_0.png"}
+
+
+def test_headers_tell_sex_age_and_view_where_the_recipe_asks(make: Callable[..., Path]) -> None:
+    root = make()
+    path = root / "stage_2_train_images/aaaa.dcm"
+    data = pydicom.dcmread(path)
+    data.PatientSex, data.PatientAge, data.ViewPosition = "F", "051Y", "AP"
+    data.save_as(path)
+    blank = read_rsna(source(root)).frame.select("sex", "age", "view").row(0)
+    assert blank == ("", None, "")
+    table = read_rsna(source(root, headers=True))
+    assert table.frame.select("sex", "age", "view").rows()[:2] == [("F", 51.0, "AP"), ("", None, "PA")]
+    assert table.facts["split"] == read_rsna(source(root)).facts["split"]
 
 
 def test_the_real_table_has_26_684_images(tmp_path: Path, real_labels: Path) -> None:
