@@ -4,6 +4,8 @@ out/
     bundle/          the model, once the run has ended
     checkpoints/     where `resume` goes on from
     data/            prepared once, and again when a source or its part of the recipe changes
+    pictures/        figures of what the masks do, now and then, of a few images; only its owner may read them
+    tensorboard/     curves, where `logging.tensorboard` asks for them
     log.jsonl        every event of every run in this folder, one JSON object a line
     run.json         versions, device, seed, recipe and hashes, counts that add up, seconds
 """
@@ -22,27 +24,34 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from engine.data.batches import Batches, augment, view_numbers
+from engine.data.batches import Batches
 from engine.data.prepared import Pictures, pictures, words
+from engine.data.views import normalised_views
 from engine.errors import EngineError, UsageError
 from engine.model.bundle import save_bundle
 from engine.model.card import first_card, portable_recipe
-from engine.model.mmclip import ALL_OBJECTIVES, MMCLIP
+from engine.model.mmclip import MMCLIP
 from engine.model.parts import losses_in_parts, with_noise
 from engine.model.preprocessing import Preprocessing
 from engine.model.starting import Starting, prompt_tokens, starting_model
+from engine.model.watch import ROWS, Watch
+from engine.recipe.pretraining import Augmentation
 from engine.tables.publish import locked
 from engine.training.blocks import compile_blocks, compiled, recompute_blocks
+from engine.training.board import Board, check_tensorboard
 from engine.training.checkpoint import Checkpoints, Refused, Saved, full_weights
 from engine.training.distributed import ALONE, Ranks, joined, local_device
-from engine.training.loop import LossesOf, Plan, Step, train
+from engine.training.loop import LossesOf, Plan, Step, arithmetic, train
 from engine.training.optimizer import learning_rate, make_optimizer
 from engine.training.parallel import Spread
 from engine.training.record import RunRecord, code_version, device_facts, versions
+from engine.training.seeds import generator_at
+from engine.training.vitals import Meter, Vitals, peak_of
+from engine.training.watched import Pictured, watched
 
 if TYPE_CHECKING:
     from engine.data.entities import Recogniser
-    from engine.recipe.pretraining import Compute, MaskStrategy, PretrainRecipe
+    from engine.recipe.pretraining import Compute, PretrainRecipe
 
 CHECKPOINTS = "checkpoints"
 READ_EVERY = 50
@@ -107,7 +116,7 @@ class Finished:
     seconds: float
 
 
-Event = Prepared | Refused | Forced | Started | Step | Saved | Finished
+Event = Prepared | Refused | Forced | Started | Step | Vitals | Pictured | Saved | Finished
 
 
 def pretrain(
@@ -150,11 +159,18 @@ def pretrain(
             if ranks.is_first:
                 held.enter_context(locked(out))
                 _check_folder(recipe, out, resume or force, force)
+                if recipe.logging.tensorboard:
+                    check_tensorboard()
         record = RunRecord(out, _facts(recipe, where, ranks), waits=resume or force, is_kept=ranks.is_first)
         run = _Run(recipe, out, data or out / "data", record, where, ranks, resume or force, force)
         with _accounted(record, where, recipe), contextlib.closing(_events(run, max_steps)) as events:
+            board = None
             for event in events:
                 record.log(event)
+                if isinstance(event, Started) and recipe.logging.tensorboard and ranks.is_first:
+                    board = held.enter_context(contextlib.closing(Board(out, event.start)))
+                if board is not None:
+                    board.show(event)
                 record.facts["steps"] = event.step if isinstance(event, Step | Saved) else record.facts["steps"]
                 if ranks.is_first:
                     yield event
@@ -278,9 +294,50 @@ def _events(run: _Run, max_steps: int | None) -> Generator[Event, None, None]:
     losses_of = _losses_of(recipe, module, starting.preprocessing, (prompt_ids, prompt_padding), spread, parts)
     if ranks.world > 1:
         ranks.signals.defer()
-    yield from train(module, optimizer, losses_of, batches.at, _plan(recipe, stop, device), checkpoints, start=start, spread=spread)
+    steps = train(module, optimizer, losses_of, batches.at, _plan(recipe, stop, device), checkpoints, start=start, spread=spread)
+    yield from _watched(run, steps, starting, batches, (prompt_ids, prompt_padding))
     weights = full_weights(module.clip)
     ranks.first(lambda: _save(run, starting, weights, found, stop))
+
+
+def _watched(
+    run: _Run, steps: Generator[Step | Saved, None, None], starting: Starting, batches: Batches, prompts: tuple[Tensor, Tensor]
+) -> Generator[Event, None, None]:
+    """The steps, and between them what the recipe's `logging` asks to be shown."""
+    recipe, device, shown, like = run.recipe, run.device, run.recipe.logging, starting.preprocessing
+
+    def views(rows: int, step: int, augmentation: Augmentation) -> dict[str, Tensor]:
+        """The first rows of a step's batch, seen through views that have a generator of their own."""
+        batch = {name: tensor[:rows].to(device) for name, tensor in batches.at(step).items()}
+        generator = generator_at(recipe.seed, step, "views seen", device)
+        return normalised_views(
+            batch, augmentation, like.size, like.mean, like.std, lambda rows, columns: ALONE.uniform(rows, columns, generator)
+        )
+
+    watch = Watch(
+        starting.module,
+        like,
+        prompts,
+        sample=views(shown.pictures, 0, Augmentation()),
+        batch_at=lambda step: views(ROWS, step, recipe.augmentation),
+        generator_at=lambda step, purpose: generator_at(recipe.seed, step, purpose, device),
+        arithmetic=lambda: arithmetic(device, recipe.precision),
+        writes=run.ranks.is_first,
+    )
+    warmup = recipe.warmup.iterations
+    flops = watch.flops(0), watch.flops(warmup)
+    peak = peak_of(device, tflops=shown.peak_tflops, precision=recipe.precision)
+    run.record.say(flops_per_warmup_step=flops[0], flops_per_step=flops[1], peak=peak)
+    yield from watched(
+        steps,
+        watch,
+        Meter(device, peak, run.ranks.world),
+        (flops[0].total, flops[1].total),
+        run.out,
+        warmup=warmup,
+        vitals_every=shown.vitals_every,
+        pictures_every=shown.pictures_every if recipe.attmim.strategy != "none" else 0,
+    )
 
 
 def _save(run: _Run, starting: Starting, weights: dict[str, Tensor], found: Pictures, steps: int) -> None:
@@ -321,7 +378,7 @@ def _spread(module: MMCLIP, compute: Compute, device: torch.device, ranks: Ranks
         module.hidden_patches = compiled(module.hidden_patches)
     if compute.checkpoint_activations:
         recompute_blocks(blocks)
-    return Spread(module, ranks, parallel=compute.parallel, blocks=blocks, methods=("look",))
+    return Spread(module, ranks, parallel=compute.parallel, blocks=blocks, methods=("look", "see"))
 
 
 def is_compiled(compute: Compute, device: torch.device) -> bool:
@@ -339,31 +396,19 @@ def parts_of_step(recipe: PretrainRecipe, ranks: Ranks = ALONE) -> int:
 def _losses_of(
     recipe: PretrainRecipe, module: MMCLIP, preprocessing: Preprocessing, prompts: tuple[Tensor, Tensor], spread: Spread, parts: int
 ) -> LossesOf:
-    """The losses of one step: views of the stored pictures, drawn where the model is, then the model's own losses by name.
-
-    Warm-up masks at random where the recipe says so, else by the run's own `attmim.strategy`.
-    """
-    device, ranks = prompts[0].device, spread.ranks
-    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
-    warmup = recipe.warmup
-    warmup_mask: MaskStrategy | None = "random" if warmup.mask == "random" and recipe.attmim.strategy != "none" else None
+    """The losses of one step: views of the stored pictures, drawn where the model is, then the model's own losses by name."""
+    ranks = spread.ranks
 
     def losses_of(batch: Mapping[str, Tensor], step: int, generator: torch.Generator) -> Mapping[str, Tensor] | Iterator[dict[str, Tensor]]:
         def uniform(rows: int, columns: int) -> Tensor:
             return ranks.uniform(rows, columns, generator)
 
-        seen = dict(batch)
-        for name in ("images", "unpaired_images"):
-            if name in seen:
-                numbers = view_numbers(len(seen[name]), recipe.augmentation, uniform)
-                grey = augment(seen[name], recipe.augmentation, preprocessing.size, numbers)
-                seen[name] = (grey - mean) / std  # (B, 1, S, S) becomes (B, 3, S, S)
+        seen = normalised_views(batch, recipe.augmentation, preprocessing.size, preprocessing.mean, preprocessing.std, uniform)
         seen = with_noise(seen, module.patches, uniform)
-        is_warmup = step < warmup.iterations
-        objectives, mask = (warmup.objectives, warmup_mask) if is_warmup else (ALL_OBJECTIVES, None)
+        doing = recipe.doing(step)
         if parts == 1 and ranks.world == 1:
-            return module.losses(seen, prompts=prompts, objectives=objectives, mask=mask)
-        return losses_in_parts(module, spread, seen, parts, ranks, prompts=prompts, objectives=objectives, mask=mask)
+            return module.losses(seen, prompts=prompts, **doing)
+        return losses_in_parts(module, spread, seen, parts, ranks, prompts=prompts, **doing)
 
     return losses_of
 
@@ -397,8 +442,8 @@ def resolved_device(device: str) -> torch.device:
 
 
 def recipe_hash(recipe: PretrainRecipe) -> str:
-    """A sha256 over every key of the recipe, defaults included, but those of `compute`, which change nothing that is learned."""
-    return hashlib.sha256(recipe.model_dump_json(exclude={"compute"}).encode()).hexdigest()
+    """A sha256 over every key of the recipe, defaults included, less those of `compute` and `logging`, which change nothing learned."""
+    return hashlib.sha256(recipe.model_dump_json(exclude={"compute", "logging"}).encode()).hexdigest()
 
 
 def _facts(recipe: PretrainRecipe, device: torch.device, ranks: Ranks) -> dict[str, Any]:

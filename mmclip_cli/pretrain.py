@@ -88,10 +88,12 @@ def _run(
     from engine.pretrain import Finished, Started, pretrain
     from engine.training.checkpoint import Saved
     from engine.training.loop import Step
+    from engine.training.vitals import Vitals
+    from engine.training.watched import Pictured
 
     events = pretrain(recipe, out, data=data, resume=resume, force=force, max_steps=max_steps, device=device)
     last: dict[str, object] = {}
-    logged = float("-inf")
+    logged = told = float("-inf")
     stop = recipe.steps
     if not quiet and os.environ.get("RANK", "0") == "0":
         console.log("preparing the recipe's images and words")
@@ -112,7 +114,11 @@ def _run(
                 stop = event.stop
                 if console.on_terminal() and not quiet:
                     bar = shown.enter_context(console.progress(stop, what=name, unit="step", start=event.start))
-            if not quiet and not isinstance(event, Finished) and not (bar is not None and isinstance(event, Saved)):
+            if isinstance(event, Vitals):
+                if bar is not None or time.monotonic() - told < LOG_SECONDS:
+                    continue
+                told = time.monotonic()
+            if not quiet and not isinstance(event, Finished) and not (bar is not None and isinstance(event, Saved | Pictured)):
                 console.log(type(event).__name__.lower(), **_facts(event))
     finished = last.get("finished")
     if not isinstance(finished, Finished):

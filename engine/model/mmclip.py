@@ -26,6 +26,7 @@ from engine.errors import ModelError
 from engine.model import attmim, entmlm
 from engine.model.decoders import ImageDecoder, TextDecoder
 from engine.model.losses import align_loss, mim_loss, mlm_loss
+from engine.model.seeing import Seen, see
 from engine.recipe.pretraining import MaskStrategy, Objective, PretrainRecipe
 
 if TYPE_CHECKING:
@@ -248,6 +249,10 @@ class MMCLIP(nn.Module):
         if "mim" in doing:
             seen["hidden"] = self._hidden_patches(image_tokens, text_tokens, batch, prompts, mask or self.recipe.attmim.strategy, generator)
         return seen
+
+    def see(self, batch: Mapping[str, Tensor], **arguments: Any) -> dict[str, Seen]:
+        """What the masks do with a batch (`engine.model.seeing.see`), under a name that FSDP listens to."""
+        return see(self, batch, **arguments)
 
     def _doing(self, batch: Mapping[str, Tensor], objectives: Collection[Objective], mask: MaskStrategy | None) -> set[Objective]:
         """Those of the objectives for which recipe and batch have anything."""

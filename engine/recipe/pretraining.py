@@ -6,7 +6,7 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypedDict
 
 from pydantic import Field, model_validator
 
@@ -234,6 +234,30 @@ class Compute(Section):
     """Minutes that a process waits in a step for the others before it gives up."""
 
 
+class Logging(Section):
+    """What a run shows of itself. What is learned stays the same, so that a run may go on from its checkpoints under other keys."""
+
+    vitals_every: Positive = 50
+    """Steps from one record of throughput, utilisation, memory and mask statistics to the next. Costs a look at 32 images of each half."""
+    pictures_every: Annotated[int, Field(ge=0)] = 1000
+    """Steps from one figure of image, attention maps, mask and reconstruction to the next, as the paper's Figure 3; 0: none.
+    They show patients' pictures, and lie in out/pictures, which only its owner may read."""
+    pictures: Positive = 4
+    """Images with a report, and as many without, in each figure: always the same."""
+    tensorboard: bool = False
+    """Write curves to out/tensorboard; needs the extra `mmclip[tensorboard]`."""
+    peak_tflops: float | None = Field(None, gt=0)
+    """What one device could do at best, in TFLOP/s: what utilisation is a share of. None: on a GPU its data sheet, or measured where that
+    is not known; on a CPU utilisation is then not told."""
+
+
+class Doing(TypedDict):
+    """What a step is asked for, as `MMCLIP.losses` takes it: its objectives, and what overrides `attmim.strategy`."""
+
+    objectives: tuple[Objective, ...]
+    mask: MaskStrategy | None
+
+
 class PretrainRecipe(Recipe):
     """One pretraining run."""
 
@@ -250,6 +274,7 @@ class PretrainRecipe(Recipe):
     tokenizer: TokenizerSection = TokenizerSection()
     checkpoint: Checkpoints = Checkpoints()
     compute: Compute = Compute()
+    logging: Logging = Logging()
     entities: str = "chest_ner"
     """The recogniser of entities: our shipped pipeline, or an installed scispaCy model by name or path."""
     steps: Positive
@@ -258,6 +283,13 @@ class PretrainRecipe(Recipe):
     store_size: Positive = 256
     """Side in pixels of the square pictures in the pixel store."""
     resize: Literal["squash", "pad", "crop"] = "squash"
+
+    def doing(self, step: int) -> Doing:
+        """What a step (0-based) is to do. Warm-up masks at random where the recipe says so, else by the run's own `attmim.strategy`."""
+        if step >= self.warmup.iterations:
+            return {"objectives": ("align", "mim", "mlm"), "mask": None}
+        at_random = self.warmup.mask == "random" and self.attmim.strategy != "none"
+        return {"objectives": self.warmup.objectives, "mask": "random" if at_random else None}
 
     @model_validator(mode="after")
     def _words_for_the_text_tower(self) -> PretrainRecipe:

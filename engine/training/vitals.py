@@ -64,30 +64,27 @@ class Meter:
     """Adds up steps, and tells the vitals of those since it was last asked.
 
     Args:
-        flops: of one step, over all processes; None where nobody counted.
-        peak: of one device.
+        peak: of one device; None: utilisation is not told.
         world: how many devices work.
     """
 
-    def __init__(self, device: torch.device, flops: int | None = None, peak: Peak | None = None, world: int = 1) -> None:
-        self.device, self.flops, self.peak, self.world = device, flops, peak, world
-        self._steps = 0
+    def __init__(self, device: torch.device, peak: Peak | None = None, world: int = 1) -> None:
+        self.device, self.peak, self.world = device, peak, world
+        self._flops = 0
         self._seconds = self._images = 0.0
 
-    def add(self, step: Step) -> None:
-        """One more step."""
-        self._steps += 1
+    def add(self, step: Step, flops: int) -> None:
+        """One more step, and its floating-point operations over all processes."""
+        self._flops += flops
         self._seconds += step.seconds
         self._images += step.seconds * step.images_per_second
 
     def vitals(self, step: int, masks: Mapping[str, Mapping[str, float]]) -> Vitals:
         """Of the steps since the last time."""
-        seconds, steps = max(self._seconds, 1e-9), self._steps
-        mfu = None
-        if self.flops is not None and self.peak is not None:
-            mfu = self.flops * steps / seconds / (self.peak.flops_per_second * self.world)
+        seconds = max(self._seconds, 1e-9)
+        mfu = None if self.peak is None else self._flops / seconds / (self.peak.flops_per_second * self.world)
         told = Vitals(step, self._images / seconds, mfu, memory_gib(self.device), {name: dict(facts) for name, facts in masks.items()})
-        self._steps, self._seconds, self._images = 0, 0.0, 0.0
+        self._flops, self._seconds, self._images = 0, 0.0, 0.0
         return told
 
 

@@ -19,6 +19,8 @@ from engine.recipe.pretraining import PretrainRecipe
 from engine.tables.publish import locked
 from engine.training.checkpoint import Refused, Saved
 from engine.training.loop import Step
+from engine.training.vitals import Vitals
+from engine.training.watched import Pictured
 
 FINDINGS = ("Pneumonia", "No Finding", "Pleural Effusion")
 
@@ -285,3 +287,57 @@ def test_held_out_patients_are_never_drawn(recipe, data, tmp_path):
     held_out = set(found.table.frame.filter(found.table.frame["held_out"])["image"])
     assert 0 < len(held_out) < 12
     assert not held_out & set(found.frame["image"])
+
+
+# ---- seeing
+
+
+def test_a_run_that_is_watched_learns_the_same_to_the_bit(recipe, data, whole, tmp_path: Path) -> None:
+    shown = {"vitals_every": 2, "pictures_every": 3, "pictures": 2, "peak_tflops": 0.001}
+    out = tmp_path / "run"
+    events = list(pretrain(recipe(logging=shown), out, device="cpu", data=data))
+    assert weights_of(out) == weights_of(whole[0])
+    assert recipe_hash(recipe(logging=shown)) == recipe_hash(recipe())  # so that a run may go on with other eyes
+    vitals = [event for event in events if isinstance(event, Vitals)]
+    assert [event.step for event in vitals] == [2, 4, 6]
+    assert all(event.mfu is not None and event.mfu > 0 and event.images_per_second > 0 for event in vitals)
+    assert vitals[0].masks.keys() == {"paired", "unpaired", "words"}
+    assert vitals[0].masks["paired"]["hidden"] == 0.75
+
+    figures = ["pictures/step-00000003.png", "pictures/step-00000006.png"]
+    assert [event.file for event in events if isinstance(event, Pictured)] == figures
+    assert (out / "pictures").stat().st_mode & 0o777 == 0o700
+    for name in figures:
+        with Image.open(out / name) as sheet:
+            sheet.verify()
+    facts = json.loads((out / "run.json").read_text())
+    assert facts["peak"] == {"flops_per_second": 1e9, "source": "the recipe's logging.peak_tflops"}
+    assert facts["flops_per_step"]["image_tower"] > facts["flops_per_warmup_step"]["align"] == 0
+
+
+def test_the_numbers_of_a_run_become_curves(recipe, data, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra [tensorboard] is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = tmp_path / "run"
+    settings = {"logging": {"tensorboard": True, "vitals_every": 2}, "entmlm": {"strategy": "none"}}
+    for stop in (2, 4):
+        events = list(pretrain(recipe(**settings), out, device="cpu", data=data, max_steps=stop, resume=stop > 2))
+    read: Any = EventAccumulator(str(out / "tensorboard"))
+    read.Reload()
+    assert [each.step for each in read.Scalars("loss/mim")] == [1, 2, 3, 4]
+    assert [each.step for each in read.Scalars("masks_paired/hidden")] == [2, 4]
+    assert [step for step, _, _ in steps_of(events)] == [3, 4]
+
+
+def test_a_run_without_masks_draws_none(recipe, data, tmp_path: Path) -> None:
+    settings = {
+        "attmim": {"strategy": "none"},
+        "warmup": {"iterations": 0},
+        "steps": 2,
+        "logging": {"vitals_every": 2, "pictures_every": 1},
+    }
+    events = list(pretrain(recipe(**settings), tmp_path / "run", device="cpu", data=data))
+    assert not [event for event in events if isinstance(event, Pictured)]
+    assert [event.masks.keys() for event in events if isinstance(event, Vitals)] == [{"words"}]
+    assert not (tmp_path / "run" / "pictures").exists()

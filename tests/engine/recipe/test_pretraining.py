@@ -39,3 +39,18 @@ def test_without_words_for_the_text_tower_nothing_starts():
 def test_shares_lie_between_none_and_all(share):
     with pytest.raises(pydantic.ValidationError, match="equal to"):
         PretrainRecipe(version=1, sources=SOURCES, steps=1, tokenizer={"vocab": 512}, attmim={"ratio": share})
+
+
+@pytest.mark.parametrize(
+    ("sections", "step", "objectives", "mask"),
+    [
+        ({}, 15_000, ("align", "mim", "mlm"), None),
+        ({}, 14_999, ("mim", "mlm"), None),
+        ({"warmup": {"mask": "random"}}, 0, ("mim", "mlm"), "random"),
+        ({"warmup": {"mask": "random"}, "attmim": {"strategy": "none"}}, 0, ("mim", "mlm"), None),
+        ({"warmup": {"iterations": 0, "mask": "random"}}, 0, ("align", "mim", "mlm"), None),
+    ],
+)
+def test_what_a_step_is_to_do(sections, step, objectives, mask):
+    recipe = PretrainRecipe(version=1, sources=SOURCES, steps=1, tokenizer={"vocab": 512}, **sections)
+    assert recipe.doing(step) == {"objectives": objectives, "mask": mask}
