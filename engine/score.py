@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from engine.dicom.inputs import Item, check_inputs, input_items
+from engine.dicom.limits import LIMITS, Limits, as_settings
 from engine.dicom.policy import Outcome
 from engine.dicom.reading import Reading, Registry, coarse_picture
 from engine.dicom.remembered import NOT_KEPT, Found, Remembered, found_readings, known_files, reader_version
@@ -150,6 +151,7 @@ def score(
     min_files: int = 0,
     workers: int | None = None,
     batch_size: int | None = None,
+    limits: Limits = LIMITS,
     heatmaps: bool = False,
     dry_run: bool = False,
 ) -> Iterator[Event]:
@@ -168,6 +170,7 @@ def score(
         min_files: files that must be found, lest a folder that is not mounted pass for an empty one; the last results stay as they are.
         workers: processes that read files; None: as many as this process has cores.
         batch_size: images per forward pass; None: 8 on a CPU, 64 on a GPU. Scores agree to 1e-5 between batch sizes.
+        limits: what one file may cost. Files that were turned away for a limit are not remembered: a higher one reads them again.
         heatmaps: also draw where each scored image resembles the words (engine/model/heatmaps.py), into private/heatmaps. Features are
             not enough for that: images without a sheet of this model and these prompts are read once more, known ones too.
         dry_run: check everything, count the files, write nothing.
@@ -211,7 +214,7 @@ def score(
         clock.lap("load")
         run = _Run(Results(findings), names, table)
         size = batch_size or (64 if bundle.device.type == "cuda" else 8)
-        found = found_readings(items, remembered, size=bundle.preprocessing.size, workers=cores)
+        found = found_readings(items, remembered, size=bundle.preprocessing.size, workers=cores, limits=limits)
         with closing(found), closing(run):
             for each, features in _with_features(found, bundle, size):
                 yield run.take(each, features, each.scores if features is None else scores_of(features[None])[0])
@@ -227,7 +230,12 @@ def score(
         if heatmaps:
             folder = Sheets(out)
             made_with = (bundle.content_hash, file_hash(recipe_file), f"made by {bundle.name} with {recipe_file.stem}")
-            for event in _draw(run, bundle, words, recipe, folder, made_with, cores):
+
+            def read_again(again: Iterator[Item]) -> Iterator[Found]:
+                with closing(found_readings(again, None, size=bundle.preprocessing.size, workers=cores, limits=limits)) as readings:
+                    yield from readings
+
+            for event in _draw(run, bundle, words, recipe, folder, made_with, read_again):
                 if isinstance(event, Drawn):
                     drawn["reused" if event.reused else "drawn"] += 1
                     sheets[event.image] = folder.path(event.image)
@@ -250,6 +258,7 @@ def score(
             "inputs": {"files": run.results.images().height, "sha256": contents_hash(run.results.images()["content_hash"])},
             "labels": dict(joined.account) | ({"sha256": file_hash(labels)} if labels else {}) if joined else None,
             "options": {"aggregate": aggregate, "retain_uids": retain_uids, "min_age": min_age, "workers": cores, "batch_size": size},
+            "limits": as_settings(limits),
             "heatmaps": {"drawn": drawn["drawn"], "reused": drawn["reused"]} if heatmaps else None,
             "counts": run.counts(studies.height),
         }
@@ -329,7 +338,13 @@ def _with_features(found: Iterator[Found], bundle: Bundle, size: int) -> Iterato
 
 
 def _draw(
-    run: _Run, bundle: Bundle, words: Mapping[str, Words], recipe: PromptRecipe, sheets: Sheets, made_with: Sequence[str], workers: int
+    run: _Run,
+    bundle: Bundle,
+    words: Mapping[str, Words],
+    recipe: PromptRecipe,
+    sheets: Sheets,
+    made_with: Sequence[str],
+    read_again: Callable[[Iterator[Item]], Iterator[Found]],
 ) -> Iterator[Drawn | Notice]:
     """A sheet for every scored image; of several files of one SOP instance the first is drawn."""
     scored = run.results.frame().filter(pl.col("outcome") == "score").select("image", "content_hash", *words)
@@ -343,17 +358,15 @@ def _draw(
             missing.append((item, row, key))
         seen.add(row["image"])
     gone = 0
-    readings = found_readings((item for item, _, _ in missing), None, size=bundle.preprocessing.size, workers=workers)
-    with closing(readings):
-        for (_, row, key), found in zip(missing, readings, strict=True):
-            picture = found.reading.picture
-            if picture is None or found.reading.content_hash != row["content_hash"]:
-                gone += 1
-                continue
-            scores = {name: row[name] for name in chosen({name: row[name] for name in words})}
-            maps = heatmaps_on(bundle, picture, {name: words[name] for name in scores}, score=recipe.score, pool=recipe.pool)
-            sheets.write(row["image"], sheet(picture, maps, scores, lines=[made_with[-1], NOTICE], texts={KEY: key, "Comment": NOTICE}))
-            yield Drawn(row["image"], reused=False)
+    for (_, row, key), found in zip(missing, read_again(item for item, _, _ in missing), strict=True):
+        picture = found.reading.picture
+        if picture is None or found.reading.content_hash != row["content_hash"]:
+            gone += 1
+            continue
+        scores = {name: row[name] for name in chosen({name: row[name] for name in words})}
+        maps = heatmaps_on(bundle, picture, {name: words[name] for name in scores}, score=recipe.score, pool=recipe.pool)
+        sheets.write(row["image"], sheet(picture, maps, scores, lines=[made_with[-1], NOTICE], texts={KEY: key, "Comment": NOTICE}))
+        yield Drawn(row["image"], reused=False)
     if gone:
         yield Notice(f"{gone} scored images have no heatmap: their files changed or went away while the run was at work")
 

@@ -38,6 +38,14 @@ def command(
     min_files: Annotated[int, typer.Option(min=0, help="Fail where fewer files are found: a folder that is not mounted looks empty.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that read files.", show_default="cores")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass.", show_default="8, on a GPU 64")] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="What one file may cost: seconds=30, memory_gb=2 (each worker), file_mb=512, megapixels=100, nesting=64. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     heatmaps: Annotated[
         bool, typer.Option("--heatmaps", help="Draw where pictures resemble the words, into OUT/private/heatmaps (pictures may identify).")
     ] = False,
@@ -52,6 +60,7 @@ def command(
     quiet: Quiet = False,
 ) -> int:
     """Score chest radiographs against words, zero-shot, and write scores, figures and a report."""
+    from engine.dicom.limits import limits_from
     from engine.report import report
     from engine.score import Drawn, Finished, Notice, Planned, Published, Seen, score
 
@@ -68,6 +77,7 @@ def command(
         min_files=min_files,
         workers=workers,
         batch_size=batch_size,
+        limits=limits_from(limit or ()),
         heatmaps=heatmaps or heatmaps_in_report,
         dry_run=dry_run,
     )

@@ -149,8 +149,9 @@ def _looked_at(image: str, file: Path, entry: Entry | None, verify: bool) -> Loo
 
 
 def _digest(file: Path) -> str:
+    from engine.dicom.limits import LIMITS
     from engine.dicom.policy import Refusal
-    from engine.dicom.reader import LIMITS, load_bytes
+    from engine.dicom.reader import load_bytes
 
     try:
         return hashlib.sha256(load_bytes(file, LIMITS.file_bytes)).hexdigest()

@@ -10,6 +10,7 @@ grey.py       stored values -> one 8-bit picture, bone bright (the order of PS3.
 polarity.py   whether a frontal chest looks inverted, measured on the picture
 picture.py    plain PNG and JPEG files named by an image table
 reading.py    what one file came to (Reading); duplicates and conflicts between files (Registry)
+limits.py     what one file may cost
 reader.py     one file -> Reading, in the process that calls it
 sandbox.py    the child process: reads one file at a time under limits, knows nothing else
 workers.py    disposable child processes with time and memory limits; the order of the input is kept

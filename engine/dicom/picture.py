@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -37,7 +39,7 @@ def read_picture(data: bytes, size: int, max_pixels: int) -> tuple[NDArray[np.ui
         if claim.rows * claim.columns > max_pixels:
             raise Refusal("resource_limit")
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=[kind]) as image:
+        with warnings.catch_warnings(), _any_size(), Image.open(io.BytesIO(data), formats=[kind]) as image:
             warnings.simplefilter("ignore")
             columns, rows = image.size
             if rows * columns > max_pixels:
@@ -66,6 +68,18 @@ def read_picture(data: bytes, size: int, max_pixels: int) -> tuple[NDArray[np.ui
         small = (small - low) * (255.0 / (high - low))
     picture = np.rint(np.clip(small, 0, 255)).astype(np.uint8)
     return picture, rows, columns, hash_of(values) if kind == "PNG" else None, flags
+
+
+@contextmanager
+def _any_size() -> Iterator[None]:
+    """Without Pillow's own limit of pixels, which knows nothing of ours: the size is checked before anything is decoded."""
+    from PIL import Image
+
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def _grey_values(image: Any) -> tuple[NDArray[Any], list[str]]:

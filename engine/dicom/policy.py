@@ -52,7 +52,9 @@ REASONS: dict[str, Reason] = {
         "reject", "the decoder crashed; only its process died", "convert the file with another tool, or report the file's kind"
     ),
     "decode_timeout": Reason(
-        "reject", "reading took longer than the time limit (30 s)", "run again on a machine that is less busy, or convert the file"
+        "reject",
+        "reading took longer than the time limit (30 s, unless `--limit` says otherwise)",
+        "run again on a machine that is less busy, or with `--limit seconds=120`",
     ),
     "empty_file": Reason("reject", "zero bytes", "fetch the file again"),
     "io_error": Reason("reject", "the file system failed while the file was read, twice", "check the disk or the mount, then run again"),
@@ -64,7 +66,8 @@ REASONS: dict[str, Reason] = {
     "resource_limit": Reason(
         "reject",
         "needs more bytes, pixels or memory than the limits allow",
-        "treat the file as hostile unless you know its source; then export a smaller picture",
+        "treat the file as hostile unless you know its source; then raise the limit that it meets, as in `--limit file_mb=1024`, "
+        "`--limit megapixels=200` or `--limit memory_gb=4`",
     ),
     "unreadable": Reason("reject", "no permission to read the file, or its path is too long", "check the rights of the user who runs this"),
     "vanished": Reason("reject", "gone between the walk and the read", "run again"),

@@ -22,30 +22,12 @@ from engine.dicom.grey import to_picture
 from engine.dicom.header import Header, read_header
 from engine.dicom.inside import load_inside
 from engine.dicom.likeness import picture_flags
+from engine.dicom.limits import LIMITS, Limits
 from engine.dicom.outline import DEFLATED, EXPLICIT, IMPLICIT, PIXEL_DATA, FileMeta, Outline, outline, read_meta
 from engine.dicom.pixels import FAMILIES, expected_bytes, read_pixels
 from engine.dicom.polarity import looks_inverted
 from engine.dicom.policy import Refusal
 from engine.dicom.reading import Reading
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one file may cost.
-
-    seconds: wall clock from hand-over to answer. memory: bytes a worker may allocate beyond what it holds when idle. file_bytes: on disk,
-    and after inflating a deflated data set. pixels: rows x columns x samples claimed by header or codestream. depth: nested sequences.
-    """
-
-    seconds: float = 30.0
-    memory: int = 2 << 30
-    file_bytes: int = 512 << 20
-    inflated_bytes: int = 256 << 20
-    pixels: int = 100_000_000
-    depth: int = 64
-
-
-LIMITS = Limits()
 
 
 @dataclass

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from engine.dicom.contents import shared
 from engine.dicom.inputs import Item
+from engine.dicom.limits import LIMITS, Limits
 from engine.dicom.reader import KNOWN
 from engine.dicom.reading import Reading
 from engine.dicom.rows import remembered_reading
@@ -25,9 +26,12 @@ from engine.tables.parts import ImageTable
 Scores = NDArray[np.float32]
 
 NOT_KEPT = frozenset(
-    {"archive", "decode_crash", "decode_timeout", "in_progress", "io_error", "not_dicom", "resource_limit", "unreadable", "vanished"}
-)
-"""Reasons that another run may find changed, or that cost nothing to find again: such rows are not remembered."""
+    {
+        "archive", "decode_crash", "decode_timeout", "in_progress", "io_error", "nesting_too_deep", "not_dicom", "resource_limit",
+        "unreadable", "vanished",
+    }
+)  # fmt: skip
+"""Reasons that another run may find changed, raised limits among the causes, or that cost nothing to find again: not remembered."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,9 @@ class Remembered:
         yield from self._where
 
 
-def found_readings(items: Iterator[Item], remembered: Remembered | None, *, size: int, workers: int) -> Generator[Found, None, None]:
+def found_readings(
+    items: Iterator[Item], remembered: Remembered | None, *, size: int, workers: int, limits: Limits = LIMITS
+) -> Generator[Found, None, None]:
     """Every item with its reading, in the order given. The processes that read also tell what is known: they may hang, this one may not.
 
     Args:
@@ -98,11 +104,12 @@ def found_readings(items: Iterator[Item], remembered: Remembered | None, *, size
         remembered: what need not be read again; None: nothing.
         size: the shorter side of pictures, in pixels.
         workers: reading processes; started when there is a file to open.
+        limits: what one file may cost.
     """
     with shared(remembered.digests() if remembered else ()) as known:
         for pictures, stretch in groupby(items, key=lambda item: item.picture):
             queue: deque[Item] = deque()
-            for reading in read_files(_to_read(stretch, queue), size=size, workers=workers, pictures=pictures, known=known):
+            for reading in read_files(_to_read(stretch, queue), size=size, workers=workers, limits=limits, pictures=pictures, known=known):
                 item = queue.popleft()
                 if reading.reason != KNOWN or remembered is None:
                     yield Found(item, reading)

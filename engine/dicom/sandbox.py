@@ -95,7 +95,8 @@ def serve(known: int | None = None) -> None:
     import PIL.PngImagePlugin  # noqa: F401
 
     from engine.dicom.contents import Contents, Everything
-    from engine.dicom.reader import Limits, read_file
+    from engine.dicom.limits import Limits
+    from engine.dicom.reader import read_file
 
     contents = frozenset[bytes]() if known is None else Contents(known)
     buffer = bytearray()

@@ -22,8 +22,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from engine.dicom.limits import LIMITS, Limits
 from engine.dicom.policy import OUTCOMES
-from engine.dicom.reader import LIMITS, Limits
 from engine.dicom.reading import Reading
 from engine.dicom.sandbox import message_in, pack, unpack_reading
 from engine.errors import EngineError

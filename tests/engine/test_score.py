@@ -17,6 +17,7 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000, ExplicitVRLittleEndian, JPEGBaseline8Bit
 
+from engine.dicom.limits import limits_from
 from engine.dicom.policy import REASONS
 from engine.errors import ConfigError, InputMissing, LabelsError, LockHeld, NotFinite, OutputError, RecipeError, UsageError
 from engine.model.bundle import load_bundle, save_bundle
@@ -351,6 +352,32 @@ def test_reordering_findings_reorders_columns(run, studies, tmp_path, prompts):
     second = published(run(studies / "in")).studies
     assert second.columns == ["study", "n_images", *reversed(FINDINGS), "flags"]
     assert second.select(first.columns).equals(first)
+
+
+def test_a_file_turned_away_for_a_limit_is_read_again_under_a_higher_one(run, studies, tmp_path):
+    low = published(run(studies / "in", limits=limits_from(["megapixels=0.01"])))
+    assert low.run["counts"]["reasons"] == {"resource_limit": 6}
+    assert low.run["limits"] == {"seconds": 30, "memory_gb": 2, "file_mb": 512, "megapixels": 0.01, "nesting": 64}
+    again = run(studies / "in")
+    assert published(again).run["counts"]["score"] == 6
+    assert not any(event.reused for event in again if isinstance(event, Seen))
+
+
+def test_a_file_nested_too_deep_is_read_again_under_a_higher_limit(run, studies, tmp_path):
+    import pydicom
+    from pydicom.dataset import Dataset
+
+    (tmp_path / "in").mkdir()
+    data = pydicom.dcmread(studies / "in" / "synthetic_01.dcm")
+    inner = Dataset()
+    for outer in (*(Dataset() for _ in range(9)), data):
+        outer.RequestAttributesSequence = [inner]
+        # sequences and items of a given length would be stepped over whole
+        outer["RequestAttributesSequence"].is_undefined_length = inner.is_undefined_length_sequence_item = True
+        inner = outer
+    data.save_as(tmp_path / "in" / "deep.dcm")
+    assert published(run(tmp_path / "in", limits=limits_from(["nesting=8"]))).images["reason"].to_list() == ["nesting_too_deep"]
+    assert published(run(tmp_path / "in")).images["outcome"].to_list() == ["score"]
 
 
 # --- heatmaps -----------------------------------------------------------------------------------------------------------------------

@@ -113,9 +113,14 @@ def test_a_policy_reject_is_exit_1_only_when_asked(mmclip, studies, toy, tmp_pat
         ([".", "--prompts", "bad.yaml"], 78, "line 3"),
         (["."], 2, "--prompts"),
         ([".", "--prompts", "chest14", "--batch-size", "0"], 2, "batch-size"),
+        (
+            [".", "--prompts", "chest14", "--limit", "second=9", "--limit", "file_mb=-1"],
+            2,
+            "did you mean seconds?; file_mb should be",
+        ),
         ([".", "--prompts", "chest14", "--out", "bad.yaml"], 73, "cannot make the output folder"),
     ],
-    ids=["input", "prompts", "model", "labels", "recipe", "no prompts", "batch", "output"],
+    ids=["input", "prompts", "model", "labels", "recipe", "no prompts", "batch", "limit", "output"],
 )
 def test_what_cannot_be_done_is_said_in_one_line(mmclip, arguments, code, words):
     (mmclip.folder / "bad.csv").write_text("StudyInstanceUID,Edema\n1.2,yes\n")
@@ -186,7 +191,7 @@ def test_a_signal_stops_the_run_and_keeps_what_was_done(mmclip, toy, number, cod
 def test_help_is_quick_and_offers_no_stubs(mmclip):
     done = mmclip("score", "--help")
     assert done.returncode == 0
-    promised = "--prompts --model --labels --out --aggregate --retain-uids --min-age --heatmaps --fail-on --dry-run"
+    promised = "--prompts --model --labels --out --aggregate --retain-uids --min-age --limit --heatmaps --fail-on --dry-run"
     for option in promised.split():
         assert option in done.stdout
     for option in ("--backend", "--sr", "--engine"):

@@ -50,7 +50,7 @@ def test_grey_in_colour_is_read_and_colour_is_not(read: Read, grey: np.ndarray) 
 
 
 def test_pictures_that_cannot_be_used(read: Read, grey: np.ndarray) -> None:
-    from engine.dicom.reader import Limits
+    from engine.dicom.limits import Limits
 
     noise = np.random.default_rng(0).integers(0, 255, (200, 200), dtype=np.uint8)
     assert read(saved(noise)[:-20000], "a.png", pictures=True).reason == "truncated"
@@ -58,4 +58,11 @@ def test_pictures_that_cannot_be_used(read: Read, grey: np.ndarray) -> None:
     assert read(saved(grey[:40]), "a.png", pictures=True).reason == "too_small"
     assert read(saved(np.full((100, 100), 7, np.uint8)), "a.png", pictures=True).reason == "degenerate_image"
     assert read(saved(grey), "a.png", pictures=True, limits=Limits(pixels=1000)).reason == "resource_limit"
+
+
+def test_our_limit_of_pixels_counts_and_not_pillow_s(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (100, 100), dtype=np.uint8)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # it refuses twice as many
+    assert read(saved(grey), "a.png", pictures=True).outcome == "score"
+    assert Image.MAX_IMAGE_PIXELS == 100
     assert read(b"GIF89a" + b"\0" * 100, "a.gif", pictures=True).reason == "not_dicom"

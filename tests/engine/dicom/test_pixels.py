@@ -18,7 +18,8 @@ JPEG = "1.2.840.10008.1.2.4.50"
 
 
 def stored(content: bytes, *, least: int = 10**6, max_pixels: int = 10**8) -> Stored:
-    from engine.dicom.reader import Limits, _walk
+    from engine.dicom.limits import Limits
+    from engine.dicom.reader import _walk
 
     view = memoryview(content)
     meta = read_meta(view)

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom.uid import DigitalXRayImageStorageForProcessing, SecondaryCaptureImageStorage
 
+from engine.dicom.limits import Limits
 from engine.dicom.policy import FLAGS, REASONS, Refusal
-from engine.dicom.reader import Limits, inflate, load_bytes, read_file
+from engine.dicom.reader import inflate, load_bytes, read_file
 from engine.dicom.reading import Reading
 
 Read = Callable[..., Reading]

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from engine.dicom import workers as pool
-from engine.dicom.reader import Limits, read_file
+from engine.dicom.limits import Limits
+from engine.dicom.reader import read_file
 from engine.dicom.workers import read_files
 from engine.errors import EngineError
 
