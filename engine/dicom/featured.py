@@ -1,0 +1,95 @@
+"""Files to feature vectors, each by its content once: what the table of an earlier run knows costs a hash and no pixel work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.dicom.inputs import Item
+from engine.dicom.remembered import NOT_KEPT, Found, Remembered, found_readings
+from engine.dicom.rows import table_row
+from engine.tables.parts import ImageTable
+
+Vector = NDArray[np.float32]
+PART_ROWS = 512
+"""Files whose features are published together: the most that a kill can cost."""
+
+
+@dataclass(frozen=True)
+class Featured:
+    """One file: its features (D,), or None and the reason (a code of `policy.REASONS`) why it has none. `known`: by an earlier run."""
+
+    number: int
+    features: Vector | None
+    reason: str | None
+    known: bool
+    content_hash: str
+
+
+def featured_files(
+    files: Sequence[Path],
+    table: ImageTable,
+    encode: Callable[[Sequence[NDArray[np.uint8]]], Vector],
+    *,
+    size: int,
+    batch_size: int,
+    workers: int,
+) -> Generator[Featured, None, None]:
+    """The features of every file (DICOM, PNG or JPEG), in order.
+
+    Args:
+        files: their paths.
+        table: what earlier runs know; new features are added to it, whatever ends the generator.
+        encode: grey pictures, uint8 (H, W), at most `batch_size` of them -> features (N, D).
+        size: shorter side of the pictures, in pixels.
+        workers: processes that read files.
+
+    Raises:
+        OutputError: the table cannot be written. What `encode` raises.
+    """
+    remembered = Remembered(table, lambda features: features)
+    items = iter([Item(path, picture=True) for path in files])
+    waiting: list[Found] = []
+    part: list[tuple[Found, Vector | None]] = []
+    stored: set[str] = set()
+    number = 0
+
+    def flush() -> Generator[Featured, None, None]:
+        nonlocal number
+        new = [each.reading.picture for each in waiting if _is_new(each) and each.reading.picture is not None]
+        features = iter(encode(new) if new else ())
+        for each in waiting:
+            vector = next(features) if _is_new(each) else each.scores
+            content = each.reading.content_hash
+            if not each.known and content and content not in stored and each.reading.reason not in NOT_KEPT:
+                stored.add(content)
+                part.append((each, vector))
+            reason = None if vector is not None else each.reading.reason or each.reading.outcome
+            yield Featured(number, vector, reason, each.known, content)
+            number += 1
+        waiting.clear()
+
+    def keep() -> None:
+        table.add([table_row(each.reading) for each, _ in part], [vector for _, vector in part])
+        part.clear()
+
+    try:
+        with closing(found_readings(items, remembered, size=size, workers=workers)) as found:
+            for each in found:
+                waiting.append(each)
+                if sum(map(_is_new, waiting)) >= batch_size or len(waiting) >= PART_ROWS:
+                    yield from flush()
+                    if len(part) >= PART_ROWS:
+                        keep()
+            yield from flush()
+    finally:
+        keep()
+
+
+def _is_new(found: Found) -> bool:
+    return not found.known and found.reading.outcome == "score" and found.reading.picture is not None

@@ -1,0 +1,364 @@
+"""Evaluate: labelled images and a model -> figures with intervals, beside those that were published.
+
+    recipe -> sources -> image table with parts -> features (by content, once) -> scores -> studies -> figures, groups, phrases, maps
+
+Several recipes make one table. A row whose data or model are not here is not left out: its cells say what they need.
+What is written stands in engine/tables/evaluation.py. Scores that exist already are judged by engine/judge.py.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from engine.data.evaluated import TEST, TRAIN, VALIDATION, StudyTable, finding_columns, part_account, studies, with_parts
+from engine.data.sources import read_sources
+from engine.data.sources.published import missing_data
+from engine.dicom.featured import featured_files
+from engine.dicom.remembered import reader_version
+from engine.errors import ConfigError, EngineError, InputMissing, NotFinite, UsageError
+from engine.metrics.beside import measured_cells, needed_cells, published_cells
+from engine.metrics.events import Event, Finished, Looked, Measured, Needs, Planned, Published, Reading
+from engine.metrics.judgement import Studies, age_bands, calibrated, compared, fitted_maps, judged, not_finite, reliabilities, thresholds_on
+from engine.metrics.judgement import group_figures as groups_of
+from engine.metrics.logistic import PixelBaseline
+from engine.metrics.rows import comparison_rows, group_rows, metric_rows, phrase_row, reliability_rows
+from engine.model.encoding import encode
+from engine.model.ensemble import joint_hash, prob_mean, weight_soup
+from engine.model.folder import local_folder
+from engine.model.preprocessing import resized
+from engine.model.scoring import RANDOM, WordScorer, randomised, scorer_of, spoken
+from engine.recipe.evaluation import EvaluationRecipe, Parts, PublishedFigures
+from engine.recipe.evaluations import Row, rows_of
+from engine.recipe.loader import find_recipe, load_recipe, recipe_name
+from engine.recipe.prompts import PromptRecipe
+from engine.tables.calibrations import write_calibration
+from engine.tables.columns import check_findings, file_hash
+from engine.tables.evaluation import CALIBRATION, PREDICTIONS, clear_evaluation, publish_evaluation, publish_evaluation_record
+from engine.tables.identity import Names, site_key
+from engine.tables.parts import ImageTable
+from engine.tables.publish import locked, make_folder
+from engine.tables.run_record import versions
+
+if TYPE_CHECKING:
+    from engine.model.bundle import Bundle
+
+Device = Literal["auto", "cpu", "cuda"]
+Vector = NDArray[np.float32]
+PUBLISHED = "eval/published"
+BASELINE = "raw pixels, supervised"
+BASELINE_SIDE = 32
+_READ_SIZE = 256
+"""Shorter side, in pixels, at which pictures are read for the baseline, before they are squashed to 32 x 32."""
+
+
+def evaluate(
+    recipe: str | Path,
+    *,
+    settings: Sequence[str] = (),
+    model: str | None = None,
+    against: str | None = None,
+    calibrate: bool = False,
+    out: Path = Path("mmclip-eval"),
+    device: Device = "auto",
+    workers: int | None = None,
+    batch_size: int | None = None,
+    dry_run: bool = False,
+) -> Iterator[Event]:
+    """Measure what a recipe says, or every row of a set of recipes, and write the tables to `out`.
+
+    Args:
+        recipe: an evaluation recipe or a set of them: a path, else a shipped name.
+        settings: `key=value`, as `--set`.
+        model: takes the place of `models` in every row that has one model.
+        against: a second model on the same studies, with a paired test of the difference.
+        calibrate: fit calibration maps on the validation part and judge the rest with them, too; one recipe with one model.
+        out: the output folder; features are kept there, so that a second run costs no pixel work.
+        dry_run: say what would be measured and what is missing; write nothing.
+
+    A set's rows that lack data or a model are told as `Needs`; of a single recipe they are errors.
+
+    Raises:
+        InputMissing, RecipeError, ConfigError, ModelError, LabelsError: see the message; leakage is a LabelsError.
+        NotFinite: a model gives NaN. UsageError: options that do not fit the recipe. OutputError, LockHeld: `out`.
+    """
+    begun = time.monotonic()
+    rows, of_a_set = rows_of(recipe, settings, model)
+    if calibrate and (of_a_set or rows[0].recipe.classifiers):
+        raise UsageError("--calibrate fits the maps of one model", hint="one evaluation recipe without `classifiers`")
+    lacking = [_lacks(row) for row in rows]
+    if not of_a_set and lacking[0]:
+        raise ConfigError("the evaluation's data or models are not there", why=lacking[0], hint="--set KEY=VALUE for each of these")
+    yield Planned(tuple((row.recipe.title, lack) for row, lack in zip(rows, lacking, strict=True)))
+    if dry_run:
+        return
+    with locked(out):
+        make_folder(out / "private", mode=0o700)
+        bench = _Bench(out, device, workers or len(os.sched_getaffinity(0)), batch_size)
+        published = load_recipe(PUBLISHED, PublishedFigures).tables
+        for row, lack in zip(rows, lacking, strict=True):
+            needs = lack
+            if not needs:
+                try:
+                    yield from bench.measure(row, against, calibrate)
+                except (ConfigError, InputMissing) as error:
+                    if not of_a_set:
+                        raise
+                    needs = f"needs {error}"
+            if needs:
+                yield Needs(row.recipe.title, needs)
+                labels = list(row.recipe.classifiers) or [" + ".join(row.recipe.models)]
+                bench.add("table", [needed_cells(row.recipe.title, label, needs).as_row() for label in labels])
+            if row.recipe.published in published:
+                theirs = published_cells(row.recipe.title, published[row.recipe.published])
+                bench.add("table", [each.as_row() for each in theirs])
+        clear_evaluation(out)
+        account: dict[str, Any] = {
+            "versions": versions(),
+            "device": bench.device,
+            "recipe": {"name": recipe_name(find_recipe(recipe)), "settings": list(settings), "against": against},
+            "evaluations": bench.accounts,
+        }
+        predictions = pl.concat([pl.DataFrame(schema=PREDICTIONS), *bench.predictions])
+        publish_evaluation(out, bench.tables, predictions, {"evaluations": bench.accounts})
+        if bench.calibration is not None:
+            write_calibration(out / CALIBRATION, bench.calibration)
+        account["seconds"] = round(time.monotonic() - begun, 3)
+        yield Published(out, account, bench.tables, bench.curves)
+        yield Finished(publish_evaluation_record(out, account), bench.tables)
+
+
+def _lacks(row: Row) -> str:
+    """What a row's sources and models lack, in words with keys; "" where nothing is."""
+    needs = [f"data set {source.kind} at {key}" for source, key in zip(row.recipe.sources, row.keys, strict=True) if missing_data([source])]
+    models = row.recipe.classifiers or {str(number): name for number, name in enumerate(row.recipe.models)}
+    for label, name in models.items():
+        try:
+            local_folder(name.removeprefix(RANDOM))
+        except EngineError:
+            needs.append(f"model {name} at {'classifiers' if row.recipe.classifiers else 'models'}.{label}")
+    return f"needs {'; '.join(needs)}" if needs else ""
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What one row is about: its images with parts, its findings, their words."""
+
+    row: Row
+    frame: pl.DataFrame
+    columns: dict[str, str]
+    words: PromptRecipe
+    account: dict[str, Any]
+
+    @property
+    def recipe(self) -> EvaluationRecipe:
+        return self.row.recipe
+
+    def part(self, name: str) -> pl.DataFrame:
+        """The images of a part, in the order of the table."""
+        return self.frame.filter(pl.col("part") == name)
+
+    def studies(self, name: str, scores: NDArray[np.float64]) -> tuple[Studies, StudyTable]:
+        """A part's studies from the scores of its images."""
+        table = studies(self.part(name), scores, self.columns, self.recipe)
+        groups: dict[str, NDArray[np.str_]] = {}
+        for column in self.recipe.subgroups:
+            values = table.frame[column]
+            groups[column] = age_bands(values.to_list(), self.recipe.ages) if column == "age" else np.array(values.to_list(), dtype=str)
+        patients = np.array(table.frame["patient"].to_list(), dtype=str)
+        return Studies(tuple(self.columns), table.scores, table.labels, patients, groups), table
+
+
+class _Bench:
+    """Where rows are measured, and what was found."""
+
+    def __init__(self, out: Path, device: Device, workers: int, batch_size: int | None) -> None:
+        import torch
+
+        there = torch.cuda.is_available()
+        if device == "cuda" and not there:
+            raise UsageError("there is no CUDA device here", hint="--device cpu or auto")
+        self.device = "cuda" if there and device != "cpu" else "cpu"
+        self.out, self.workers = out, workers
+        self.batch_size = batch_size or (64 if self.device == "cuda" else 8)
+        self.names = Names(site_key())
+        self.tables: dict[str, list[dict[str, Any]]] = {}
+        self.predictions: list[pl.DataFrame] = []
+        self.accounts: list[dict[str, Any]] = []
+        self.curves: list[dict[str, Any]] = []
+        self.calibration: dict[str, Any] | None = None
+
+    def add(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Rows of one of the tables of engine/tables/evaluation.py."""
+        self.tables.setdefault(table, []).extend(rows)
+
+    def measure(self, row: Row, against: str | None, calibrate: bool) -> Iterator[Event]:
+        """Everything of one row."""
+        recipe = row.recipe
+        prompts_file = find_recipe(recipe.prompts)
+        prompts = load_recipe(prompts_file, PromptRecipe)
+        table = read_sources(recipe.sources)
+        parts = recipe.parts
+        if calibrate and parts.validation is None and not parts.validation_share:
+            parts = Parts(test=parts.test, validation_share=recipe.calibration.share, seed=parts.seed)
+        frame = with_parts(table.frame, parts)
+        known = list(prompts.findings) if recipe.template is None else [*prompts.findings, *table.findings]
+        columns = finding_columns(frame, table.findings, recipe.findings, [] if recipe.classifiers else known)
+        check_findings(list(columns))
+        words = prompts if recipe.classifiers else spoken(prompts, list(columns), recipe.template)
+        account: dict[str, Any] = {
+            "evaluation": recipe.title,
+            "recipe": {"name": row.name, "sha256": row.sha256, "source": recipe.source},
+            "prompts": None if recipe.classifiers else {"name": recipe_name(prompts_file), "sha256": file_hash(prompts_file)},
+            "sources": table.facts,
+            "dropped": dict(table.dropped["reason"].value_counts().sort("reason").iter_rows()),
+            "parts": {name: part_account(frame, name) for name in (TEST, VALIDATION, TRAIN)},
+            "models": [],
+        }
+        subject = _Subject(row, frame, columns, words, account)
+        first: tuple[str, Studies] | None = None
+        contenders: list[tuple[str, tuple[str, ...]]] = [(label, (name,)) for label, name in recipe.classifiers.items()]
+        for label, names in contenders or [("", recipe.models)]:
+            judged_by = yield from self._model(subject, label, names, calibrate)
+            first = first or judged_by
+        if against is not None and first is not None:
+            name, second = yield from self._model(subject, "", (against,), calibrate=False)
+            tests = compared(first[1], second, resamples=recipe.resamples, seed=recipe.seed)
+            self.add("comparisons", comparison_rows(recipe.title, first[0], name, tests))
+        if recipe.baseline == "raw_pixels":
+            yield from self._baseline(subject)
+        self.accounts.append(account)
+
+    def _model(self, subject: _Subject, label: str, names: Sequence[str], calibrate: bool) -> Generator[Event, None, tuple[str, Studies]]:
+        """Figures, groups, phrases and calibration of one model or ensemble; its name and the judged studies."""
+        recipe, title = subject.recipe, subject.recipe.title
+        bundles = [self._bundle(name) for name in names]
+        bundles = [weight_soup(bundles)] if recipe.ensemble == "weight_soup" else bundles
+        name = label or (bundles[0].name if len(bundles) == 1 else f"mean of {len(bundles)} models")
+        used = [TEST] if recipe.threshold.source == "fixed" and not calibrate else [TEST, VALIDATION]
+        images = pl.concat([subject.part(part) for part in used])
+        yield Reading(title, name, images.height * len(bundles))
+        scores, phrases, unread = [], [], Counter[str]()
+        for bundle in bundles:
+            features, reasons = yield from self._features(images, bundle)
+            unread.update(reasons)
+            scorer = scorer_of(bundle, subject.words, list(subject.columns))
+            scores.append(scorer.scores(features))
+            if recipe.phrasings and isinstance(scorer, WordScorer):
+                phrases.append(list(scorer.phrases(features[: subject.part(TEST).height])))
+        joint, size = prob_mean(scores), subject.part(TEST).height
+        test, table = subject.studies(TEST, joint[:size])
+        valid = subject.studies(VALIDATION, joint[size:])[0] if VALIDATION in used else None
+        if broken := not_finite(test):
+            raise NotFinite(f"scores that are not finite: {', '.join(f'{count} of {each}' for each, count in broken.items())}")
+        for versions_of_one in zip(*phrases, strict=True):
+            one = versions_of_one[0]
+            mean = prob_mean([each.scores[:, None] for each in versions_of_one])
+            column = subject.columns[one.finding]
+            alone = studies(subject.part(TEST), mean, {one.finding: column}, recipe).scores[:, 0]
+            self.add("prompt_sensitivity", [phrase_row(title, name, test, one.finding, one.side, one.text, alone)])
+        content = joint_hash([bundle.content_hash for bundle in bundles], recipe.ensemble)
+        subject.account["models"].append({"name": name, "sha256": content, "unread": dict(unread), "disagreeing_labels": table.disagreeing})
+        yield self._judge(subject, name, test, valid, table)
+        if calibrate and valid is not None:
+            yield self._calibrate(subject, name, content, test, valid, table)
+        return name, test
+
+    def _judge(self, subject: _Subject, name: str, test: Studies, valid: Studies | None, table: StudyTable) -> Measured:
+        recipe, title = subject.recipe, subject.recipe.title
+        cuts = thresholds_on(valid, test.findings, recipe.threshold.source, recipe.threshold.value)
+        figures = judged(test, cuts, resamples=recipe.resamples, seed=recipe.seed)
+        self.add("metrics", metric_rows(title, name, figures))
+        groups = groups_of(test, cuts, fewest=recipe.fewest, resamples=recipe.resamples, seed=recipe.seed)
+        self.add("subgroups", group_rows(title, name, groups))
+        note = f"{table.frame.height} {'studies' if recipe.level == 'study' else 'images'} of {table.frame['patient'].n_unique()} patients"
+        self.add("table", [measured_cells(title, name, figures[-1], note).as_row()])
+        for k, finding in enumerate(test.findings):
+            label = pl.Series(test.labels[:, k]).fill_nan(None).cast(pl.Int8)
+            cells = {"evaluation": title, "model": name, "finding": finding, "score": test.scores[:, k]}
+            own = [self.names.of(study) for study in table.frame["study"]]
+            frame = pl.DataFrame({"study": own, "label": label}).with_columns(
+                **{key: pl.lit(value) if isinstance(value, str) else pl.Series(value) for key, value in cells.items()}
+            )
+            self.predictions.append(frame.select(list(PREDICTIONS)))
+        return Measured(title, name, tuple(figures))
+
+    def _calibrate(self, subject: _Subject, name: str, content: str, test: Studies, valid: Studies, table: StudyTable) -> Measured:
+        recipe, title = subject.recipe, subject.recipe.title
+        fitted = fitted_maps(valid, recipe.calibration.method)
+        after = calibrated(test, {finding: each.map for finding, each in fitted.items()})
+        for scores, each in (("raw", test), ("calibrated", after)):
+            rows, curves = reliability_rows(title, name, scores, reliabilities(each, resamples=recipe.resamples, seed=recipe.seed))
+            self.add("reliability", rows)
+            self.curves.extend(curves)
+        self.calibration = {
+            "method": recipe.calibration.method,
+            "aggregate": recipe.aggregate,
+            "model": {"name": name, "sha256": content},
+            "prompts": subject.account["prompts"],
+            "fitted_on": {"evaluation": title, **subject.account["parts"][VALIDATION]},
+            "findings": {finding: each.as_section() for finding, each in fitted.items()},
+        }
+        return self._judge(subject, f"{name}, calibrated", after, calibrated(valid, {f: each.map for f, each in fitted.items()}), table)
+
+    def _baseline(self, subject: _Subject) -> Iterator[Event]:
+        """Logistic regression on raw pixels, fitted to the training patients' labels, judged on the same studies."""
+        test_images, train_images = subject.part(TEST), subject.part(TRAIN)
+        if train_images.is_empty():
+            return
+        images = pl.concat([test_images, train_images])
+        yield Reading(subject.recipe.title, BASELINE, images.height)
+        pixels, _ = yield from self._features(images, None)
+        size = test_images.height
+        scores = np.full((size, len(subject.columns)), np.nan)
+        seen, read = ~np.isnan(pixels[size:]).any(axis=1), ~np.isnan(pixels[:size]).any(axis=1)
+        for k, column in enumerate(subject.columns.values()):
+            labels = train_images[column].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+            known = seen & ~np.isnan(labels)
+            scores[read, k] = 0.5
+            if 0 < labels[known].sum() < known.sum():
+                scores[read, k] = PixelBaseline.fitted(pixels[size:][known], labels[known]).scores(pixels[:size][read])
+        test, table = subject.studies(TEST, scores)
+        yield self._judge(subject, BASELINE, test, None, table)
+
+    def _bundle(self, name: str) -> Bundle:
+        from engine.model.bundle import load_bundle
+
+        bundle = load_bundle(name.removeprefix(RANDOM), self.device)
+        return randomised(bundle) if name.startswith(RANDOM) else bundle
+
+    def _features(self, images: pl.DataFrame, bundle: Bundle | None) -> Generator[Event, None, tuple[Vector, Counter[str]]]:
+        """(N, D) features of images by a model, or (N, 1024) grey values in [0, 1]; rows of NaN, and reasons, where there are none."""
+        if bundle is not None:
+            model, width, size = bundle.content_hash, int(bundle.clip.config.projection_dim), bundle.preprocessing.size
+        else:
+            model, width, size = f"raw-pixels-{BASELINE_SIDE}", BASELINE_SIDE**2, _READ_SIZE
+
+        def vectors(pictures: Sequence[NDArray[np.uint8]]) -> Vector:
+            if bundle is not None:
+                return encode(bundle, pictures, self.batch_size)
+            small = [resized(picture, BASELINE_SIDE, "squash").reshape(-1) for picture in pictures]
+            return np.stack(small).astype(np.float32) / np.float32(255)
+
+        table = ImageTable(self.out, model, f"{reader_version()} size {size} batch {self.batch_size}", width)
+        found = np.full((images.height, width), np.nan, dtype=np.float32)
+        reasons = Counter[str]()
+        files = [Path(file) for file in images["file"]]
+        with closing(featured_files(files, table, vectors, size=size, batch_size=self.batch_size, workers=self.workers)) as all_files:
+            for each in all_files:
+                if each.features is not None:
+                    found[each.number] = each.features
+                elif each.reason:
+                    reasons[each.reason] += 1
+                yield Looked(each.known)
+        return found, reasons

@@ -1,0 +1,82 @@
+"""The rows of an evaluation run: one recipe, or all those of a set, each with its sources where the set says they are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.recipe.evaluation import EvaluationRecipe, EvaluationSet
+from engine.recipe.kinds import kind_of
+from engine.recipe.labelled import Published, RsnaSource
+from engine.recipe.loader import check_recipe, find_recipe, load_recipe, read_recipe, recipe_name
+
+
+@dataclass(frozen=True)
+class Row:
+    """One evaluation of a run.
+
+    Attributes:
+        name: the recipe's name.
+        sha256: of the recipe as it is run, every default, base and setting in its place.
+        keys: for each source, the key by which its place is set from outside.
+    """
+
+    name: str
+    recipe: EvaluationRecipe
+    keys: tuple[str, ...]
+
+    @property
+    def sha256(self) -> str:
+        """See the class."""
+        return hashlib.sha256(self.recipe.model_dump_json().encode()).hexdigest()
+
+
+def rows_of(recipe: str | Path, settings: Sequence[str] = (), model: str | None = None) -> tuple[list[Row], bool]:
+    """The rows, and whether they are those of a set.
+
+    Args:
+        recipe: an evaluation recipe or a set: a path, else a shipped name.
+        settings: `key=value` of that recipe.
+        model: takes the place of `models`; in a set, of those of rows with a single model.
+
+    Raises:
+        InputMissing, RecipeError, UsageError: as `load_recipe`.
+    """
+    path, document = read_recipe(recipe)
+    if kind_of(document.values) != "evaluations":
+        single = check_recipe(document, EvaluationRecipe, settings, name=path.name)
+        keys = tuple(f"sources.{number}.{'file' if each.kind == 'table' else 'root'}" for number, each in enumerate(single.sources))
+        return [Row(recipe_name(path), _with_model(single, model), keys)], False
+    several = check_recipe(document, EvaluationSet, settings, name=path.name)
+    rows = []
+    for name in several.rows:
+        beside = path.parent / name
+        file = beside if beside.is_file() else find_recipe(name)
+        each, keys = _rooted(load_recipe(file, EvaluationRecipe), several)
+        rows.append(Row(recipe_name(file), _with_model(each, model) if len(each.models) == 1 else each, keys))
+    return rows, True
+
+
+def _with_model(recipe: EvaluationRecipe, model: str | None) -> EvaluationRecipe:
+    return recipe if model is None or recipe.classifiers else recipe.model_copy(update={"models": (model,)})
+
+
+def _rooted(recipe: EvaluationRecipe, several: EvaluationSet) -> tuple[EvaluationRecipe, tuple[str, ...]]:
+    """The recipe with its sources where the set's `roots` and `lists` say, and the keys by which they are set."""
+    sources: list[Any] = []
+    keys = []
+    roots: dict[str, str] = {str(kind): root for kind, root in several.roots.items()}
+    for number, source in enumerate(recipe.sources):
+        if not isinstance(source, Published):
+            sources.append(source)
+            keys.append(f"sources.{number} of {recipe.title}")
+            continue
+        changes: dict[str, Any] = {"root": roots[source.kind]} if source.kind in roots else {}
+        if isinstance(source, RsnaSource) and source.split == "medklip" and "rsna" in several.lists:
+            changes["lists"] = {**source.lists, "test": several.lists["rsna"]}
+        sources.append(source.model_copy(update=changes))
+        keys.append(f"roots.{source.kind}")
+    return recipe.model_copy(update={"sources": tuple(sources)}), tuple(keys)

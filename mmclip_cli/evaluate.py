@@ -1,0 +1,185 @@
+"""`mmclip evaluate`: an evaluation recipe, or scores and labels -> figures with intervals, beside the published ones."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from mmclip_cli import console
+from mmclip_cli.options import DryRun, Json, Quiet, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from engine.metrics.events import Event, Measured
+
+LOGGED_FILES = 1000
+SHOWN_FINDINGS = 30
+"""Findings shown one by one in a terminal; metrics.csv has them all."""
+
+
+def command(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="[RECIPE]", help="An evaluation recipe or a set of them: a file, or a shipped name.", show_default=False),
+    ] = None,
+    scores: Annotated[Path | None, typer.Option(help="Judge these instead: what `mmclip score` wrote to --out, or a table.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="With --scores: StudyInstanceUID, study or file, and 1/0/blank per finding.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="In place of the recipe's; random:NAME draws weights.", show_default="the recipe's")
+    ] = None,
+    against: Annotated[str | None, typer.Option(metavar="MODEL", help="A second model on the same studies, with a paired test.")] = None,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Fit calibration.json on patients set aside; judge the others.")] = False,
+    settings: Settings = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results; features kept there make the next run cheap.")] = Path("mmclip-eval"),
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that read files.", show_default="cores")] = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a model on labelled studies, with intervals, beside the figures that were published."""
+    from engine.errors import UsageError
+    from engine.evaluate import evaluate
+    from engine.judge import judge
+
+    if (recipe is None) == (scores is None) or (scores is None) != (labels is None):
+        raise UsageError("evaluate takes a RECIPE, or --scores with --labels", hint="mmclip evaluate eval/paper")
+    events: Iterator[Any]
+    if recipe is not None:
+        events = evaluate(
+            recipe,
+            settings=settings or (),
+            model=model,
+            against=against,
+            calibrate=calibrate,
+            out=out,
+            device=device,
+            workers=workers,
+            dry_run=dry_run,
+        )
+    else:
+        assert scores is not None
+        assert labels is not None
+        if model or against or settings:
+            raise UsageError("--model, --against and --set belong to a recipe", hint="leave them out with --scores")
+        events = judge(scores, labels, calibrate=calibrate, out=out, dry_run=dry_run)
+    _watch(events, out, json=json, quiet=quiet)
+
+
+def _watch(events: Iterator[Event], out: Path, *, json: bool, quiet: bool) -> None:
+    """Show the run's events as they come, write the page, and print the tables."""
+    from engine.evaluation_report import evaluation_report
+    from engine.metrics.events import Finished, Looked, Measured, Needs, Notice, Planned, Published, Reading
+
+    measured: list[Measured] = []
+    planned: Planned | None = None
+    seen = 0
+    with contextlib.ExitStack() as shown:
+        watched = shown.enter_context(console.closing(events))
+        bar = None
+        for event in watched:
+            match event:
+                case Planned():
+                    planned = event
+                case Needs() if not quiet:
+                    console.log(f"{event.evaluation}: {event.needs}", level="warning")
+                case Notice() if not quiet:
+                    console.log(event.message, level="warning")
+                case Reading():
+                    if bar is not None:
+                        bar.close()
+                    bar = shown.enter_context(
+                        console.progress(event.images, what=f"{event.evaluation}, {event.model}", unit="image", quiet=quiet)
+                    )
+                    if bar.disable and not quiet:
+                        console.log(f"{event.evaluation}: {event.model}", images=event.images)
+                case Looked():
+                    seen += 1
+                    if bar is not None:
+                        bar.update()
+                        if bar.disable and not quiet and seen % LOGGED_FILES == 0:
+                            console.log("looking", images=seen)
+                case Measured():
+                    measured.append(event)
+                case Published():
+                    evaluation_report(event.out, run=event.run, tables=event.tables, curves=event.curves)
+                case Finished():
+                    if json:
+                        console.say_json({**event.run, "out": str(out), "tables": event.tables})
+                    else:
+                        _say(event.tables, measured, out)
+                    return
+    if planned is not None:
+        _say_plan(planned.rows, json=json)
+
+
+def _say_plan(rows: tuple[tuple[str, str], ...], *, json: bool) -> None:
+    """What a dry run found."""
+    if json:
+        console.say_json({"rows": [{"evaluation": name, "needs": needs or None} for name, needs in rows]})
+    else:
+        console.table(["evaluation", "ready"], [[name, needs or "yes"] for name, needs in rows])
+
+
+def _say(tables: dict[str, list[dict[str, Any]]], measured: list[Measured], out: Path) -> None:
+    """The table beside the published figures, then findings one by one, comparisons and calibration."""
+    from engine.tables.columns import NOTICE
+
+    console.say(NOTICE)
+    console.say("")
+    console.say("In percent. AUC, F1, ACC: the paper's way, F1 and ACC at the threshold that is best on the test labels themselves.")
+    console.say("Then AUROC with its 95 % interval, F1 and ACC at a threshold that does not depend on the test labels.")
+    console.say("")
+    heads = ["evaluation", "model", "AUC", "F1", "ACC", "AUROC (95 %)", "F1", "ACC", "threshold", "rests on"]
+    console.table(heads, [list(row.values()) for row in tables.get("table", [])])
+    for each in measured:
+        _say_findings(each)
+    _say_comparisons(tables.get("comparisons", []))
+    _say_reliability(tables.get("reliability", []))
+    _say_phrases(tables.get("prompt_sensitivity", []))
+    console.say("")
+    console.say(f"{out / 'evaluation.html'} shows it all; metrics.csv, subgroups.csv, prompt_sensitivity.csv and run.json lie beside it")
+
+
+def _say_findings(each: Measured) -> None:
+    rows: list[list[object]] = []
+    for figure in each.figures[:SHOWN_FINDINGS]:
+        interval = "-" if figure.auroc_low is None else f"{figure.auroc_low:.3f}-{figure.auroc_high:.3f}"
+        area = figure.reason if figure.auroc is None else figure.auroc
+        at_threshold = [figure.f1, figure.accuracy, figure.sensitivity, figure.specificity, figure.mcc]
+        rows.append([figure.finding, figure.n, figure.n_positive, area, interval, figure.auprc, *at_threshold])
+    console.say("")
+    console.say(f"{each.evaluation}, {each.model}")
+    heads = ["finding", "n", "positive", "AUROC", "95 % interval", "AUPRC", "F1", "accuracy", "sensitivity", "specificity", "MCC"]
+    console.table(heads, rows)
+
+
+def _say_comparisons(rows: list[dict[str, Any]]) -> None:
+    if rows:
+        console.say("")
+        heads = ["evaluation", "first", "second", "finding", "difference of AUROC", "from", "to", "p", "by"]
+        keys = ("evaluation", "first", "second", "finding", "difference", "low", "high", "p")
+        console.table(heads, [[*(row.get(key) for key in keys), row.get("method") or row.get("reason")] for row in rows])
+
+
+def _say_reliability(rows: list[dict[str, Any]]) -> None:
+    if rows:
+        console.say("")
+        heads = ["evaluation", "finding", "scores", "Brier", "from", "to", "ECE", "from", "to"]
+        keys = ("evaluation", "finding", "scores", "brier", "brier_low", "brier_high", "ece", "ece_low", "ece_high")
+        console.table(heads, [[row[key] for key in keys] for row in sorted(rows, key=lambda row: row["finding"])])
+
+
+def _say_phrases(rows: list[dict[str, Any]]) -> None:
+    spread: dict[tuple[str, str, str], list[float]] = {}
+    for row in rows:
+        if row["auroc"] is not None:
+            spread.setdefault((row["evaluation"], row["model"], row["finding"]), []).append(row["auroc"])
+    if spread:
+        console.say("")
+        heads = ["evaluation", "model", "finding", "phrases", "lowest AUROC by one phrase", "highest"]
+        console.table(heads, [[*key, len(areas), min(areas), max(areas)] for key, areas in spread.items()])
