@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from engine.data.evaluated import TEST, TRAIN, VALIDATION, StudyTable, finding_columns, part_account, studies, with_parts
 from engine.data.sources import read_sources
-from engine.data.sources.published import missing_data
+from engine.data.sources.published import missing_pieces
 from engine.dicom.featured import featured_files
 from engine.dicom.remembered import reader_version
 from engine.errors import ConfigError, EngineError, InputMissing, NotFinite, UsageError
@@ -106,7 +106,7 @@ def evaluate(
         make_folder(out / "private", mode=0o700)
         bench = _Bench(out, device, workers or len(os.sched_getaffinity(0)), batch_size)
         published = load_recipe(PUBLISHED, PublishedFigures).tables
-        for row, lack in zip(rows, lacking, strict=True):
+        for number, (row, lack) in enumerate(zip(rows, lacking, strict=True), 1):
             needs = lack
             if not needs:
                 try:
@@ -117,9 +117,12 @@ def evaluate(
                     needs = f"needs {error}"
             if needs:
                 yield Needs(row.recipe.title, needs)
-                labels = list(row.recipe.classifiers) or [" + ".join(row.recipe.models)]
+                several = len(row.recipe.models)
+                labels = list(row.recipe.classifiers) or [
+                    row.recipe.models[0] if several == 1 else f"{row.recipe.ensemble} of {several} models"
+                ]
                 bench.add("table", [needed_cells(row.recipe.title, label, needs).as_row() for label in labels])
-            if row.recipe.published in published:
+            if row.recipe.published in published and row.recipe.published not in {each.recipe.published for each in rows[number:]}:
                 theirs = published_cells(row.recipe.title, published[row.recipe.published])
                 bench.add("table", [each.as_row() for each in theirs])
         clear_evaluation(out)
@@ -140,7 +143,12 @@ def evaluate(
 
 def _lacks(row: Row) -> str:
     """What a row's sources and models lack, in words with keys; "" where nothing is."""
-    needs = [f"data set {source.kind} at {key}" for source, key in zip(row.recipe.sources, row.keys, strict=True) if missing_data([source])]
+    needs = []
+    for source, key in zip(row.recipe.sources, row.keys, strict=True):
+        # A piece is `key: what to set it to`
+        pieces = list(dict.fromkeys(piece.partition(":")[0] for piece in missing_pieces(source)))
+        if pieces:
+            needs.append(f"data set {source.kind} at {' and '.join(key(piece) for piece in pieces)}")
     models = row.recipe.classifiers or {str(number): name for number, name in enumerate(row.recipe.models)}
     for label, name in models.items():
         try:
@@ -244,7 +252,7 @@ class _Bench:
         recipe, title = subject.recipe, subject.recipe.title
         bundles = [self._bundle(name) for name in names]
         bundles = [weight_soup(bundles)] if recipe.ensemble == "weight_soup" else bundles
-        name = label or (bundles[0].name if len(bundles) == 1 else f"mean of {len(bundles)} models")
+        name = label or (bundles[0].name if len(bundles) == 1 else f"{recipe.ensemble} of {len(bundles)} models")
         used = [TEST] if recipe.threshold.source == "fixed" and not calibrate else [TEST, VALIDATION]
         images = pl.concat([subject.part(part) for part in used])
         yield Reading(title, name, images.height * len(bundles))
@@ -348,7 +356,8 @@ class _Bench:
             if bundle is not None:
                 return encode(bundle, pictures, self.batch_size)
             small = [resized(picture, BASELINE_SIDE, "squash").reshape(-1) for picture in pictures]
-            return np.stack(small).astype(np.float32) / np.float32(255)
+            grey: Vector = np.stack(small).astype(np.float32)
+            return np.divide(grey, 255, out=grey)
 
         table = ImageTable(self.out, model, f"{reader_version()} size {size} batch {self.batch_size}", width)
         found = np.full((images.height, width), np.nan, dtype=np.float32)

@@ -135,7 +135,10 @@ def _say(tables: dict[str, list[dict[str, Any]]], measured: list[Measured], out:
     console.say("Then AUROC with its 95 % interval, F1 and ACC at a threshold that does not depend on the test labels.")
     console.say("")
     heads = ["evaluation", "model", "AUC", "F1", "ACC", "AUROC (95 %)", "F1", "ACC", "threshold", "rests on"]
-    console.table(heads, [list(row.values()) for row in tables.get("table", [])])
+    rows, needs = _with_footnotes(tables.get("table", []))
+    console.table(heads, rows)
+    for number, text in enumerate(needs, 1):
+        console.say(f"({number}) {text}")
     for each in measured:
         _say_findings(each)
     _say_comparisons(tables.get("comparisons", []))
@@ -143,6 +146,13 @@ def _say(tables: dict[str, list[dict[str, Any]]], measured: list[Measured], out:
     _say_phrases(tables.get("prompt_sensitivity", []))
     console.say("")
     console.say(f"{out / 'evaluation.html'} shows it all; metrics.csv, subgroups.csv, prompt_sensitivity.csv and run.json lie beside it")
+
+
+def _with_footnotes(table: list[dict[str, Any]]) -> tuple[list[list[object]], list[str]]:
+    """The table's cells, what a row needs as the number of a footnote; and the footnotes. table.csv has the words in each cell."""
+    needs = list(dict.fromkeys(row["auc"] for row in table if str(row["auc"]).startswith("needs ")))
+    marks = {text: f"needs ({number})" for number, text in enumerate(needs, 1)}
+    return [[marks.get(cell, cell) for cell in row.values()] for row in table], needs
 
 
 def _say_findings(each: Measured) -> None:

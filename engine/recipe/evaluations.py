@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ class Row:
     Attributes:
         name: the recipe's name.
         sha256: of the recipe as it is run, every default, base and setting in its place.
-        keys: for each source, the key by which its place is set from outside.
+        keys: for each source, from a key of its own (root, file, lists.test) to the key by which it is set from outside.
     """
 
     name: str
     recipe: EvaluationRecipe
-    keys: tuple[str, ...]
+    keys: tuple[Callable[[str], str], ...]
 
     @property
     def sha256(self) -> str:
@@ -48,7 +49,7 @@ def rows_of(recipe: str | Path, settings: Sequence[str] = (), model: str | None 
     path, document = read_recipe(recipe)
     if kind_of(document.values) != "evaluations":
         single = check_recipe(document, EvaluationRecipe, settings, name=path.name)
-        keys = tuple(f"sources.{number}.{'file' if each.kind == 'table' else 'root'}" for number, each in enumerate(single.sources))
+        keys: tuple[Callable[[str], str], ...] = tuple(f"sources.{number}.{{}}".format for number in range(len(single.sources)))
         return [Row(recipe_name(path), _with_model(single, model), keys)], False
     several = check_recipe(document, EvaluationSet, settings, name=path.name)
     rows = []
@@ -56,7 +57,8 @@ def rows_of(recipe: str | Path, settings: Sequence[str] = (), model: str | None 
         beside = path.parent / name
         file = beside if beside.is_file() else find_recipe(name)
         each, keys = _rooted(load_recipe(file, EvaluationRecipe), several)
-        rows.append(Row(recipe_name(file), _with_model(each, model) if len(each.models) == 1 else each, keys))
+        each = _with_model(each, model) if len(each.models) == 1 else each
+        rows.append(Row(recipe_name(file), each, keys))
     return rows, True
 
 
@@ -64,19 +66,24 @@ def _with_model(recipe: EvaluationRecipe, model: str | None) -> EvaluationRecipe
     return recipe if model is None or recipe.classifiers else recipe.model_copy(update={"models": (model,)})
 
 
-def _rooted(recipe: EvaluationRecipe, several: EvaluationSet) -> tuple[EvaluationRecipe, tuple[str, ...]]:
+def _rooted(recipe: EvaluationRecipe, several: EvaluationSet) -> tuple[EvaluationRecipe, tuple[Callable[[str], str], ...]]:
     """The recipe with its sources where the set's `roots` and `lists` say, and the keys by which they are set."""
     sources: list[Any] = []
-    keys = []
+    keys: list[Callable[[str], str]] = []
     roots: dict[str, str] = {str(kind): root for kind, root in several.roots.items()}
     for number, source in enumerate(recipe.sources):
         if not isinstance(source, Published):
             sources.append(source)
-            keys.append(f"sources.{number} of {recipe.title}")
+            keys.append((f"sources.{number}.{{}} of " + recipe.title.replace("{", "{{").replace("}", "}}")).format)
             continue
         changes: dict[str, Any] = {"root": roots[source.kind]} if source.kind in roots else {}
         if isinstance(source, RsnaSource) and source.split == "medklip" and "rsna" in several.lists:
             changes["lists"] = {**source.lists, "test": several.lists["rsna"]}
         sources.append(source.model_copy(update=changes))
-        keys.append(f"roots.{source.kind}")
+        keys.append(partial(_key_of_set, source.kind))
     return recipe.model_copy(update={"sources": tuple(sources)}), tuple(keys)
+
+
+def _key_of_set(kind: str, key: str) -> str:
+    """`root` of a source is `roots.KIND` of the set, and so on; what a set does not set, the row's own recipe does."""
+    return {"root": f"roots.{kind}", "lists.test": f"lists.{kind}"}.get(key, f"{key} of its own recipe")
