@@ -36,8 +36,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine import evaluate as evaluate
-    from engine import judge as judge
     from engine import ingest as ingest
+    from engine import judge as judge
     from engine import pretrain as pretrain
     from engine import score as score
     from engine.encode import MMCLIPModel as MMCLIPModel

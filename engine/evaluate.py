@@ -117,13 +117,13 @@ def evaluate(
                     needs = f"needs {error}"
             if needs:
                 yield Needs(row.recipe.title, needs)
-                several = len(row.recipe.models)
-                labels = list(row.recipe.classifiers) or [
-                    row.recipe.models[0] if several == 1 else f"{row.recipe.ensemble} of {several} models"
-                ]
+                models = row.recipe.models
+                joint = models[0] if len(models) == 1 else f"{row.recipe.ensemble} of {len(models)} models"
+                labels = list(row.recipe.classifiers) or [joint]
                 bench.add("table", [needed_cells(row.recipe.title, label, needs).as_row() for label in labels])
             if row.recipe.published in published and row.recipe.published not in {each.recipe.published for each in rows[number:]}:
-                theirs = published_cells(row.recipe.title, published[row.recipe.published])
+                first = next(each.recipe.title for each in rows if each.recipe.published == row.recipe.published)
+                theirs = published_cells(first, published[row.recipe.published])
                 bench.add("table", [each.as_row() for each in theirs])
         clear_evaluation(out)
         account: dict[str, Any] = {
@@ -266,6 +266,9 @@ class _Bench:
                 phrases.append(list(scorer.phrases(features[: subject.part(TEST).height])))
         joint, size = prob_mean(scores), subject.part(TEST).height
         test, table = subject.studies(TEST, joint[:size])
+        if table.frame.is_empty():
+            why = ", ".join(f"{count} {reason}" for reason, count in sorted(unread.items()))
+            raise ConfigError(f"none of the {size} images of the test part of {title} can be read", why=why, hint="mmclip score says more")
         valid = subject.studies(VALIDATION, joint[size:])[0] if VALIDATION in used else None
         if broken := not_finite(test):
             raise NotFinite(f"scores that are not finite: {', '.join(f'{count} of {each}' for each, count in broken.items())}")

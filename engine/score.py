@@ -28,6 +28,7 @@ from engine.dicom.reading import Reading, Registry, coarse_picture
 from engine.dicom.remembered import NOT_KEPT, Found, Remembered, found_readings, known_files, reader_version
 from engine.dicom.rows import result_row, table_row
 from engine.errors import InputMissing, NotFinite, UsageError
+from engine.metrics.calibration import CalibrationMap
 from engine.metrics.findings import FindingFigures, figures
 from engine.model.encoding import encode
 from engine.model.heatmaps import heatmaps_on
@@ -35,6 +36,7 @@ from engine.model.overlays import chosen, sheet
 from engine.model.zero_shot import Words, logit_scale, words_by_finding, zero_shot
 from engine.recipe.loader import find_recipe, load_recipe
 from engine.recipe.prompts import PromptRecipe
+from engine.tables.calibrations import Calibration, read_calibration
 from engine.tables.columns import NOTICE, check_findings, file_hash
 from engine.tables.identity import Names, site_key
 from engine.tables.images import UserImageTable, is_image_table
@@ -146,6 +148,7 @@ def score(
     out: Path = Path("mmclip-out"),
     device: Device = "auto",
     aggregate: Aggregate = "mean",
+    calibration: Path | None = None,
     retain_uids: bool = False,
     min_age: float = 0.0,
     min_files: int = 0,
@@ -165,6 +168,7 @@ def score(
         out: the output folder; one run at a time.
         device: auto takes a GPU where there is one.
         aggregate: a study's score is the mean or the maximum over its images.
+        calibration: calibration.json of `mmclip evaluate`, fitted for this model, these prompts and this aggregate: applied to studies.
         retain_uids: name studies and images by their UIDs, not by hashes of them.
         min_age: seconds a file must have stood still.
         min_files: files that must be found, lest a folder that is not mounted pass for an empty one; the last results stay as they are.
@@ -200,6 +204,7 @@ def score(
     with locked(out):
         make_folder(out / "private", mode=0o700)
         bundle = _load(model, device)
+        maps = _maps(calibration, bundle, recipe_file, aggregate)
         words = words_by_finding(recipe, lambda texts: bundle.text_features(texts).cpu().numpy())
         scale = logit_scale(recipe, bundle.logit_scale)
 
@@ -241,7 +246,7 @@ def score(
                     sheets[event.image] = folder.path(event.image)
                 yield event
             clock.lap("heatmaps")
-        studies = results.studies(aggregate)
+        studies = _calibrated(results.studies(aggregate), maps)
         labelled = (joined or Joined({}, {})).frame(findings)
         rows = _figures(studies, labelled, run, findings) if joined else []
         clear_previous(out)
@@ -257,6 +262,7 @@ def score(
             "recipe": {"name": recipe_file.stem, "version": recipe.version, "source": recipe.source, "sha256": file_hash(recipe_file)},
             "inputs": {"files": run.results.images().height, "sha256": contents_hash(run.results.images()["content_hash"])},
             "labels": dict(joined.account) | ({"sha256": file_hash(labels)} if labels else {}) if joined else None,
+            "calibration": {"sha256": maps.sha256, **maps.about} if maps else None,
             "options": {"aggregate": aggregate, "retain_uids": retain_uids, "min_age": min_age, "workers": cores, "batch_size": size},
             "limits": as_settings(limits),
             "heatmaps": {"drawn": drawn["drawn"], "reused": drawn["reused"]} if heatmaps else None,
@@ -294,6 +300,16 @@ def _load(model: str | Path, device: Device) -> Bundle:
 
 def _table(bundle: Bundle, out: Path) -> ImageTable:
     return ImageTable(out, bundle.content_hash, reader_version(), int(bundle.clip.config.projection_dim))
+
+
+def _maps(path: Path | None, bundle: Bundle, recipe_file: Path, aggregate: Aggregate) -> Calibration | None:
+    return read_calibration(path, model=bundle.content_hash, prompts=file_hash(recipe_file), aggregate=aggregate) if path else None
+
+
+def _calibrated(studies: pl.DataFrame, maps: Calibration | None) -> pl.DataFrame:
+    """The studies with calibrated scores where there is a map; scores of images stay as the model gave them."""
+    fitted = {name: CalibrationMap(*each) for name, each in (maps.slopes if maps else {}).items() if name in studies.columns}
+    return studies.with_columns(pl.Series(name, each(studies[name].to_numpy()), dtype=pl.Float32) for name, each in fitted.items())
 
 
 def _plan(items: Iterator[Item], bundle: Bundle, out: Path, workers: int) -> Iterator[Event]:

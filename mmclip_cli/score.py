@@ -31,6 +31,7 @@ def command(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("mmclip-out"),
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
     aggregate: Annotated[Literal["mean", "max"], typer.Option(help="From images to a study.")] = "mean",
+    calibration: Annotated[Path | None, typer.Option(help="calibration.json of mmclip evaluate --calibrate.")] = None,
     retain_uids: Annotated[bool, typer.Option("--retain-uids", help="Name studies and images by their UIDs, not by hashes.")] = False,
     min_age: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Leave files that changed within so many seconds for later.")
@@ -72,6 +73,7 @@ def command(
         out=out,
         device=device,
         aggregate=aggregate,
+        calibration=calibration,
         retain_uids=retain_uids,
         min_age=min_age,
         min_files=min_files,
