@@ -153,7 +153,7 @@ def load_folder(folder: Path, *, name: str, device: str | torch.device, weights:
     import torch
     from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
-    from engine.model.weights import load_weights, read_weights
+    from engine.model.weights import check_sizes, load_weights, read_weights
 
     manifest = read_manifest(folder, name)
     check_whole(folder, manifest, name)
@@ -163,8 +163,11 @@ def load_folder(folder: Path, *, name: str, device: str | torch.device, weights:
         if stored["model_type"] != "clip":
             raise ValueError("another architecture")
         config = CLIPConfig.from_dict(stored)
+        check_sizes(config, weights, name)
         with torch.random.fork_rng(devices=[]):  # what is drawn here is replaced below: the caller's generator stays as it was
             clip = CLIPModel(config).eval()
+    except ModelError:
+        raise
     except Exception as error:  # whatever a configuration with other types and sizes runs into
         raise ModelError(f"config.json of model {name} is no CLIP configuration", why=type(error).__name__) from None
     load_weights(clip, weights, name)

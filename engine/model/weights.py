@@ -14,7 +14,7 @@ from torch import Tensor
 from engine.errors import ModelError
 
 if TYPE_CHECKING:
-    from transformers import CLIPModel
+    from transformers import CLIPConfig, CLIPModel
 
 
 def read_weights(path: Path, name: str) -> dict[str, Tensor]:
@@ -48,6 +48,26 @@ def load_weights(clip: CLIPModel, weights: dict[str, Tensor], name: str) -> None
     if faults := misfits({key: value.shape for key, value in clip.state_dict().items()}, weights):
         raise ModelError(f"the weights of model {name} do not fit its config.json", why=faults)
     clip.load_state_dict(weights)
+
+
+def check_sizes(config: CLIPConfig, weights: Mapping[str, Tensor], name: str) -> None:
+    """Refuse a configuration of more weights than the file has, before memory is taken for them.
+
+    Raises:
+        ModelError: its matrices alone would hold more than twice the numbers in the file.
+    """
+    wanted = config.text_config.vocab_size * config.text_config.hidden_size
+    for tower in (config.vision_config, config.text_config):
+        wanted += tower.num_hidden_layers * (4 * tower.hidden_size**2 + 2 * tower.hidden_size * tower.intermediate_size)
+        wanted += tower.hidden_size * config.projection_dim
+    wanted += (config.vision_config.image_size // config.vision_config.patch_size) ** 2 * config.vision_config.hidden_size
+    wanted += config.text_config.max_position_embeddings * config.text_config.hidden_size
+    there = sum(value.numel() for value in weights.values())
+    if wanted > 2 * there:
+        raise ModelError(
+            f"the weights of model {name} do not fit its config.json",
+            why=f"it describes {wanted:,} numbers or more, the file has {there:,}",
+        )
 
 
 def misfits(wanted: Mapping[str, Sequence[int]], weights: Mapping[str, Tensor]) -> str:

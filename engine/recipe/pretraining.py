@@ -76,7 +76,8 @@ class TextDecoder(Section):
 
 
 class ModelSection(Section):
-    """The network. `init` names CLIP weights (a bundle, folder or Hugging Face id); None draws them at random."""
+    """The network. `init` names CLIP weights: a bundle, a Hugging Face id, or a file or folder that `mmclip models import` takes. They keep
+    their own towers, with positions fitted to `image.size` and `text.context`. None draws towers of these sizes at random."""
 
     init: str | None = None
     image: ImageTower = ImageTower()

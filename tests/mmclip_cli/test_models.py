@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import zipfile
 
 import pytest
@@ -95,3 +96,18 @@ def test_a_source_that_cannot_be_taken_is_one_line_and_a_code(mmclip, source, co
 
 def test_an_option_that_is_no_choice_is_usage(mmclip, checkpoint):
     assert mmclip("models", "import", checkpoint, "--out", "mine", "--preprocessing", "imagenet").returncode == 2
+
+
+def test_a_hugging_face_id_is_taken_from_the_cache_without_network(mmclip, checkpoint):
+    """The cache as huggingface_hub keeps it: a repository with pickled weights alone, fetched some other day."""
+    repository = mmclip.folder / "hub" / "models--someone--old-clip"
+    shutil.copytree(checkpoint, repository / "snapshots" / ("a" * 40))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("a" * 40)
+    offline = {"HF_HUB_CACHE": str(mmclip.folder / "hub"), "HF_HUB_OFFLINE": "1"}
+    done = mmclip("models", "import", "someone/old-clip", "--out", "mine", "--json", **offline)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["imported"]["file"] == "pytorch_model.bin"
+    done = mmclip("models", "import", "someone/other", "--out", "other", **offline)
+    assert done.returncode == 66
+    assert "check the id and the network" in done.stderr

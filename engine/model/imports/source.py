@@ -142,10 +142,11 @@ def _place(source: str | Path) -> Path:
     if Path(source).is_file():
         return Path(source)
     try:
-        return local_folder(source) or fetch(str(source))
+        folder = local_folder(source)
     except InputMissing as error:
         hint = f"one of {', '.join(shipped_models())}, a checkpoint file, a folder or a Hugging Face id"
         raise InputMissing(error.what, why=error.why, hint=hint) from None
+    return folder or fetch(str(source))
 
 
 def _open_clip_weights(folder: Path) -> Path | None:

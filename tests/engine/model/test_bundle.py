@@ -306,13 +306,18 @@ def test_a_truncated_safetensors_file_is_refused_without_a_manifest_too(foreign:
         lambda c: c.pop("model_type"),
         lambda c: c.update(text_config="none"),
         lambda c: c["text_config"].update(hidden_size=-1),
-        lambda c: c["text_config"].update(hidden_size=10**12),
         lambda c: c["vision_config"].update(hidden_act="none"),
     ],
 )
 def test_a_configuration_that_is_no_clip_is_refused(foreign: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     edit_json(foreign / "config.json", edit)
     with pytest.raises(ModelError, match=r"config\.json of model toy is no CLIP configuration"):
+        load_bundle(foreign)
+
+
+def test_a_configuration_of_more_weights_than_there_are_is_refused_before_they_are_made(foreign: Path) -> None:
+    edit_json(foreign / "config.json", lambda config: config["text_config"].update(hidden_size=10**12))
+    with pytest.raises(ModelError, match=r"do not fit its config\.json: it describes [\d,]+ numbers or more"):
         load_bundle(foreign)
 
 

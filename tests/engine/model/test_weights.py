@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel
 
 from engine.errors import ModelError
-from engine.model.weights import load_weights, read_weights
+from engine.model.weights import check_sizes, checked_weights, load_weights, misfits, read_weights
 
 TOWER = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
 
@@ -58,3 +58,37 @@ def test_every_kind_of_misfit_is_counted_and_nothing_is_loaded(clip: CLIPModel) 
     assert "5 unknown, first stranger.0; stranger.1; stranger.2" in str(caught.value)
     assert "1 of another shape, first visual_projection.weight is [4, 9], not [4, 8]" in str(caught.value)
     assert all(torch.equal(value, before[key]) for key, value in clip.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("vision_config", "num_hidden_layers"),
+        ("text_config", "num_hidden_layers"),
+        ("vision_config", "hidden_size"),
+        ("text_config", "vocab_size"),
+        ("text_config", "max_position_embeddings"),
+        ("vision_config", "image_size"),
+        ("vision_config", "intermediate_size"),
+    ],
+)
+def test_a_configuration_of_more_weights_than_there_are_takes_no_memory(clip: CLIPModel, section: str, key: str) -> None:
+    check_sizes(clip.config, clip.state_dict(), "toy")
+    setattr(getattr(clip.config, section), key, 10**9)
+    with pytest.raises(ModelError, match=r"do not fit its config\.json: it describes [\d,]+ numbers or more, the file has 2,737"):
+        check_sizes(clip.config, clip.state_dict(), "toy")
+
+
+def test_checked_weights_are_float32_or_named() -> None:
+    found = checked_weights({"half": torch.ones(2).half(), "whole": torch.arange(2)}, "toy")
+    assert [value.dtype for value in found.values()] == [torch.float32, torch.int64]
+    with pytest.raises(ModelError, match="in spoilt"):
+        checked_weights({"spoilt": torch.tensor([float("nan")])}, "toy")
+
+
+def test_what_fits_has_no_misfits() -> None:
+    assert misfits({"a": (2, 3)}, {"a": torch.ones(2, 3)}) == ""
+    assert (
+        misfits({"a": (2, 3), "b": ()}, {"a": torch.ones(3, 2)})
+        == "1 missing, first b, and 1 of another shape, first a is [3, 2], not [2, 3]"
+    )
