@@ -31,6 +31,7 @@ from engine.data.sources import read_sources
 from engine.data.sources.recognised import sources_in
 from engine.data.store import PixelStore
 from engine.dicom.inputs import check_inputs, input_items
+from engine.dicom.policy import FAILURES
 from engine.errors import InputMissing, UsageError
 from engine.recipe.document import Document
 from engine.recipe.kinds import KINDS, kind_of
@@ -207,7 +208,11 @@ def _from_folders(
 
 
 def _counts(rows: int, images: pl.DataFrame, dropped: pl.DataFrame, left_out: int, read: int) -> dict[str, Any]:
-    """Counts that add up: rows = images + dropped + left_out. `read`: files opened by this run, the others were known."""
+    """Counts that add up: rows = images + dropped + left_out. `failed` of those dropped are damaged or out of reach.
+
+    `read`: files opened by this run, the others were known.
+    """
+    why = _by_reason(dropped)
     return {
         "rows": rows,
         "images": len(images),
@@ -215,7 +220,8 @@ def _counts(rows: int, images: pl.DataFrame, dropped: pl.DataFrame, left_out: in
         "patients": images["patient"].n_unique(),
         "paired": int(images["paired"].sum()),
         "held_out": int(images["held_out"].sum()),
-        "dropped": _by_reason(dropped),
+        "dropped": why,
+        "failed": sum(count for reason, count in why.items() if reason in FAILURES | {"lfs_pointer", "zip_damaged"}),
         "left_out": left_out,
         "read": read,
     }

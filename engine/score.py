@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from engine.dicom.inputs import Item, check_inputs, input_items
 from engine.dicom.limits import LIMITS, Limits, as_settings
-from engine.dicom.policy import Outcome
+from engine.dicom.policy import FAILURES, Outcome
 from engine.dicom.reading import Reading, Registry, coarse_picture
 from engine.dicom.remembered import NOT_KEPT, Found, Remembered, found_readings, known_files, reader_version
 from engine.dicom.rows import result_row, table_row
@@ -52,14 +52,6 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda"]
 Vector = NDArray[np.float32]
-
-FAILURES = frozenset(
-    {
-        "corrupt_header", "decode_crash", "decode_error", "decode_timeout", "empty_file", "io_error", "nesting_too_deep",
-        "pixel_length_mismatch", "resource_limit", "truncated", "unreadable", "vanished",
-    }
-)  # fmt: skip
-"""Reasons that mean a file is damaged or out of reach, as opposed to whole and turned away by policy."""
 
 PART_ROWS = 512
 PART_SECONDS = 30.0

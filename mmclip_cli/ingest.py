@@ -39,7 +39,7 @@ def command(
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
-) -> None:
+) -> int:
     """Prepare images once: an image table, and every picture as a small square in one file."""
     from engine.data.filling import Filled
     from engine.ingest import Finished, Planned, Recognised, ingest
@@ -66,6 +66,7 @@ def command(
         console.say_json({**run, "out": out})
     elif run:
         _say(run, out)
+    return int(bool(run) and run["counts"]["failed"] > 0)
 
 
 def _say_plan(plan: Planned, *, json: bool) -> None:

@@ -170,6 +170,15 @@ FLAG_ADVICE: dict[str, str] = {
 """What to do about a flag; the picture is scored all the same."""
 
 
+FAILURES = frozenset(
+    {
+        "corrupt_header", "decode_crash", "decode_error", "decode_timeout", "empty_file", "io_error", "nesting_too_deep",
+        "pixel_length_mismatch", "resource_limit", "truncated", "unreadable", "vanished",
+    }
+)  # fmt: skip
+"""Reasons that mean a file is damaged or out of reach, as opposed to whole and turned away by policy."""
+
+
 class Refusal(Exception):  # noqa: N818 - it is an answer, not an error
     """A file that will not be scored, with its reason code; carries no value of the file."""
 

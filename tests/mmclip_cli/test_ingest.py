@@ -1,4 +1,16 @@
 import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from engine.data.store import PixelStore
+
+SCRIPT = Path(sys.executable).with_name("mmclip")
 
 
 def test_a_data_set_is_told_in_counts_and_reasons(mmclip, make_padchest):
@@ -25,3 +37,36 @@ def test_what_is_missing_is_said_at_once(mmclip):
     assert done.returncode == 78
     error = json.loads(done.stderr.splitlines()[-1])["message"]
     assert all(key in error for key in ("sources.0.root", "sources.0.jpg_root", "sources.1.root"))
+
+
+def test_a_damaged_file_is_an_exit_code_of_its_own(mmclip, make_padchest):
+    root = make_padchest([{"ImageID": f"{n}.png", "PatientID": str(n), "StudyID": str(n)} for n in range(2)])
+    file = root / "0" / "1.png"
+    file.write_bytes(file.read_bytes()[:-200])
+    done = mmclip("ingest", root, "--out", "table", "--json", "--quiet")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["counts"]["dropped"] == {"truncated": 1}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stopped_run_goes_on_where_it_was(mmclip, make_padchest, blow):
+    many = 450  # the store commits every 256
+    root = make_padchest([{"ImageID": f"{n}.png", "PatientID": str(n), "StudyID": str(n)} for n in range(many)])
+    command = [SCRIPT, "ingest", root, "--out", "table", "--workers", "1", "--json", "--quiet", "--set", "store_size=32"]
+    process = subprocess.Popen(command, cwd=mmclip.folder, env=mmclip.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while process.poll() is None and not any(file.stat().st_size for file in mmclip.folder.glob("table/pictures-*/journal.jsonl")):
+        time.sleep(0.002)
+    process.send_signal(blow)
+    process.communicate(timeout=60)
+    assert process.returncode == (-signal.SIGKILL if blow == signal.SIGKILL else 143)
+    assert not (mmclip.folder / "table" / "run.json").exists()
+    (folder,) = mmclip.folder.glob("table/pictures-*")
+    kept = len(PixelStore.open(folder).entries)
+    assert 0 < kept < many
+    done = mmclip(*command[1:])
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)["counts"]
+    assert (counts["images"], counts["read"]) == (many, many - kept)
+    assert PixelStore.open(folder).pixels.shape == (many, 32, 32)
+    assert pl.read_parquet(mmclip.folder / "table" / "images.parquet").height == many

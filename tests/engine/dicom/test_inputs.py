@@ -45,6 +45,13 @@ def test_rows_of_a_table_say_what_the_user_said(folder):
     assert (items[0].study, items[0].patient, items[0].view, items[0].picture) == ("s", "p", "PA", True)
 
 
+def test_a_file_inside_a_zip_is_left_to_the_reader(folder):
+    (folder / "0.zip").write_bytes(b"PK")
+    (folder / "t.csv").write_text("file\n0.zip/a.png\n")
+    (item,) = input_items([folder / "t.csv"], {folder / "t.csv": UserImageTable(folder / "t.csv")})
+    assert item.decided is None and item.picture
+
+
 def test_a_name_that_no_system_takes_is_a_row(folder):
     (folder / "t.csv").write_text(f"file\n{'x' * 5000}\n")
     (item,) = input_items([folder / "t.csv"], {folder / "t.csv": UserImageTable(folder / "t.csv")})
