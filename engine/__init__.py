@@ -8,6 +8,7 @@ Map of the house, from the door down. A room imports only from the rooms below i
     ingest.py      a data set's own layout or a folder of DICOM -> image table, pixel store
     pretrain.py    image table + reports + recipe -> steps, checkpoint, bundle
     evaluate.py    evaluation recipes -> figures with intervals, beside published ones; judge.py: the same of scores that are there
+    finetune.py    image tower + labels + fraction -> classifier bundle, learning curve
     report.py      score and metric tables -> files
     encode.py      one picture and its words -> features, from Python
     ─ rooms ─      strangers to each other, except that data may use dicom
@@ -36,13 +37,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine import evaluate as evaluate
+    from engine import finetune as finetune
     from engine import ingest as ingest
     from engine import judge as judge
     from engine import pretrain as pretrain
     from engine import score as score
     from engine.encode import MMCLIPModel as MMCLIPModel
 
-VERBS = ("evaluate", "ingest", "judge", "pretrain", "score")
+VERBS = ("evaluate", "finetune", "ingest", "judge", "pretrain", "score")
 
 
 def __getattr__(name: str) -> Any:

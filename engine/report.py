@@ -185,12 +185,18 @@ def _ascii(name: str) -> str:
     return name.encode("ascii", "replace").decode("ascii")
 
 
+def _scored_by(recipe: Mapping[str, Any]) -> tuple[str, str]:
+    if recipe.get("source") == "classifier":
+        return ("classifier", f"{recipe['name']}, sha256 {recipe['sha256']}")
+    return ("prompts", f"{recipe['name']}, version {recipe['version']}, sha256 {recipe['sha256']}")
+
+
 def _facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     options = ", ".join(f"{name} {value}" for name, value in run["options"].items())
     return [
         ("model", f"{run['model']['name']}, sha256 {run['model']['sha256']}"),
-        ("prompts", f"{run['recipe']['name']}, version {run['recipe']['version']}, sha256 {run['recipe']['sha256']}"),
+        _scored_by(run["recipe"]),
         ("inputs", f"{run['inputs']['files']} files, sha256 of their hashes {run['inputs']['sha256']}"),
         ("device", run["device"]),
         ("options", options),

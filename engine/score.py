@@ -1,7 +1,8 @@
-"""Score: a folder of DICOM or an image table, prompts and a model -> one row per study, one per file, and figures where there are labels.
+"""Score: a folder of DICOM or an image table, a model and prompts, or a classifier -> one row per study, one per file, and figures where
+there are labels.
 
     input files -> known by content? -> read in workers -> settle duplicates -> image features -> part of the image table
-                -> features x prompts -> image rows -> study rows -> (heatmaps) -> tables, figures, run.json
+                -> features x prompts, or the classifier's head -> image rows -> study rows -> (heatmaps) -> tables, figures, run.json
 
 One bad file never changes another file's row and never stops the run: it is a row with its reason. What is written stands in engine/tables.
 """
@@ -31,6 +32,7 @@ from engine.errors import InputMissing, NotFinite, UsageError
 from engine.metrics.calibration import CalibrationMap
 from engine.metrics.findings import FindingFigures, figures
 from engine.model.encoding import encode
+from engine.model.head import findings_of
 from engine.model.heatmaps import heatmaps_on
 from engine.model.overlays import chosen, sheet
 from engine.model.zero_shot import Words, logit_scale, words_by_finding, zero_shot
@@ -134,7 +136,7 @@ Event = Started | Notice | Seen | Drawn | Planned | Published | Finished
 def score(
     inputs: Sequence[Path],
     *,
-    prompts: str | Path = "chest14",
+    prompts: str | Path | None = None,
     model: str | Path = "tiny",
     labels: Path | None = None,
     out: Path = Path("mmclip-out"),
@@ -154,7 +156,8 @@ def score(
 
     Args:
         inputs: folders, DICOM files, or image tables (.csv, .tsv, .parquet with a column `file`).
-        prompts: a prompt recipe: a path, else a shipped name.
+        prompts: a prompt recipe: a path, else a shipped name. None for a classifier bundle, which scores the findings of its own head:
+            fine-tuning has moved its image features away from its words.
         model: a shipped name, a bundle folder or a Hugging Face id.
         labels: a labels file; without it, finding columns of an image table serve.
         out: the output folder; one run at a time.
@@ -181,9 +184,8 @@ def score(
     """
     clock = _Clock()
     check_inputs(inputs)
-    recipe_file = find_recipe(prompts)
-    recipe = load_recipe(recipe_file, PromptRecipe)
-    findings = tuple(recipe.findings)
+    asked = _asked(prompts, model, heatmaps)
+    findings = asked.findings
     check_findings(findings)
     tables = {path: UserImageTable(path) for path in inputs if is_image_table(path)}
     truth = [read_labels(labels, findings)] if labels else [own for each in tables.values() if (own := each.labels(findings))]
@@ -196,13 +198,9 @@ def score(
     with locked(out):
         make_folder(out / "private", mode=0o700)
         bundle = _load(model, device)
-        maps = _maps(calibration, bundle, recipe_file, aggregate)
-        words = words_by_finding(recipe, lambda texts: bundle.text_features(texts).cpu().numpy())
-        scale = logit_scale(recipe, bundle.logit_scale)
-
-        def scores_of(features: Vector) -> Vector:
-            return zero_shot(features, words, score=recipe.score, pool=recipe.pool, scale=scale).astype(np.float32)
-
+        maps = _maps(calibration, bundle, asked, aggregate)
+        words = asked.words(bundle)
+        scores_of = _scorer(bundle, asked.recipe, words)
         table = _table(bundle, out)
         remembered = Remembered(table, scores_of)
         yield Started(findings, bundle.name, str(bundle.device), len(remembered))
@@ -224,15 +222,15 @@ def score(
         yield from map(Notice, joined.notices() if joined else ())
         drawn: Counter[str] = Counter()
         sheets: dict[str, Path] = {}
-        if heatmaps:
+        if heatmaps and asked.file and asked.recipe:
             folder = Sheets(out)
-            made_with = (bundle.content_hash, file_hash(recipe_file), f"made by {bundle.name} with {recipe_file.stem}")
+            made_with = (bundle.content_hash, file_hash(asked.file), f"made by {bundle.name} with {asked.file.stem}")
 
             def read_again(again: Iterator[Item]) -> Iterator[Found]:
                 with closing(found_readings(again, None, size=bundle.preprocessing.size, workers=cores, limits=limits)) as readings:
                     yield from readings
 
-            for event in _draw(run, bundle, words, recipe, folder, made_with, read_again):
+            for event in _draw(run, bundle, words, asked.recipe, folder, made_with, read_again):
                 if isinstance(event, Drawn):
                     drawn["reused" if event.reused else "drawn"] += 1
                     sheets[event.image] = folder.path(event.image)
@@ -251,7 +249,7 @@ def score(
             "versions": versions(),
             "device": str(bundle.device),
             "model": {"name": bundle.name, "sha256": bundle.content_hash},
-            "recipe": {"name": recipe_file.stem, "version": recipe.version, "source": recipe.source, "sha256": file_hash(recipe_file)},
+            "recipe": asked.account(bundle),
             "inputs": {"files": run.results.images().height, "sha256": contents_hash(run.results.images()["content_hash"])},
             "labels": dict(joined.account) | ({"sha256": file_hash(labels)} if labels else {}) if joined else None,
             "calibration": {"sha256": maps.sha256, **maps.about} if maps else None,
@@ -279,6 +277,65 @@ class _Clock:
         return {name: round(value, 3) for name, value in (*self.seconds.items(), ("total", time.monotonic() - self.start))}
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What is scored: the findings of a prompt recipe, or (`file` and `recipe` None) those of the classifier itself."""
+
+    findings: tuple[str, ...]
+    file: Path | None = None
+    recipe: PromptRecipe | None = None
+
+    def words(self, bundle: Bundle) -> dict[str, Words]:
+        """The embedded phrases of each finding; none of a classifier's."""
+        if self.recipe is None:
+            return {}
+        return words_by_finding(self.recipe, lambda texts: bundle.text_features(texts).cpu().numpy())
+
+    def account(self, bundle: Bundle) -> dict[str, Any]:
+        """The words of run.json about it."""
+        if self.file is None or self.recipe is None:
+            assert bundle.head is not None  # else `_asked` had refused
+            return {"name": f"the head of {bundle.name}", "version": None, "source": "classifier", "sha256": bundle.head.content_hash}
+        return {
+            "name": self.file.stem,
+            "version": self.recipe.version,
+            "source": self.recipe.source,
+            "sha256": file_hash(self.file),
+        }
+
+
+def _asked(prompts: str | Path | None, model: str | Path, heatmaps: bool) -> _Asked:
+    """Raises UsageError for a classifier with prompts or heatmaps, and for a model without a head and without prompts."""
+    own = findings_of(model)
+    if prompts is None:
+        if own is None:
+            raise UsageError("--prompts is missing", why="the model has no findings of its own", hint="--prompts chest14")
+        if heatmaps:
+            raise UsageError(
+                "heatmaps show where a picture resembles words, and a classifier scores without words", hint="leave out --heatmaps"
+            )
+        return _Asked(own)
+    if own is not None:
+        raise UsageError(
+            "the model is a classifier with findings of its own, and --prompts names others",
+            why="fine-tuning has moved its image features away from its words",
+            hint="leave out --prompts, or take the model that it was made from",
+        )
+    file = find_recipe(prompts)
+    recipe = load_recipe(file, PromptRecipe)
+    return _Asked(tuple(recipe.findings), file, recipe)
+
+
+def _scorer(bundle: Bundle, recipe: PromptRecipe | None, words: Mapping[str, Words]) -> Callable[[Vector], Vector]:
+    """Image features (N, D) -> scores (N, F): by words, or by the classifier's head."""
+    if recipe is None:
+        head = bundle.head
+        assert head is not None  # else `_asked` had refused
+        return lambda features: head.scores(features).astype(np.float32)
+    scale = logit_scale(recipe, bundle.logit_scale)
+    return lambda features: zero_shot(features, words, score=recipe.score, pool=recipe.pool, scale=scale).astype(np.float32)
+
+
 def _load(model: str | Path, device: Device) -> Bundle:
     import torch
 
@@ -294,8 +351,9 @@ def _table(bundle: Bundle, out: Path) -> ImageTable:
     return ImageTable(out, bundle.content_hash, reader_version(), int(bundle.clip.config.projection_dim))
 
 
-def _maps(path: Path | None, bundle: Bundle, recipe_file: Path, aggregate: Aggregate) -> Calibration | None:
-    return read_calibration(path, model=bundle.content_hash, prompts=file_hash(recipe_file), aggregate=aggregate) if path else None
+def _maps(path: Path | None, bundle: Bundle, asked: _Asked, aggregate: Aggregate) -> Calibration | None:
+    scored_by = asked.account(bundle)["sha256"]
+    return read_calibration(path, model=bundle.content_hash, prompts=scored_by, aggregate=aggregate) if path else None
 
 
 def _calibrated(studies: pl.DataFrame, maps: Calibration | None) -> pl.DataFrame:

@@ -25,7 +25,7 @@ import typer
 from mmclip_cli import console
 
 NOTICE = "RESEARCH USE ONLY - not for clinical use."
-VERBS = ("score", "evaluate", "ingest", "pretrain", "recipes", "models", "doctor")
+VERBS = ("score", "evaluate", "ingest", "pretrain", "finetune", "recipes", "models", "doctor")
 BROKEN_PIPE = 128 + 13
 
 app = typer.Typer(

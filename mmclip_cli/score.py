@@ -25,7 +25,9 @@ def command(
         list[Path],
         typer.Argument(metavar="INPUT...", help="Folders, DICOM files, or CSV/Parquet tables with a column `file`.", show_default=False),
     ],
-    prompts: Annotated[str, typer.Option(help="A prompt recipe: a file, or a shipped name with or without .yaml.", show_default=False)],
+    prompts: Annotated[
+        str | None, typer.Option(help="A prompt recipe: a file, or a shipped name. None for a classifier bundle.", show_default=False)
+    ] = None,
     model: Annotated[str, typer.Option(help="A shipped name, a bundle folder, or a Hugging Face id.")] = "tiny",
     labels: Annotated[Path | None, typer.Option(help="CSV/Parquet: StudyInstanceUID, study or file, and 1/0/blank per finding.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("mmclip-out"),
@@ -60,7 +62,7 @@ def command(
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Score chest radiographs against words, zero-shot, and write scores, figures and a report."""
+    """Score chest radiographs against words, zero-shot, or with a classifier of mmclip finetune; write scores, figures and a report."""
     from engine.dicom.limits import limits_from
     from engine.report import report
     from engine.score import Drawn, Finished, Notice, Planned, Published, Seen, score

@@ -2,6 +2,7 @@
 
     config.json  model.safetensors  tokenizer.json  tokenizer_config.json  preprocessor_config.json      what transformers reads
     mmclip.json      preprocessing, provenance, and a sha256 of each file above: a flipped bit is refused
+    head.safetensors  (a classifier's) what turns image features into one probability per finding
     README.md        the model card
 
 `transformers.CLIPModel.from_pretrained(folder)` loads every bundle; and any CLIP folder or Hugging Face id of transformers loads here, with
@@ -37,6 +38,7 @@ from engine.model.folder import (
     read_preprocessing,
 )
 from engine.model.folder import shipped_models as shipped_models
+from engine.model.head import HEAD, SECTION, Head, read_head, write_head
 from engine.model.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -49,7 +51,8 @@ if TYPE_CHECKING:
 class Bundle:
     """A CLIP with its words and its eyes: everything that turns pictures and texts into comparable features.
 
-    `content_hash` is a sha256 over weights, configuration, tokenizer and preprocessing: same hash, same features.
+    `content_hash` is a sha256 over weights, configuration, tokenizer, preprocessing and head: same hash, same features and scores.
+    `head` makes it a classifier; None: words are its only classifier.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Bundle:
     preprocessing: Preprocessing
     card: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    head: Head | None = None
 
     @property
     def device(self) -> torch.device:
@@ -187,6 +191,7 @@ def load_folder(folder: Path, *, name: str, device: str | torch.device, weights:
         preprocessing=preprocessing,
         card=card.read_text("utf-8", errors="replace") if card.is_file() else "",
         provenance=manifest.get("provenance", {}),
+        head=read_head(folder, manifest, name, config.projection_dim),
     )
 
 
@@ -213,11 +218,13 @@ def save_bundle(
     card: str = "",
     provenance: Mapping[str, Any] | None = None,
     half: bool = False,
+    head: Head | None = None,
 ) -> Path:
     """Write a bundle beside `folder`, then put it in its place at once; an older bundle there goes only when the new one is whole.
 
     Args:
         half: store float16, as shipped models do (they run in float32 all the same).
+        head: makes it a classifier.
 
     Raises:
         OutputError: it cannot be written.
@@ -255,12 +262,16 @@ def save_bundle(
             "image_std": list(preprocessing.std),
         }
         (beside / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n", "utf-8")
+        if head is not None:
+            write_head(head, beside)
         manifest = {
             "name": name,
             "preprocessing": preprocessing.as_dict(),
-            "sha256": {file: file_hash(beside / file) for file in HASHED if (beside / file).is_file()},
+            "sha256": {file: file_hash(beside / file) for file in (*HASHED, HEAD) if (beside / file).is_file()},
             "provenance": dict(provenance or {}),
         }
+        if head is not None:
+            manifest[SECTION] = head.as_section()
         (beside / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
         (beside / "README.md").write_text(card, "utf-8")
         _publish(beside, folder)

@@ -96,11 +96,13 @@ def check_whole(folder: Path, manifest: Mapping[str, Any], name: str) -> None:
 
 
 def content_hash(folder: Path, manifest: Mapping[str, Any], preprocessing: Preprocessing) -> str:
-    """sha256 over weights, configuration, tokenizer and preprocessing; trusts the file hashes that the manifest holds."""
+    """sha256 over weights, configuration, tokenizer, preprocessing and a classifier's head; trusts the hashes that the manifest holds."""
     digest = hashlib.sha256(json.dumps(preprocessing.as_dict(), sort_keys=True).encode())
     for file in HASHED:
         known = manifest.get("sha256", {}).get(file)
         digest.update((known or (file_hash(folder / file) if (folder / file).is_file() else "-")).encode())
+    if "classifier" in manifest:  # a model without a head keeps the hash it always had
+        digest.update(json.dumps([manifest["classifier"], manifest.get("sha256", {}).get("head.safetensors")], sort_keys=True).encode())
     return digest.hexdigest()
 
 

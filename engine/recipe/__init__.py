@@ -11,6 +11,7 @@ sources.py       the data sets that recipes name
 labelled.py      those of them that are published with labels
 findings.py      the findings by name
 pretraining.py   the pretraining recipe
+finetuning.py    the fine-tuning recipe
 prompts.py       the prompt recipe
 evaluation.py    the evaluation recipes, and the published figures
 sentences.py     the recipe of sentences for weak pairs

@@ -5,12 +5,14 @@ from __future__ import annotations
 from engine.recipe.base import Recipe
 from engine.recipe.document import Value
 from engine.recipe.evaluation import EvaluationRecipe, EvaluationSet, PublishedFigures
+from engine.recipe.finetuning import FinetuneRecipe
 from engine.recipe.pretraining import PretrainRecipe
 from engine.recipe.prompts import PromptRecipe
 from engine.recipe.sentences import WeakSentences
 
 KINDS: dict[str, type[Recipe]] = {
     "pretraining": PretrainRecipe,
+    "finetuning": FinetuneRecipe,
     "prompts": PromptRecipe,
     "sentences": WeakSentences,
     "evaluation": EvaluationRecipe,
@@ -19,10 +21,10 @@ KINDS: dict[str, type[Recipe]] = {
 }
 
 
-def kind_of(values: Value) -> str | None:
-    """The kind whose keys the values share most, or None when they share none."""
+def kind_of(values: Value, wanted: str | None = None) -> str | None:
+    """The kind whose keys the values share most, or None when they share none; `wanted` where it shares as many as any other."""
     if not isinstance(values, dict):
         return None
     shared = {name: len(values.keys() & (kind.model_fields.keys() - Recipe.model_fields.keys())) for name, kind in KINDS.items()}
-    best = max(shared, key=lambda name: shared[name])
+    best = max(shared, key=lambda name: (shared[name], name == wanted))
     return best if shared[best] else None

@@ -199,7 +199,8 @@ def check_recipe(document: Document, kind: type[R], overrides: Sequence[str] = (
     if not isinstance(document.values, dict):
         empty = Fault(1, "", "is empty" if document.values is None else "should be a section of keys")
         raise RecipeError(name, document.faults or [empty])
-    looks, wanted = kind_of(document.values), next((each for each, its in KINDS.items() if its is kind), None)
+    wanted = next((each for each, its in KINDS.items() if its is kind), None)
+    looks = kind_of(document.values, wanted)
     if wanted and looks and looks != wanted:
         raise RecipeError(name, [Fault(document.line(()), "", f"a {looks} recipe stands where a {wanted} recipe belongs")])
     values, paths = overridden(document.values, overrides, kind)

@@ -22,4 +22,5 @@ What a scoring run leaves in its output folder, and the choices behind it:
     labels.py       labels files, and the join
     images.py       image tables as users write them
     run_record.py   the files of a run, and run.json
+    learning_curve.py   the files of a fine-tuning run's figures
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,18 +48,21 @@ def make_optimizer(
     return torch.optim.AdamW(groups, lr=section.lr, betas=section.betas, fused=fused)
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: the trainable parameters that decay, and those that do not, each in the module's own order.
+def parameter_groups(module: nn.Module, weight_decay: float, lr_scale: Callable[[str], float] | None = None) -> list[dict[str, Any]]:
+    """The trainable parameters that decay, and those that do not, each in the module's own order.
 
-    A group that would be empty is left out. A parameter that two modules share stands once.
+    With `lr_scale` there are two such groups for each share of the learning rate, which they hold as `lr_scale`. A group that would be
+    empty is left out. A parameter that two modules share stands once.
     """
-    decayed: list[Tensor] = []
-    spared: list[Tensor] = []
+    members: dict[tuple[float | None, bool], list[Tensor]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            (decayed if decays(name, parameter) else spared).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+            members.setdefault((lr_scale(name) if lr_scale else None, decays(name, parameter)), []).append(parameter)
+    groups = []
+    for (scale, decayed), parameters in sorted(members.items(), key=lambda item: (item[0][0] or 0.0, not item[0][1])):
+        group: dict[str, Any] = {"params": parameters, "weight_decay": weight_decay if decayed else 0.0}
+        groups.append(group if scale is None else group | {"lr_scale": scale})
+    return groups
 
 
 def _of_one_kind(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

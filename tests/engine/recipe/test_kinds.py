@@ -9,6 +9,7 @@ from engine.recipe.kinds import KINDS, kind_of
     ("values", "kind"),
     [
         ({"sources": [], "steps": 1}, "pretraining"),
+        ({"sources": [], "mode": "linear"}, "finetuning"),
         ({"findings": {}, "score": "cosine"}, "prompts"),
         ({"findings": {}, "plain": {}, "openings": []}, "sentences"),
         ({"version": 1, "source": "x"}, None),
@@ -18,6 +19,12 @@ from engine.recipe.kinds import KINDS, kind_of
 )
 def test_a_document_looks_like_the_kind_whose_keys_it_holds(values, kind):
     assert kind_of(values) == kind
+
+
+def test_what_fits_two_kinds_is_of_the_kind_that_is_wanted():
+    assert kind_of({"sources": []}) == "pretraining"
+    assert kind_of({"sources": []}, wanted="finetuning") == "finetuning"
+    assert kind_of({"sources": [], "steps": 1}, wanted="finetuning") == "pretraining"
 
 
 def test_every_kind_knows_version_and_source():

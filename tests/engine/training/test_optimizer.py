@@ -100,3 +100,18 @@ def test_a_part_that_learns_only_after_warm_up_takes_the_steps_it_would_take_alo
         loss.backward()
         both.step()
     torch.testing.assert_close(parts["late"].weight, alone.weight)
+
+
+def test_layers_may_learn_at_a_share_of_the_rate_and_every_parameter_is_in_one_group():
+    module = Parts()
+    scales = {"projection": 1.0, "norm": 0.5}
+    groups = parameter_groups(module, 0.2, lambda name: scales.get(name.partition(".")[0], 0.25))
+    optimizer = make_optimizer(module, Optimizer(name="adamw"), groups)
+    set_learning_rate(optimizer, 0.8)
+    rates = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(rates)
+    assert len(rates) == sum(p.requires_grad for p in module.parameters())
+    assert rates[id(module.projection.weight)] == (0.8, 0.2)
+    assert rates[id(module.projection.bias)] == (0.8, 0.0)
+    assert rates[id(module.norm.weight)] == (0.4, 0.0)
+    assert rates[id(module.convolution.weight)] == (0.2, 0.2)

@@ -1,0 +1,164 @@
+"""`mmclip finetune`: an image tower, labels and a fraction of the patients -> a classifier bundle and its learning curve."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from mmclip_cli import console
+from mmclip_cli.options import DryRun, Json, Quiet, Settings
+
+if TYPE_CHECKING:
+    from engine.finetune import Event, Finished, Measured
+    from engine.recipe.finetuning import FinetuneRecipe
+
+LOG_SECONDS = 10
+"""Between two log lines of steps, where stderr is no terminal; out/log.jsonl holds every step."""
+SHOWN_FINDINGS = 3
+"""Up to so many findings have lines of their own on the screen; of more, the mean alone. curve.csv holds all."""
+
+
+def command(
+    recipe: Annotated[str, typer.Argument(help="A file, or the name of a shipped recipe with or without .yaml.")] = "finetune",
+    fraction: Annotated[
+        str, typer.Option(metavar="SHARE[,SHARE]...", help="Share of the training patients; several give a learning curve.")
+    ] = "1",
+    model: Annotated[
+        str | None, typer.Option(help="A shipped name, a bundle folder, or a Hugging Face id.", show_default="the recipe's: tiny")
+    ] = None,
+    settings: Settings = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/NAME, after the recipe")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of prepared pictures and features, shared by several runs.", show_default="OUT/data")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    dry_run: DryRun = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a classifier of a model and labels; OUT/bundle is what `mmclip score --model` takes, without --prompts."""
+    from engine.recipe.finetuning import FinetuneRecipe
+    from engine.recipe.loader import find_recipe, load_recipe
+
+    path = find_recipe(recipe)
+    loaded = load_recipe(path, FinetuneRecipe, [*(settings or ()), *([f"model={model}"] if model else [])])
+    out = out or Path("runs") / path.stem
+    fractions = _fractions(fraction)
+    _check_data(loaded)
+    if dry_run:
+        _say_plan(path.stem, loaded, fractions, out, json=json)
+        return
+    _run(path.stem, loaded, out, fractions, data, resume=resume, device=device, json=json, quiet=quiet)
+
+
+def _fractions(text: str) -> tuple[float, ...]:
+    """`0.01,0.1,1` as numbers."""
+    from engine.errors import UsageError
+
+    try:
+        fractions = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        fractions = ()
+    if not fractions or not all(0 < fraction <= 1 for fraction in fractions):
+        raise UsageError("--fraction holds something that is no share above 0 and at most 1", hint="--fraction 0.1, or 0.01,0.1,1")
+    return fractions
+
+
+def _check_data(recipe: FinetuneRecipe) -> None:
+    """Before torch is imported: which key to set to which layout."""
+    from engine.data.sources.published import missing_data
+    from engine.errors import ConfigError
+
+    if missing := missing_data(recipe.sources):
+        raise ConfigError("the recipe's data are not there", why="; ".join(missing), hint="--set KEY=PATH for each of these")
+
+
+def _say_plan(name: str, recipe: FinetuneRecipe, fractions: tuple[float, ...], out: Path, *, json: bool) -> None:
+    if json:
+        console.say_json({"recipe": name, "out": out, "fractions": fractions, "settings": recipe.model_dump(mode="json")})
+        return
+    shares = ", ".join(f"{100 * fraction:g} %" for fraction in fractions)
+    console.say(f"{name}: {recipe.mode} fine-tuning of {recipe.model} on {shares} of the training patients, into {console.shown(out)}")
+
+
+def _run(
+    name: str, recipe: FinetuneRecipe, out: Path, fractions: tuple[float, ...], data: Path | None, *, resume: bool, device: str,
+    json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Show the run's events as they come: steps as one line that moves, or a log line now and then where nobody watches."""
+    from engine.finetune import Finished, Measured, Prepared, Started, finetune
+    from engine.training.loop import Step
+
+    events = finetune(recipe, out, fractions=fractions, resume=resume, device=device, data=data)
+    told: dict[str, list[Event]] = {}
+    logged, stop = float("-inf"), 0
+    if not quiet:
+        console.log("preparing the recipe's images")
+    with console.closing(events) as watched, contextlib.ExitStack() as shown:
+        bar = None
+        for event in watched:
+            if isinstance(event, Step):
+                if bar is not None:
+                    bar.set_postfix({"loss": f"{event.loss:.3f}"}, refresh=False)
+                    bar.update(event.step - bar.n)
+                elif not quiet and (time.monotonic() - logged >= LOG_SECONDS or event.step == stop):
+                    logged = time.monotonic()
+                    console.log(f"step {event.step} of {stop}", **_facts(event))
+                continue
+            told.setdefault(type(event).__name__.lower(), []).append(event)
+            if isinstance(event, Started):
+                stop = event.stop
+                if console.on_terminal() and not quiet:
+                    shown.close()
+                    bar = shown.enter_context(console.progress(stop, what=name, unit="step", start=event.start))
+            if not quiet and not isinstance(event, Finished):
+                console.log(type(event).__name__.lower(), **(_briefly(event) if isinstance(event, Measured) else _facts(event)))
+    (finished,) = told["finished"]
+    assert isinstance(finished, Finished)  # a generator that ends without it has raised
+    if json:
+        console.say_json({"recipe": name, "out": out, **{key: told[key] for key in ("prepared", "drawn", "chosen")}, "finished": finished})
+        return
+    (prepared,) = told["prepared"]
+    assert isinstance(prepared, Prepared)
+    parts = ", ".join(f"{part} {prepared.images[part]} of {patients} patients" for part, patients in prepared.patients.items())
+    console.say("RESEARCH USE ONLY - not for clinical use")
+    console.say("")
+    console.say(f"images: {parts}; " + (", ".join(f"{reason} {count}" for reason, count in prepared.dropped.items()) or "none dropped"))
+    _say_curve(finished, len(prepared.findings))
+    console.say("")
+    console.say(f"classifier in {console.shown(finished.bundle)}; curve.csv and curve.svg lie beside it. {finished.seconds:.0f} s")
+
+
+def _say_curve(finished: Finished, findings: int) -> None:
+    """The test part's AUROC by fraction and method."""
+    rows: list[list[object]] = []
+    without: dict[str, set[str]] = {}
+    for row in finished.curve:
+        if (row["finding"] == "macro") == (findings <= SHOWN_FINDINGS):
+            continue
+        if row["auroc"] is None:
+            without.setdefault(f"{100 * row['fraction']:g} % {row['method']}: {row['reason']}", set()).add(row["finding"])
+            continue
+        interval = "-" if row["auroc_low"] is None else f"{row['auroc_low']:.3f} - {row['auroc_high']:.3f}"
+        shown = [row["train_patients"], row["train_images"], row["train_positive"], row["finding"], row["n"], row["n_positive"]]
+        rows.append([f"{100 * row['fraction']:g} %", row["method"], *shown, row["auroc"], interval, row["auprc"]])
+    console.say("")
+    heads = ["fraction", "method", "patients", "images", "positive", "finding", "test n", "positive", "AUROC", "95 % interval", "AUPRC"]
+    console.table(heads, rows)
+    for reason, names in sorted(without.items()):
+        console.say(f"no AUROC, {reason}: {', '.join(sorted(names))}")
+
+
+def _facts(event: Event) -> dict[str, Any]:
+    return {each.name: getattr(event, each.name) for each in dataclasses.fields(event)}
+
+
+def _briefly(event: Measured) -> dict[str, Any]:
+    """The mean over the findings; curve.csv and log.jsonl hold the rest."""
+    return {"fraction": event.fraction, "method": event.method, "macro_auroc": event.figures[-1].auroc}

@@ -1,0 +1,39 @@
+"""The card of a classifier."""
+
+from engine.model.cards import classifier_card
+
+FACTS = {
+    "base": "tiny",
+    "base_hash": "0123456789abcdef",
+    "mode": "full",
+    "init": "weights",
+    "fraction": 0.1,
+    "seed": 3,
+    "parts": {part: {"patients": 5, "images": 7, "sha256": f"{part}-hash-of-many-digits"} for part in ("train", "validation", "test")},
+    "steps": "40 steps of 32 images",
+    "pos_weight": "balanced",
+    "recipe_hash": "fedcba9876543210",
+    "sources": ["toy"],
+}
+ROW = {"finding": "Edema", "n": 7, "n_positive": 3, "auroc": 0.91, "auroc_low": 0.8, "auroc_high": 0.97, "auprc": 0.85, "reason": None}
+
+
+def test_a_card_says_what_it_is_made_of_and_what_was_measured():
+    card = classifier_card("run", FACTS, [{**ROW, "method": "zero_shot"}, {**ROW, "method": "full", "auroc_low": None}])
+    assert card.startswith("# run\n\n**RESEARCH USE ONLY")
+    for said in (
+        "`tiny` (0123456789ab)",
+        "10 % of the training patients",
+        "5 patients, 7 images, sha256 test-hash-of-man",
+        "seed 3",
+        "| Edema | 7 | 3 | zero-shot | 0.910 (0.800-0.970) | 0.850 |",
+        "| Edema | 7 | 3 | this classifier | 0.910 | 0.850 |",
+    ):
+        assert said in card
+
+
+def test_a_control_is_called_one_and_a_finding_without_figures_says_why():
+    row = {**ROW, "auroc": None, "method": "linear", "reason": "one class only in the training part"}
+    card = classifier_card("run", {**FACTS, "init": "random"}, [row])
+    assert "random weights (a control)" in card
+    assert "| this classifier | - (one class only in the training part) | - |" in card

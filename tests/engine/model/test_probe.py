@@ -1,0 +1,63 @@
+"""Logistic regression, against scikit-learn."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from engine.errors import NotFinite
+from engine.model.probe import fits, raw_pixels
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 6)) * [1, 10, 0.1, 1, 1, 1] + 3
+    x[:, 5] = 2.0  # a constant column
+    labels = (rng.random((120, 2)) < 1 / (1 + np.exp(-(x[:, :2] - 3) / [1, 10]))).astype(np.float32)
+    labels[rng.random((120, 2)) < 0.2] = np.nan
+    return x, labels
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+@pytest.mark.parametrize("strength", [0.001, 0.1, 10.0])
+def test_a_fit_is_the_one_of_scikit_learn(data, balanced, strength):
+    x, labels = data
+    (fit,) = fits(x, labels, [strength], balanced=balanced)
+    for column in range(2):
+        known = ~np.isnan(labels[:, column])
+        mean, spread = x.mean(axis=0), np.where(x.std(axis=0) == 0, 1, x.std(axis=0))
+        theirs = LogisticRegression(C=strength, class_weight="balanced" if balanced else None, tol=1e-10, max_iter=10_000)
+        theirs.fit((x[known] - mean) / spread, labels[known, column])
+        np.testing.assert_allclose(fit.logits(x)[:, column], theirs.decision_function((x - mean) / spread), atol=2e-4)
+
+
+def test_without_unknowns_it_is_the_whole_pipeline(data):
+    x, labels = data
+    target = np.nan_to_num(labels)
+    (fit,) = fits(x, target, [0.5], balanced=False)
+    theirs = make_pipeline(StandardScaler(), LogisticRegression(C=0.5, tol=1e-10, max_iter=10_000)).fit(x, target[:, 0])
+    np.testing.assert_allclose(fit.logits(x)[:, 0], theirs.decision_function(x), atol=2e-4)
+
+
+def test_fits_come_in_the_order_asked_for_and_do_not_depend_on_their_company(data):
+    x, labels = data
+    many = fits(x, labels, [10.0, 0.01, 1.0], balanced=True)
+    assert [fit.strength for fit in many] == [10.0, 0.01, 1.0]
+    (alone,) = fits(x, labels, [1.0], balanced=True)
+    np.testing.assert_allclose(many[2].weight, alone.weight, atol=1e-4)
+
+
+def test_nan_features_are_refused(data):
+    x, labels = data
+    with pytest.raises(NotFinite):
+        fits(np.where(x > 3, np.nan, x), labels, [1.0], balanced=True)
+
+
+def test_raw_pixels_are_grey_values_of_small_squares():
+    pictures = [np.full((40, 60), value, np.uint8) for value in (0, 51, 255)]
+    rows = raw_pixels(pictures, 4)
+    assert rows.shape == (3, 16)
+    np.testing.assert_allclose(rows.mean(axis=1), [0, 0.2, 1])
+    assert raw_pixels([], 4).shape == (0, 16)
