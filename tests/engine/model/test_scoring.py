@@ -1,0 +1,66 @@
+"""Scores by words, phrase by phrase, and random weights."""
+
+import numpy as np
+import pytest
+import torch
+
+from engine.model.bundle import load_bundle
+from engine.model.scoring import WordScorer, randomised, scorer_of, spoken
+from engine.model.zero_shot import logit_scale, words_by_finding, zero_shot
+from engine.recipe.prompts import Phrases, PromptRecipe
+
+RECIPE = PromptRecipe.model_validate(
+    {
+        "version": 1,
+        "findings": {
+            "Edema": {"positive": ("edema", "fluid"), "negative": ("no edema",)},
+            "Mass": {"positive": ("mass",), "negative": ("no mass",)},
+        },
+    }
+)
+TEMPLATE = Phrases(positive=("{finding}",), negative=("no {finding}",))
+
+
+@pytest.fixture(scope="module")
+def bundle(toy):
+    return load_bundle(toy)
+
+
+@pytest.fixture(scope="module")
+def features(bundle):
+    pictures = list(np.random.default_rng(0).integers(0, 256, (5, 32, 32), dtype=np.uint8))
+    return bundle.image_features(bundle.pixels(pictures)).numpy()
+
+
+def test_words_of_a_template_hold_the_finding_s_name():
+    words = spoken(RECIPE, ["Mass", "Aortic Elongation"], TEMPLATE).findings
+    assert list(words) == ["Mass", "Aortic Elongation"]
+    assert words["Aortic Elongation"].negative == ("no aortic elongation",)
+    assert words["Mass"] == RECIPE.findings["Mass"]
+
+
+def test_scores_are_those_of_zero_shot_and_an_unread_picture_has_none(bundle, features):
+    scorer = scorer_of(bundle, RECIPE, ["Edema", "Mass"])
+    with_gap = features.copy()
+    with_gap[2] = np.nan
+    words = words_by_finding(RECIPE, lambda texts: bundle.text_features(texts).numpy())
+    expected = zero_shot(features, words, score=RECIPE.score, pool=RECIPE.pool, scale=logit_scale(RECIPE, bundle.logit_scale))
+    found = scorer.scores(with_gap)
+    assert np.isnan(found[2]).all()
+    assert np.array_equal(found[[0, 1, 3, 4]], expected[[0, 1, 3, 4]])
+
+
+def test_a_phrase_alone_scores_as_a_recipe_of_that_phrase(bundle, features):
+    found = {(each.finding, each.side, each.text): each.scores for each in WordScorer.of(bundle, RECIPE).phrases(features)}
+    assert found.keys() == {("Edema", "positive", "edema"), ("Edema", "positive", "fluid")}
+    alone = RECIPE.model_copy(update={"findings": {"Edema": Phrases(positive=("fluid",), negative=("no edema",))}})
+    assert found["Edema", "positive", "fluid"] == pytest.approx(WordScorer.of(bundle, alone).scores(features)[:, 0])
+
+
+def test_random_weights_are_drawn_from_the_seed_alone(bundle):
+    before = torch.random.get_rng_state()
+    one, two, other = randomised(bundle), randomised(bundle), randomised(bundle, seed=1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(one.clip.visual_projection.weight, two.clip.visual_projection.weight)
+    assert one.content_hash == two.content_hash != other.content_hash
+    assert not torch.equal(other.clip.visual_projection.weight, one.clip.visual_projection.weight)
