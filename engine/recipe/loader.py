@@ -32,8 +32,8 @@ def shipped_recipes() -> list[Path]:
 
 def recipe_name(path: Path) -> str:
     """How a recipe is called: a shipped one by its place (`tiny`, `paper/table3_random`), another by its file name; without `.yaml`."""
-    folder = _shipped_folder()
-    return path.relative_to(folder).with_suffix("").as_posix() if path.is_relative_to(folder) else path.stem
+    folder, place = _shipped_folder().resolve(), path.resolve()
+    return place.relative_to(folder).with_suffix("").as_posix() if place.is_relative_to(folder) else path.stem
 
 
 def _shipped_folder() -> Path:
@@ -186,9 +186,9 @@ def label(path: Path, document: Document) -> str:
 
 
 def run_name(name: str | Path) -> str:
-    """What a run of a recipe is called unless it is told: the file's name, with the point of a sweep (`figure6@0.5`)."""
+    """What a run of a recipe is called unless it is told: its name, with the point of a sweep (`paper/figure6@0.5`)."""
     path, point = _find(name)
-    return path.stem + (f"@{point}" if point is not None else "")
+    return recipe_name(path) + (f"@{point}" if point is not None else "")
 
 
 def check_recipe(document: Document, kind: type[R], overrides: Sequence[str] = (), *, name: str) -> R:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import RecipeError, UsageError
-from engine.recipe import load_recipe, read_recipe, run_name
+from engine.recipe import find_recipe, load_recipe, read_recipe, run_name
 from engine.recipe.document import Document
 from engine.recipe.lineage import differences, put_over, word_of
 from engine.recipe.pretraining import PretrainRecipe
@@ -178,6 +178,12 @@ def test_a_sweep_stands_for_as_many_recipes_as_it_has_values(write):
     assert [load(f"{path}@{point}").attmim.ratio for point in ("0.5", "0.75", "0.9")] == [0.5, 0.75, 0.9]
     assert differences(read_recipe(f"{path}@0.9")[1]) == {("attmim", "ratio"): (0.5, 0.9)}
     assert run_name(f"{path}@0.9") == "own@0.9"
+
+
+def test_a_run_of_a_shipped_recipe_is_called_by_its_place_however_it_is_named(monkeypatch):
+    monkeypatch.chdir(find_recipe("paper/ensemble").parent.parent)
+    for name in ("paper/ensemble@3", "paper/ensemble.yaml@3", "./paper/ensemble.yaml@3"):
+        assert run_name(name) == "paper/ensemble@3"  # where eval/chexpert_ensemble looks for it
 
 
 def test_a_sweep_without_a_point_is_no_recipe_to_run(write):
