@@ -20,7 +20,8 @@ MOST_RECORDS = 200_000
 MOST_PICKLE_BYTES = 16_000_000
 """A checkpoint of 2.5 billion weights with its optimizer has a data.pkl below one million bytes."""
 
-_BROKEN = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, EOFError, OverflowError, LookupError)
+_BROKEN = (zipfile.BadZipFile, zlib.error, OSError, NotImplementedError, RuntimeError, ValueError, EOFError, OverflowError, LookupError)
+"""What Python's zipfile runs into in a damaged directory; OSError is a seek to before the file's beginning."""
 
 
 class Archive:
@@ -41,6 +42,9 @@ class Archive:
             raise self._broken("its directory cannot be read", error) from None
         try:
             self._records = self._checked()
+        except _BROKEN as error:
+            self._zip.close()
+            raise self._broken("its directory cannot be read", error) from None
         except BaseException:
             self._zip.close()
             raise
@@ -66,7 +70,7 @@ class Archive:
         try:
             with self._zip.open(self._records[f"{self._root}/{record}"]) as file:
                 found = bytearray(file.read())
-        except (*_BROKEN, OSError) as error:
+        except _BROKEN as error:
             raise self._broken(f"its record {record} is missing or damaged", error) from None
         return found
 

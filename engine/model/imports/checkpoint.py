@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from engine.errors import ModelError
+from engine.errors import ModelError, ReadError
 from engine.model.imports.archive import Archive
 from engine.model.imports.pickled import STORAGES, StoredTensor, Thing, read_pickle
 from engine.model.weights import checked_weights, read_weights
@@ -55,7 +55,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint("safetensors", _unwrapped(read_weights(path, path.stem)))
     with Archive(path) as archive:
         value = read_pickle(archive.pickle(), path.name)
-        if isinstance(value, Thing):
+        if archive.is_script and isinstance(value, Thing):
             kind: Format = "torchscript"
             named = dict(_attributes(value, path.name))
         else:
@@ -68,8 +68,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def _is_safetensors(path: Path) -> bool:
     """8 bytes of length, then JSON; by content, since a name says little."""
-    with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"
+    try:
+        with path.open("rb") as file:
+            return file.read(9)[8:] == b"{"
+    except OSError as error:
+        raise ReadError(f"cannot read {path.name}", why=error.strerror or "") from None
 
 
 def _state_dict(value: Any, file: str) -> dict[str, StoredTensor]:

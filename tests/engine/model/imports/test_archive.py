@@ -106,6 +106,14 @@ def test_a_big_endian_file_is_refused(saved, tmp_path, repacked):
         Archive(repacked(saved, tmp_path / "big.pt", {"byteorder": b"big"}))
 
 
+def test_a_byte_order_that_cannot_be_read_is_damage(saved):
+    raw = saved.read_bytes()
+    place = raw.index(b"little")
+    saved.write_bytes(raw[:place] + b"lottle" + raw[place + 6 :])
+    with pytest.raises(ModelError, match="its directory cannot be read"):
+        Archive(saved)
+
+
 def test_torch_s_old_format_is_refused_with_a_way_on(tmp_path, canary):
     old = tmp_path / "old.pt"
     torch.save({"a": torch.ones(2), "evil": canary}, old, _use_new_zipfile_serialization=False)

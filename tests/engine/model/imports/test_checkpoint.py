@@ -1,5 +1,6 @@
 """A checkpoint's tensors are those that torch would read, or the file is refused; whatever it holds, nothing runs."""
 
+import argparse
 import pickle
 import zipfile
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from engine.errors import ModelError
+from engine.errors import ModelError, ReadError
 from engine.model.imports.checkpoint import DEEPEST, read_checkpoint
 
 
@@ -189,7 +190,18 @@ def test_weights_that_are_no_finite_numbers_are_refused(tmp_path, value, dtype):
         read_checkpoint(tmp_path / "toy.pt")
 
 
-@pytest.mark.parametrize("value", [{}, {"a": 1}, [torch.ones(2)], torch.ones(2), {0: torch.ones(2)}, "words"])
+def test_a_file_that_cannot_be_read_is_a_read_error(tmp_path):
+    with pytest.raises(ReadError, match="cannot read"):
+        read_checkpoint(tmp_path)
+
+
+def test_a_whole_model_in_a_pickle_is_refused_with_a_way_on(tmp_path):
+    torch.save(nn.Linear(2, 2), tmp_path / "toy.pt")
+    with pytest.raises(ModelError, match=r"names torch\.nn\.modules\.linear\.Linear.*torch\.save\(model\.state_dict\(\), NEW\)"):
+        read_checkpoint(tmp_path / "toy.pt")
+
+
+@pytest.mark.parametrize("value", [{}, {"a": 1}, [torch.ones(2)], torch.ones(2), {0: torch.ones(2)}, "words", argparse.Namespace(a=1)])
 def test_a_file_without_named_weights_is_refused(tmp_path, value):
     torch.save(value, tmp_path / "toy.pt")
     with pytest.raises(ModelError, match=r"toy\.pt holds no weights by name"):
