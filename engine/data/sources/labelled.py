@@ -90,13 +90,16 @@ def table_of(source: Published, labels: LabelRows, part: str, files: Mapping[str
     dropped = of_part.filter(pl.col("reason").is_not_null()).select(
         file=pl.when(pl.col("file") == "").then("image").otherwise("file"), reason="reason"
     )
-    split = {"name": labels.split, "part": part, "unit": labels.unit, **split_facts(in_split, frame["unit"], labels, part)}
+    split = {"name": labels.split, "part": part, "unit": labels.unit, **split_facts(in_split, frame, labels, part)}
     facts = facts_of(name, table, findings, dropped, left_out=len(rows) - len(of_part))
     return ImageTable(table, dropped, findings, {}, {**facts, **labels.facts, "split": split})
 
 
-def split_facts(in_split: pl.DataFrame, there: pl.Series, labels: LabelRows, part: str) -> dict[str, Any]:
-    """The part as it is published, and how much of it is there: n and SHA-256 of both, in units of the split.
+def split_facts(in_split: pl.DataFrame, frame: pl.DataFrame, labels: LabelRows, part: str) -> dict[str, Any]:
+    """The part as it is published, and how much of it is there: n and SHA-256 of both, in units of the split; of "all", each part too.
+
+    Args:
+        in_split: the rows of the part. frame: those of them with a picture that is read.
 
     `as_published` is null where no published count is known, and else whether the part has that many units.
     """
@@ -104,13 +107,17 @@ def split_facts(in_split: pl.DataFrame, there: pl.Series, labels: LabelRows, par
     known = [units.n_unique() == labels.published[each] for each, units in by_part.items() if each in labels.published]
     parts = {}
     if part == "all":
-        parts = {each: {"n": units.n_unique(), "sha256": sha256_of(units)} for each, units in sorted(by_part.items())}
+        there = dict(frame.group_by("split").agg(pl.col("unit").n_unique()).iter_rows())
+        parts = {
+            each: {"n": units.n_unique(), "sha256": sha256_of(units), "there": there.get(each, 0)}
+            for each, units in sorted(by_part.items())
+        }
     units = in_split.unique("unit")
     return {
         "n": in_split["unit"].n_unique(),
         "sha256": sha256_of(in_split["unit"]),
-        "there": there.n_unique(),
-        "there_sha256": sha256_of(there),
+        "there": frame["unit"].n_unique(),
+        "there_sha256": sha256_of(frame["unit"]),
         "as_published": all(known) if known else None,
         "present": {finding: int((units[finding] == 1).sum()) for finding in labels.findings},
         "absent": {finding: int((units[finding] == 0).sum()) for finding in labels.findings},

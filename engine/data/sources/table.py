@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ def read_table(source: TableSource) -> ImageTable:
 
     Split and unpaired share go by patient: every image of a patient falls on one side, whatever else the table holds, because the
     side is a hash of the seed and the patient alone. A table's own `split` column holds out what is not `train`, with the
-    patient's other images. Without a patient column every study, and without a study column every image, stands for itself.
+    patient's other images. Without a patient column every study, and without a study column every image, stands for itself. A file
+    that is named again with the same labels is taken once; with other labels, not at all.
 
     Raises:
         InputMissing: there is no such table.
@@ -51,7 +52,8 @@ def read_table(source: TableSource) -> ImageTable:
     kept: list[dict[str, Any]] = []
     bank: dict[Any, Wordings] = {}
     left_out = 0
-    seen: set[Path] = set()
+    seen: dict[Path, dict[str, int]] = {}
+    disagreeing: set[Path] = set()
     for row in rows:
         if row.left_out:
             left_out += 1
@@ -61,10 +63,13 @@ def read_table(source: TableSource) -> ImageTable:
         found = findings_of(row.cells, columns, source)
         if reason is None and found.contradicts:
             reason = "labels_contradict"
+        if reason == "duplicate_image" and seen[file] != found.values:
+            reason = "labels_disagree"
+            disagreeing.add(file)
         if reason is not None:
             dropped.append((str(file) if row.file else "", reason))
             continue
-        seen.add(file)
+        seen[file] = found.values
         words = _words(row, found, source, sentences, bank)
         study = row.study or row.file
         patient = row.patient or study
@@ -88,6 +93,9 @@ def read_table(source: TableSource) -> ImageTable:
                 **{finding: value for finding, value in found.values.items() if value is not None},
             }
         )
+    if disagreeing:
+        dropped += [(each["file"], "labels_disagree") for each in kept if Path(each["file"]) in disagreeing]
+        kept = [each for each in kept if Path(each["file"]) not in disagreeing]
     if not kept:
         why = "; ".join(f"{count} rows: {DROPS[code]}" for code, count in Counter(code for _, code in dropped).items())
         filters = f"{left_out} rows are left out by `where`" if left_out else ""
@@ -130,7 +138,7 @@ def _split_facts(name: str, frame: pl.DataFrame, source: TableSource) -> dict[st
     }
 
 
-def _why_dropped(row: Row, file: Path, seen: set[Path]) -> str | None:
+def _why_dropped(row: Row, file: Path, seen: Container[Path]) -> str | None:
     """A code of `DROPS`, or None for a row that can be used."""
     if row.ragged:
         return "row_ragged"

@@ -56,6 +56,8 @@ def test_counts_add_up_and_the_hash_knows_no_pictures(images: dict[str, tuple[st
         assert split["there"] == len(table.frame) == sum(image in files for image in asked)
         assert split["there_sha256"] == sha256_of([image for image in asked if image in files])
         assert table.frame.columns == [*COLUMNS, "Edema"]
+        if part == "all":
+            assert sum(piece["there"] for piece in split["parts"].values()) == split["there"]
         assert set(table.dropped["reason"]) <= DROPS.keys()
 
 

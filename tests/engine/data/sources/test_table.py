@@ -72,6 +72,16 @@ def test_a_report_that_was_never_fetched_is_no_report(make_table: Any) -> None:
     assert table.dropped["reason"].to_list() == ["lfs_pointer"]
 
 
+def test_rows_of_one_file_that_disagree_are_all_dropped_and_those_that_agree_are_one(make_table: Any) -> None:
+    rows = [
+        {"file": name, "Edema": label} for name, label in [("a.png", "1"), ("b.png", "0"), ("a.png", "0"), ("b.png", "0"), ("c.png", "")]
+    ]
+    table = read_table(source(make_table(rows)))
+    assert table.frame["image"].to_list() == ["b.png", "c.png"]
+    assert table.facts["dropped"] == {"duplicate_image": 1, "labels_disagree": 2}
+    assert table.facts["rows"] == 5
+
+
 def test_where_leaves_rows_out_and_counts_them(make_table: Any) -> None:
     rows = [{"file": f"{i}.png", "license": "CC BY 4.0" if i < 2 else "CC BY-NC 4.0"} for i in range(5)]
     table = read_table(source(make_table(rows), where={"license": ("CC BY 4.0",)}))
