@@ -33,7 +33,7 @@ from engine.metrics.calibration import CalibrationMap
 from engine.metrics.findings import FindingFigures, figures
 from engine.model.encoding import encode
 from engine.model.head import findings_of
-from engine.model.heatmaps import heatmaps_on
+from engine.model.heatmaps import Margins, head_margins, heatmaps_on, word_margins
 from engine.model.overlays import chosen, sheet
 from engine.model.zero_shot import Words, logit_scale, words_by_finding, zero_shot
 from engine.recipe.loader import find_recipe, load_recipe
@@ -170,8 +170,8 @@ def score(
         workers: processes that read files; None: as many as this process has cores.
         batch_size: images per forward pass; None: 8 on a CPU, 64 on a GPU. Scores agree to 1e-5 between batch sizes.
         limits: what one file may cost. Files that were turned away for a limit are not remembered: a higher one reads them again.
-        heatmaps: also draw where each scored image resembles the words (engine/model/heatmaps.py), into private/heatmaps. Features are
-            not enough for that: images without a sheet of this model and these prompts are read once more, known ones too.
+        heatmaps: also draw which patches of each scored image speak for a finding (engine/model/heatmaps.py), into private/heatmaps.
+            Features are not enough for that: images without a sheet of this model and these prompts are read once more, known ones too.
         dry_run: check everything, count the files, write nothing.
 
     Closing the generator early keeps what was done: the next run with the same `out` goes on from there.
@@ -184,7 +184,7 @@ def score(
     """
     clock = _Clock()
     check_inputs(inputs)
-    asked = _asked(prompts, model, heatmaps)
+    asked = _asked(prompts, model)
     findings = asked.findings
     check_findings(findings)
     tables = {path: UserImageTable(path) for path in inputs if is_image_table(path)}
@@ -222,15 +222,16 @@ def score(
         yield from map(Notice, joined.notices() if joined else ())
         drawn: Counter[str] = Counter()
         sheets: dict[str, Path] = {}
-        if heatmaps and asked.file and asked.recipe:
+        if heatmaps:
             folder = Sheets(out)
-            made_with = (bundle.content_hash, file_hash(asked.file), f"made by {bundle.name} with {asked.file.stem}")
+            recipe = asked.account(bundle)
+            made_with = (bundle.content_hash, recipe["sha256"], f"made by {bundle.name} with {recipe['name']}")
 
             def read_again(again: Iterator[Item]) -> Iterator[Found]:
                 with closing(found_readings(again, None, size=bundle.preprocessing.size, workers=cores, limits=limits)) as readings:
                     yield from readings
 
-            for event in _draw(run, bundle, words, asked.recipe, folder, made_with, read_again):
+            for event in _draw(run, bundle, asked.margins(bundle, words), folder, made_with, read_again):
                 if isinstance(event, Drawn):
                     drawn["reused" if event.reused else "drawn"] += 1
                     sheets[event.image] = folder.path(event.image)
@@ -291,6 +292,13 @@ class _Asked:
             return {}
         return words_by_finding(self.recipe, lambda texts: bundle.text_features(texts).cpu().numpy())
 
+    def margins(self, bundle: Bundle, words: Mapping[str, Words]) -> Margins:
+        """What heatmaps ask of a patch."""
+        if self.recipe is not None:
+            return word_margins(words, score=self.recipe.score, pool=self.recipe.pool)
+        assert bundle.head is not None  # else `_asked` had refused
+        return head_margins(bundle.head)
+
     def account(self, bundle: Bundle) -> dict[str, Any]:
         """The words of run.json about it."""
         if self.file is None or self.recipe is None:
@@ -304,16 +312,12 @@ class _Asked:
         }
 
 
-def _asked(prompts: str | Path | None, model: str | Path, heatmaps: bool) -> _Asked:
-    """Raises UsageError for a classifier with prompts or heatmaps, and for a model without a head and without prompts."""
+def _asked(prompts: str | Path | None, model: str | Path) -> _Asked:
+    """Raises UsageError for a classifier with prompts, and for a model without a head and without prompts."""
     own = findings_of(model)
     if prompts is None:
         if own is None:
             raise UsageError("--prompts is missing", why="the model has no findings of its own", hint="--prompts chest14")
-        if heatmaps:
-            raise UsageError(
-                "heatmaps show where a picture resembles words, and a classifier scores without words", hint="leave out --heatmaps"
-            )
         return _Asked(own)
     if own is not None:
         raise UsageError(
@@ -406,18 +410,18 @@ def _with_features(found: Iterator[Found], bundle: Bundle, size: int) -> Iterato
 def _draw(
     run: _Run,
     bundle: Bundle,
-    words: Mapping[str, Words],
-    recipe: PromptRecipe,
+    margins_of: Margins,
     sheets: Sheets,
     made_with: Sequence[str],
     read_again: Callable[[Iterator[Item]], Iterator[Found]],
 ) -> Iterator[Drawn | Notice]:
     """A sheet for every scored image; of several files of one SOP instance the first is drawn."""
-    scored = run.results.frame().filter(pl.col("outcome") == "score").select("image", "content_hash", *words)
+    findings = run.results.findings
+    scored = run.results.frame().filter(pl.col("outcome") == "score").select("image", "content_hash", *findings)
     missing: list[tuple[Item, dict[str, Any], str]] = []
     seen: set[str] = set()
     for item, row in zip(run.scored, scored.iter_rows(named=True), strict=True):
-        key = sheet_key(SHEET, made_with, row["content_hash"], [round(row[name], 4) for name in words])
+        key = sheet_key(SHEET, made_with, row["content_hash"], [round(row[name], 4) for name in findings])
         if row["image"] not in seen and sheets.holds(row["image"], key):
             yield Drawn(row["image"], reused=True)
         elif row["image"] not in seen:
@@ -429,8 +433,9 @@ def _draw(
         if picture is None or found.reading.content_hash != row["content_hash"]:
             gone += 1
             continue
-        scores = {name: row[name] for name in chosen({name: row[name] for name in words})}
-        maps = heatmaps_on(bundle, picture, {name: words[name] for name in scores}, score=recipe.score, pool=recipe.pool)
+        scores = {name: row[name] for name in chosen({name: row[name] for name in findings})}
+        maps = heatmaps_on(bundle, picture, findings, margins_of)
+        maps = {name: maps[name] for name in scores}
         sheets.write(row["image"], sheet(picture, maps, scores, lines=[made_with[-1], NOTICE], texts={KEY: key, "Comment": NOTICE}))
         yield Drawn(row["image"], reused=False)
     if gone:

@@ -33,7 +33,7 @@ from engine.data.sources.nih14_boxes import PICTURE_SIZE, Box, read_boxes
 from engine.data.sources.table import read_table
 from engine.metrics.pointing import area_share, highest_place, is_hit, mean_place, most_covered_place, pointing
 from engine.model.bundle import Bundle, load_bundle
-from engine.model.heatmaps import heatmaps_on
+from engine.model.heatmaps import heatmaps_on, word_margins
 from engine.model.zero_shot import Pool, Score, Words, words_by_finding
 from engine.recipe import load_recipe
 from engine.recipe.pretraining import PretrainRecipe
@@ -88,7 +88,7 @@ def targets_of(
             grey = np.asarray(picture.convert("L"))
         for finding, drawn in by_finding(boxes[image]).items():
             name = PROMPT_OF.get(finding, finding)
-            (values,) = heatmaps_on(bundle, grey, {name: words[name]}, score=score, pool=pool).values()
+            (values,) = heatmaps_on(bundle, grey, [name], word_margins({name: words[name]}, score=score, pool=pool)).values()
             found.append(Target(finding, patient_of(image), row["held_out"], shares(drawn), values))
     return found
 

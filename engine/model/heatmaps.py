@@ -1,14 +1,15 @@
-"""Heatmaps: for every patch of a picture, how much nearer it is to the words for a finding than to the words for its absence.
+"""Heatmaps: for every patch of a picture, how much nearer it is to the words for a finding than to those for its absence.
 
 e_j is the embedding of patch j: `ln_post` and CLIP's visual projection of the last layer's patch tokens (the paper's E_img, eq 1), brought
 to length 1. With the recipe's phrases pooled as they are for its score (engine/model/zero_shot.py), the map is
 
     softmax_pair, difference     m_j = (a - b) / 2     a, b: e_j's cosines with the positive and the negative words
     cosine                       m_j = a
+    a classifier, without words  m_j = 2 sigmoid(W e_j + b) - 1     W, b: its head
 
-in [-1, 1]: 1 where a patch is the positive words themselves and the opposite of the negative ones, 0 where it is as near to both, -1 the
-other way round. It is the margin that the score of the whole picture is made of, taken of a patch: m_j > 0 where a picture with that
-embedding would score above 0.5.
+in [-1, 1]. By words, 1 is a patch that is the positive words themselves and the opposite of the negative ones, 0 one that is as near to
+both, -1 the other way round. It is the margin that the score of the whole picture is made of, taken of a patch: m_j > 0 where a picture
+with that embedding would score above 0.5.
 
 What such a map is not. CLIP aligns one token, CLS, with the words. Nothing in training asks that of patch tokens, and by the last layer
 attention has mixed the whole picture into each of them. So a map shows which patches carry an embedding near the words; that need not be
@@ -19,13 +20,14 @@ recipes/README.md has the answer for the shipped model. A map outlines nothing: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import NotFinite
+from engine.model.head import Head
 from engine.model.preprocessing import Preprocessing, placement
 from engine.model.zero_shot import Pool, Score, Words, zero_shot
 
@@ -35,19 +37,32 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 
-def heatmaps(bundle: Bundle, pictures: Sequence[NDArray[np.uint8]], words: Mapping[str, Words], *, score: Score, pool: Pool) -> Floats:
-    """Maps in [-1, 1] on the model's g x g patches: (B, F, g, g) float32 of B uint8 pictures (H, W) and F findings, as in `words`.
+Margins = Callable[[Floats], NDArray[np.float64]]
+"""Features (N, D), rows of length 1 -> margins (N, F) in [-1, 1]; each row by itself."""
+
+
+def word_margins(words: Mapping[str, Words], *, score: Score, pool: Pool) -> Margins:
+    """The margins by words, findings in the order of `words`."""
+    # `difference` is (2 + a - b) / 4 and `cosine` (1 + a) / 2: both are (1 + m) / 2
+    linear: Score = "cosine" if score == "cosine" else "difference"
+    return lambda features: 2 * zero_shot(features, words, score=linear, pool=pool, scale=1) - 1
+
+
+def head_margins(head: Head) -> Margins:
+    """The margins by a classifier's head, findings in its order."""
+    return lambda features: 2 * head.scores(features) - 1
+
+
+def heatmaps(bundle: Bundle, pictures: Sequence[NDArray[np.uint8]], margins_of: Margins) -> Floats:
+    """Maps in [-1, 1] on the model's g x g patches: (B, F, g, g) float32 of B uint8 pictures (H, W) and the F findings of `margins_of`.
 
     Raises:
         NotFinite: the model gives NaN or infinity.
     """
     features = patch_features(bundle, pictures)
     count, side = features.shape[:2]
-    # `difference` is (2 + a - b) / 4 and `cosine` (1 + a) / 2: both are (1 + m) / 2
-    linear = zero_shot(
-        features.reshape(-1, features.shape[-1]), words, score="cosine" if score == "cosine" else "difference", pool=pool, scale=1
-    )
-    margins = (2 * linear - 1).reshape(count, side, side, len(words))
+    margins = margins_of(features.reshape(-1, features.shape[-1]))
+    margins = margins.reshape(count, side, side, margins.shape[1])
     return np.ascontiguousarray(np.moveaxis(margins, -1, 1), dtype=np.float32)
 
 
@@ -72,15 +87,18 @@ def patch_features(bundle: Bundle, pictures: Sequence[NDArray[np.uint8]]) -> Flo
     return rows.reshape(len(pictures), side, side, -1)
 
 
-def heatmaps_on(bundle: Bundle, picture: NDArray[np.uint8], words: Mapping[str, Words], *, score: Score, pool: Pool) -> dict[str, Floats]:
+def heatmaps_on(bundle: Bundle, picture: NDArray[np.uint8], findings: Sequence[str], margins_of: Margins) -> dict[str, Floats]:
     """Finding -> its map (H, W) float32 laid over the uint8 picture (H, W); values as in `heatmaps`, NaN where the model did not look.
+
+    Args:
+        findings: the names of what `margins_of` gives, in its order.
 
     Raises:
         NotFinite: the model gives NaN or infinity.
     """
-    (maps,) = heatmaps(bundle, [picture], words, score=score, pool=pool)
+    (maps,) = heatmaps(bundle, [picture], margins_of)
     laid = onto_picture(maps, picture.shape, bundle.preprocessing, bundle.clip.config.vision_config.patch_size)
-    return dict(zip(words, laid, strict=True))
+    return dict(zip(findings, laid, strict=True))
 
 
 def onto_picture(maps: Floats, shape: tuple[int, ...], preprocessing: Preprocessing, patch: int) -> Floats:

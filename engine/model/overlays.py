@@ -1,7 +1,7 @@
 """One sheet per picture: the picture as the model saw it, and over it the map of each finding, with what the colours mean written below.
 
-Orange where the words for the finding fit better than those for its absence, blue where it is the other way round, the picture itself where
-neither does. The hues are Okabe and Ito's vermilion (#D55E00) and blue (#0072B2), which people with any common colour blindness tell apart.
+Orange where a map is above 0 (the words for the finding fit better than those for its absence), blue where it is below, the picture itself
+where it is 0. The hues are Okabe and Ito's vermilion (#D55E00) and blue (#0072B2), which any common colour blindness leaves distinct.
 A colour's strength grows linearly with the map's distance from 0. Its full strength is the largest distance among all findings of the sheet
 and stands below in figures: findings of one picture may be compared by eye, sheets by their figures alone. What the model did not see is
 darkened.
@@ -81,7 +81,7 @@ def sheet(
     across = min(ACROSS, len(panels))
     down = -(-len(panels) // across)
     footer = [
-        f"orange: nearer to the words for the finding; blue: to those for its absence; full colour {full:.3f} from 0, of at most 1",
+        f"orange: for the finding, blue: against it; full colour {full:.3f} from 0, of at most 1",
         "one value per patch, smoothed; it shows neither the finding's outline nor why the score is what it is",
         *lines,
     ]

@@ -21,6 +21,7 @@ from engine.dicom.limits import limits_from
 from engine.dicom.policy import REASONS
 from engine.errors import ConfigError, InputMissing, LabelsError, LockHeld, NotFinite, OutputError, RecipeError, UsageError
 from engine.model.bundle import load_bundle, save_bundle
+from engine.model.head import Head
 from engine.score import FAILURES, Drawn, Finished, Notice, Planned, Published, Seen, Started, score
 from engine.tables.columns import IMAGE_COLUMNS, METRIC_COLUMNS, NOTICE
 from engine.tables.publish import locked
@@ -397,6 +398,15 @@ def test_every_scored_image_gets_a_sheet_that_only_its_owner_reads(run, studies,
     assert events[-1].run["heatmaps"] == {"drawn": 6, "reused": 0}
     assert published(run(studies / "in", out=tmp_path / "plain")).run["heatmaps"] is None
     assert not (tmp_path / "plain" / "private" / "heatmaps").exists()
+
+
+def test_a_classifier_draws_what_its_head_sees(run, studies, tmp_path, toy):
+    bundle = load_bundle(toy)
+    head = Head(("Edema", "Nodule"), np.random.default_rng(0).normal(size=(2, 32)).astype(np.float32), np.zeros(2, np.float32))
+    save_bundle(tmp_path / "classifier", bundle.clip, bundle.tokenizer, bundle.preprocessing, name="classifier", head=head)
+    events = run(studies / "in", prompts=None, model=tmp_path / "classifier", heatmaps=True)
+    assert events[-1].run["heatmaps"] == {"drawn": 6, "reused": 0}
+    assert all(path.is_file() for path in published(events).sheets.values())
 
 
 def test_a_second_run_draws_only_what_is_missing(run, studies, tmp_path, prompts):

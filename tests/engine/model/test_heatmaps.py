@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from engine.errors import NotFinite
 from engine.model.bundle import Bundle, load_bundle
-from engine.model.heatmaps import heatmaps, heatmaps_on, onto_picture, patch_features
+from engine.model.head import Head
+from engine.model.heatmaps import head_margins, heatmaps, heatmaps_on, onto_picture, patch_features, word_margins
 from engine.model.mmclip import MMCLIP
 from engine.model.preprocessing import GREY_MEAN, GREY_STD, Preprocessing, Resize, resized
 from engine.model.zero_shot import Words, zero_shot
@@ -53,7 +54,7 @@ def test_patch_features_are_the_paper_s_e_img(bundle, make_recipe):
 @pytest.mark.parametrize("score", ["softmax_pair", "difference", "cosine"])
 def test_a_map_is_half_the_difference_of_cosines_or_the_cosine_itself(bundle, words, score):
     pictures = [noise(40, 50), noise(32, 32, 1)]
-    maps = heatmaps(bundle, pictures, words, score=score, pool="mean_embed")
+    maps = heatmaps(bundle, pictures, word_margins(words, score=score, pool="mean_embed"))
     assert maps.shape == (2, 3, 2, 2)
     for picture, features in enumerate(patch_features(bundle, pictures)):
         for finding, each in enumerate(words.values()):
@@ -64,19 +65,28 @@ def test_a_map_is_half_the_difference_of_cosines_or_the_cosine_itself(bundle, wo
 @pytest.mark.parametrize("pool", ["mean_embed", "max"])
 def test_a_map_above_0_is_a_score_above_one_half(bundle, words, pool):
     pictures = [noise(40, 40, seed) for seed in range(8)]
-    maps = heatmaps(bundle, pictures, words, score="softmax_pair", pool=pool)
+    maps = heatmaps(bundle, pictures, word_margins(words, score="softmax_pair", pool=pool))
     features = patch_features(bundle, pictures).reshape(-1, 32)
     scores = zero_shot(features, words, score="softmax_pair", pool=pool, scale=14).reshape(8, 2, 2, 3)
     assert ((maps > 0) == np.moveaxis(scores > 0.5, -1, 1)).all()
     assert np.moveaxis(maps, 1, -1) == pytest.approx(np.arctanh(2 * scores - 1) / 14, abs=1e-6)
 
 
+def test_a_classifier_s_map_is_its_head_asked_of_each_patch(bundle):
+    rng = np.random.default_rng(2)
+    head = Head(("a", "b"), rng.normal(size=(2, 32)).astype(np.float32), rng.normal(size=2).astype(np.float32))
+    pictures = [noise(40, 50), noise(32, 32, 1)]
+    maps = heatmaps(bundle, pictures, head_margins(head))
+    expected = 2 / (1 + np.exp(-(patch_features(bundle, pictures) @ head.weight.T + head.bias))) - 1
+    assert np.moveaxis(maps, 1, -1) == pytest.approx(expected, abs=1e-5)
+
+
 def test_pictures_and_findings_do_not_change_each_other(bundle, words):
     pictures = [noise(40, 50), noise(32, 32, 1)]
-    both = heatmaps(bundle, pictures, words, score="softmax_pair", pool="mean_prob")
-    alone = heatmaps(bundle, pictures[1:], {"c": words["c"]}, score="softmax_pair", pool="mean_prob")
+    both = heatmaps(bundle, pictures, word_margins(words, score="softmax_pair", pool="mean_prob"))
+    alone = heatmaps(bundle, pictures[1:], word_margins({"c": words["c"]}, score="softmax_pair", pool="mean_prob"))
     assert alone[0, 0] == pytest.approx(both[1, 2], abs=1e-6)
-    assert heatmaps(bundle, [], words, score="softmax_pair", pool="max").shape == (0, 3, 2, 2)
+    assert heatmaps(bundle, [], word_margins(words, score="softmax_pair", pool="max")).shape == (0, 3, 2, 2)
 
 
 def test_a_model_that_gives_nan_is_refused(tmp_path, words):
@@ -86,7 +96,7 @@ def test_a_model_that_gives_nan_is_refused(tmp_path, words):
     with torch.no_grad():
         broken.clip.vision_model.post_layernorm.weight.fill_(float("nan"))
     with pytest.raises(NotFinite, match="patches"):
-        heatmaps(broken, [noise(32, 32)], words, score="softmax_pair", pool="max")
+        heatmaps(broken, [noise(32, 32)], word_margins(words, score="softmax_pair", pool="max"))
 
 
 @settings(derandomize=True, max_examples=60)
@@ -104,7 +114,7 @@ def test_a_bright_square_lies_under_the_map_s_maximum(sees_brightness, seed, hei
         start = margin + rng.integers(0, max(free - extent, 0) + 1)
         spans.append(slice(start, start + extent))
     picture[tuple(spans)] = 235
-    (found,) = heatmaps_on(bundle, picture, BRIGHT, score="difference", pool="max").values()
+    (found,) = heatmaps_on(bundle, picture, list(BRIGHT), word_margins(BRIGHT, score="difference", pool="max")).values()
     assert found.shape == picture.shape
     assert picture.reshape(-1)[np.nanargmax(found)] == 235
     assert resize == "crop" or np.isfinite(found).all()
