@@ -110,3 +110,16 @@ def test_a_step_costs_what_the_recipe_s_batch_costs(make_watch: MakeWatch) -> No
     size = {"paired": 6, "unpaired": 4, "text": 12, "prompts": tuple(watch.prompts[0].shape)}
     assert watch.flops(2) == step_flops(watch.module, **size)
     assert watch.flops(0) == step_flops(watch.module, **size, objectives=("mim", "mlm"), mask="random")
+
+
+def test_nothing_is_compiled_for_the_few_rows_that_are_looked_at(make_watch: MakeWatch, tmp_path: Path) -> None:
+    watch = make_watch()
+    expected = watch.masks(2)
+    for block in watch.module.blocks():
+        block.forward = torch.compile(block.forward, fullgraph=True, backend=_refused)
+    assert watch.masks(2) == expected
+    assert watch.draw(2, tmp_path / "one.png")
+
+
+def _refused(graph: Any, inputs: Any) -> Any:
+    raise AssertionError("a block was compiled")
