@@ -62,10 +62,10 @@ def main() -> None:
     arguments.add_argument("--pictures", type=int, default=48)
     arguments.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     options = arguments.parse_args()
-    print(
-        f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}; {options.pictures} pictures of each kind, 256 pixels, squash"
-    )
-    print(f"{'kind':<6}{'MB each':>9}" + "".join(f"{f'{workers} workers':>12}" for workers in options.workers) + "   pictures/s")
+    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    print(f"{cores} cores, load {load:.1f}; {options.pictures} pictures of each kind, made 256 pixels")
+    heads = "".join(f"{f'{workers} workers, /s':>15}" for workers in options.workers)
+    print(f"{'kind':<6}{'MB each':>9}{'CPU ms each':>13}{heads}")
     with tempfile.TemporaryDirectory() as made:
         for kind in ("jpg", "png", "dcm"):
             folder = Path(made) / kind
