@@ -37,7 +37,7 @@ from engine.model.encoding import encode
 from engine.model.ensemble import joint_hash, prob_mean, weight_soup
 from engine.model.folder import local_folder
 from engine.model.preprocessing import resized
-from engine.model.scoring import RANDOM, WordScorer, randomised, scorer_of, spoken
+from engine.model.scoring import RANDOM, WordScorer, scorer_of, spoken
 from engine.recipe.evaluation import EvaluationRecipe, Parts, PublishedFigures
 from engine.recipe.evaluations import Row, rows_of
 from engine.recipe.loader import find_recipe, load_recipe, recipe_name
@@ -293,6 +293,8 @@ class _Bench:
         groups = groups_of(test, cuts, fewest=recipe.fewest, resamples=recipe.resamples, seed=recipe.seed)
         self.add("subgroups", group_rows(title, name, groups))
         note = f"{table.frame.height} {'studies' if recipe.level == 'study' else 'images'} of {table.frame['patient'].n_unique()} patients"
+        if gone := subject.account["dropped"].get("file_missing"):
+            note += f"; {gone} images of the tables are not here"
         self.add("table", [measured_cells(title, name, figures[-1], note).as_row()])
         for k, finding in enumerate(test.findings):
             label = pl.Series(test.labels[:, k]).fill_nan(None).cast(pl.Int8)
@@ -344,9 +346,10 @@ class _Bench:
 
     def _bundle(self, name: str) -> Bundle:
         from engine.model.bundle import load_bundle
+        from engine.model.classifier import randomised
 
         bundle = load_bundle(name.removeprefix(RANDOM), self.device)
-        return randomised(bundle) if name.startswith(RANDOM) else bundle
+        return randomised(bundle, 0) if name.startswith(RANDOM) else bundle
 
     def _features(self, images: pl.DataFrame, bundle: Bundle | None) -> Generator[Event, None, tuple[Vector, Counter[str]]]:
         """(N, D) features of images by a model, or (N, 1024) grey values in [0, 1]; rows of NaN, and reasons, where there are none."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ConfigError
+from engine.model.head import Head
 from engine.model.zero_shot import Words, logit_scale, words_by_finding, zero_shot
 from engine.recipe.prompts import Phrases, PromptRecipe
 from engine.tables.labels import plain_name
@@ -93,7 +92,7 @@ class Scorer(Protocol):
 class HeadScorer:
     """A classifier's own head; `places` are the columns of the findings that are asked for."""
 
-    head: Any
+    head: Head
     places: tuple[int, ...]
 
     def scores(self, features: NDArray[np.float32]) -> Floats:
@@ -110,22 +109,10 @@ def scorer_of(bundle: Bundle, words: PromptRecipe, findings: Sequence[str]) -> S
     Raises:
         ConfigError: the classifier does not know a finding.
     """
-    head = getattr(bundle, "head", None)
+    head = bundle.head
     if head is None:
         return WordScorer.of(bundle, words)
     known = {plain_name(name): place for place, name in enumerate(head.findings)}
     if unknown := [name for name in findings if plain_name(name) not in known]:
         raise ConfigError(f"classifier {bundle.name} does not know {', '.join(unknown)}", why=f"it knows {', '.join(head.findings)}")
     return HeadScorer(head, tuple(known[plain_name(name)] for name in findings))
-
-
-def randomised(bundle: Bundle, seed: int = 0) -> Bundle:
-    """The same architecture, tokenizer and preprocessing with random weights; torch's global generator stays as it was."""
-    import torch
-    from transformers import CLIPModel
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        clip = CLIPModel(bundle.clip.config).eval().to(bundle.device)
-    content = hashlib.sha256(f"random weights {seed} in {bundle.content_hash}".encode()).hexdigest()
-    return dataclasses.replace(bundle, clip=clip, content_hash=content, name=f"random weights, {bundle.name}", card="", provenance={})

@@ -11,7 +11,8 @@ from sklearn.metrics import roc_auc_score
 from engine.errors import ConfigError, LabelsError, ModelError, UsageError
 from engine.evaluate import BASELINE, evaluate
 from engine.metrics.events import Finished, Looked, Measured, Needs, Planned
-from engine.model.bundle import random_bundle
+from engine.model.bundle import load_bundle, random_bundle, save_bundle
+from engine.model.head import Head
 from engine.tables.calibrations import read_calibration
 from engine.tables.columns import file_hash
 from engine.tables.labels import read_text_table
@@ -190,7 +191,7 @@ def test_an_ensemble_scores_as_the_mean_of_its_members(folder, tmp_path):
 
 def test_random_weights_are_a_model_of_their_own(folder, tmp_path):
     _, one = run(folder, tmp_path, model=f"random:{folder}/toy")
-    assert one.run["evaluations"][0]["models"][0]["name"] == "random weights, toy"
+    assert one.run["evaluations"][0]["models"][0]["name"] == "toy with random weights"
 
 
 def test_a_split_with_a_patient_in_two_parts_is_refused(folder, tmp_path):
@@ -259,3 +260,26 @@ def test_models_of_two_architectures_make_no_soup(folder, tmp_path):
     random_bundle(tmp_path / "large", size=64)
     with pytest.raises(ModelError, match="another architecture"):
         run(folder, tmp_path / "out", settings=[f"models=[{folder}/toy, {tmp_path}/large]", "ensemble=weight_soup"])
+
+
+def test_a_part_of_a_data_set_is_judged_and_said_to_be_a_part(folder, tmp_path):
+    frame = pl.read_csv(folder / "table.csv")
+    files = [f"{folder}/{file}" if number % 4 else f"{folder}/gone{file}" for number, file in enumerate(frame["file"])]
+    frame.with_columns(file=pl.Series(files)).write_csv(tmp_path / "table.csv")
+    (tmp_path / "row.yaml").write_text((folder / "row.yaml").read_text().replace(f"{folder}/table.csv", f"{tmp_path}/table.csv"))
+    _, finished = run(tmp_path, tmp_path / "out")
+    assert finished.run["evaluations"][0]["dropped"] == {"file_missing": 15}
+    assert finished.tables["table"][0]["note"].endswith("15 images of the tables are not here")
+
+
+def test_classifiers_are_rows_of_their_own(folder, tmp_path):
+    bundle = load_bundle(folder / "toy")
+    width = bundle.clip.config.projection_dim
+    head = Head(("Edema", "Pneumonia"), np.ones((2, width), np.float32), np.zeros(2, np.float32))
+    save_bundle(tmp_path / "one", bundle.clip, bundle.tokenizer, bundle.preprocessing, name="one", head=head)
+    events, _ = run(
+        folder, tmp_path / "out", settings=[f"classifiers={{1 %: {tmp_path}/one, 10 %: {tmp_path}/one}}", "findings=[Edema, Pneumonia]"]
+    )
+    measured = [event for event in events if isinstance(event, Measured)]
+    assert [event.model for event in measured] == ["1 %", "10 %"]
+    assert measured[0].figures == measured[1].figures

@@ -1,11 +1,14 @@
 """Scores by words, phrase by phrase, and random weights."""
 
+import dataclasses
+
 import numpy as np
 import pytest
-import torch
 
+from engine.errors import ConfigError
 from engine.model.bundle import load_bundle
-from engine.model.scoring import WordScorer, randomised, scorer_of, spoken
+from engine.model.head import Head
+from engine.model.scoring import WordScorer, scorer_of, spoken
 from engine.model.zero_shot import logit_scale, words_by_finding, zero_shot
 from engine.recipe.prompts import Phrases, PromptRecipe
 
@@ -57,10 +60,11 @@ def test_a_phrase_alone_scores_as_a_recipe_of_that_phrase(bundle, features):
     assert found["Edema", "positive", "fluid"] == pytest.approx(WordScorer.of(bundle, alone).scores(features)[:, 0])
 
 
-def test_random_weights_are_drawn_from_the_seed_alone(bundle):
-    before = torch.random.get_rng_state()
-    one, two, other = randomised(bundle), randomised(bundle), randomised(bundle, seed=1)
-    assert torch.equal(torch.random.get_rng_state(), before)
-    assert torch.equal(one.clip.visual_projection.weight, two.clip.visual_projection.weight)
-    assert one.content_hash == two.content_hash != other.content_hash
-    assert not torch.equal(other.clip.visual_projection.weight, one.clip.visual_projection.weight)
+def test_a_classifier_scores_by_its_own_head_joined_by_name(bundle, features):
+    width = features.shape[1]
+    head = Head(("pleural_effusion", "Mass"), np.stack([np.ones(width), -np.ones(width)]).astype(np.float32), np.zeros(2, np.float32))
+    classifier = dataclasses.replace(bundle, head=head)
+    found = scorer_of(classifier, RECIPE, ["Mass", "Pleural Effusion"]).scores(features)
+    assert np.array_equal(found, head.scores(features)[:, ::-1])
+    with pytest.raises(ConfigError, match="does not know Edema"):
+        scorer_of(classifier, RECIPE, ["Edema"])
