@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 
 from engine.data.prepared import pictures
-from engine.errors import ConfigError, LockHeld, ModelError, NotFinite, UsageError
+from engine.errors import ConfigError, EngineError, LockHeld, ModelError, NotFinite, UsageError
 from engine.model.bundle import load_bundle
-from engine.pretrain import Event, Finished, Prepared, Started, pretrain, recipe_hash
+from engine.pretrain import Event, Finished, Forced, Prepared, Started, _accounted, pretrain, recipe_hash
 from engine.recipe.pretraining import PretrainRecipe
 from engine.tables.publish import locked
 from engine.training.checkpoint import Refused, Saved
 from engine.training.loop import Step
+from engine.training.record import RunRecord
 from engine.training.vitals import Vitals
 from engine.training.watched import Pictured
 
@@ -180,6 +181,65 @@ def test_another_recipe_cannot_go_on_from_a_checkpoint(recipe, data, tmp_path):
     with pytest.raises(ModelError, match="a run with another recipe"):
         next(refused)  # before any work on the data
     assert (tmp_path / "run.json").read_bytes() == before
+
+
+def test_forced_it_goes_on_from_another_recipe_and_says_so(recipe, data, tmp_path):
+    list(pretrain(recipe(), tmp_path, device="cpu", max_steps=2, data=data))
+    events = list(pretrain(recipe(seed=5), tmp_path, device="cpu", force=True, max_steps=4, data=data))
+    forced = [event for event in events if isinstance(event, Forced)]
+    assert [(event.step, set(event.differences)) for event in forced] == [(2, {"recipe"})]
+    assert [step for step, _, _ in steps_of(events)] == [3, 4]
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["forced"]["step"] == 2
+    assert recipe_hash(recipe())[:12] in record["forced"]["recipe"]
+
+
+def test_forced_or_not_weights_of_another_shape_are_refused(recipe, data, tmp_path):
+    list(pretrain(recipe(), tmp_path, device="cpu", max_steps=2, data=data))
+    model = recipe().model.model_dump() | {"projection": 8}
+    with pytest.raises(ModelError, match="of another shape"):
+        list(pretrain(recipe(model=model), tmp_path, device="cpu", force=True, data=data))
+
+
+def test_other_keys_of_compute_are_no_other_recipe(recipe, data, whole, tmp_path):
+    """A run that met the end of its memory goes on in smaller parts, and learns the same."""
+    list(pretrain(recipe(precision="fp32"), tmp_path / "run", device="cpu", max_steps=3, data=data))
+    smaller = recipe(precision="fp32", compute={"micro_batch": 2, "checkpoint_activations": True, "ahead": 0})
+    assert recipe_hash(smaller) == recipe_hash(recipe(precision="fp32"))
+    events = list(pretrain(smaller, tmp_path / "run", device="cpu", resume=True, data=data))
+    assert next(event for event in events if isinstance(event, Started)).parts == 3
+    unbroken = steps_of(list(pretrain(recipe(precision="fp32"), tmp_path / "unbroken", device="cpu", data=data)))
+    for (step, losses, _), (same_step, expected, _) in zip(steps_of(events), unbroken[3:], strict=True):
+        assert step == same_step
+        assert losses == pytest.approx(expected, rel=1e-4)  # AdamW makes much of the rounding of gradients that are nearly 0
+
+
+def test_bf16_in_parts_computes_blocks_again_as_they_were(recipe, data, tmp_path):
+    lean = recipe(compute={"micro_batch": 2, "checkpoint_activations": True})
+    plain = steps_of(list(pretrain(recipe(), tmp_path / "plain", device="cpu", max_steps=1, data=data)))
+    found = steps_of(list(pretrain(lean, tmp_path / "lean", device="cpu", max_steps=1, data=data)))
+    assert found[0][1] == pytest.approx(plain[0][1], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("compute", "settings"),
+    [
+        ({}, ["compute.micro_batch=3", "compute.checkpoint_activations=true", "batch.paired and batch.unpaired (now 4 and 2)"]),
+        ({"micro_batch": 2, "checkpoint_activations": True}, ["compute.micro_batch=1", "batch.paired"]),
+        ({"micro_batch": 1, "checkpoint_activations": True}, ["a smaller batch.paired"]),
+    ],
+)
+def test_too_little_memory_names_the_settings_to_lower(recipe, tmp_path, compute, settings):
+    asked = recipe(compute=compute)
+    record = RunRecord(tmp_path, {})
+    with (
+        pytest.raises(EngineError, match="the cuda has too little memory for a step") as refused,
+        _accounted(record, torch.device("cuda"), asked),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    assert all(setting in str(refused.value) for setting in settings)
+    assert ("micro_batch" in str(refused.value)) == (compute.get("micro_batch") != 1)
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "failed"
 
 
 def test_a_changed_picture_is_noticed_and_other_data_are_refused(recipe, data, table, tmp_path):

@@ -10,6 +10,7 @@ from torch import Tensor
 from engine.model.losses import align_loss
 from engine.model.mmclip import ALL_OBJECTIVES, MMCLIP
 from engine.model.parts import aligned, losses_in_parts, split, with_noise
+from engine.training.blocks import compile_blocks, compiled, recompute_blocks
 from engine.training.distributed import ALONE
 
 MakeModel = Callable[..., MMCLIP]
@@ -156,3 +157,16 @@ def test_local_losses_on_gathered_features_are_the_global_loss(half: bool) -> No
     torch.testing.assert_close(found[0].scale + found[1].scale, of_scale)
     torch.testing.assert_close(sum(asked), torch.stack([of_image, of_text], dim=1))
     assert not torch.allclose(asked[0][:3, 0], of_image[:3]), "without the other process's share the gradient would be another"
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # Dynamo asks each tensor for it, and hides the warning in its own way
+def test_compiled_blocks_and_masks_have_no_break_and_change_nothing(make_model: MakeModel, large: Batch, prompts: Prompts) -> None:
+    """Traced as on a GPU, without the compiler itself, which takes minutes on a CPU; a break would raise."""
+    plain, fast = make_model(), make_model()
+    compile_blocks(fast.blocks(), backend="eager")
+    recompute_blocks(fast.blocks())
+    fast.hidden_patches = compiled(fast.hidden_patches, backend="eager")
+    expected, gradients = learned(plain, iter([plain.losses(large, prompts=prompts)]))
+    found, of_fast = learned(fast, iter([fast.losses(large, prompts=prompts)]))
+    assert found == pytest.approx(expected, rel=1e-6)
+    same(of_fast, gradients, 1e-5)

@@ -137,6 +137,32 @@ def test_a_checkpoint_of_another_run_is_refused(saved, new_toy, checkpoints, nam
         other.load(4, *new_toy())
 
 
+def test_a_checkpoint_of_another_run_is_taken_when_forced_and_says_how_it_differs(saved, new_toy, checkpoints):
+    other = Checkpoints(checkpoints.folder, {**checkpoints.identity, "recipe": "b" * 64}, forced=True)
+    other.load(4, *new_toy())
+    assert other.differences(4) == {"recipe": "aaaaaaaaaaaa there, bbbbbbbbbbbb here"}
+    assert checkpoints.differences(4) == {}
+
+
+def test_the_state_of_another_optimizer_is_refused(saved, new_toy, checkpoints):
+    module, optimizer = new_toy(name="sgd")
+    before = module.linear.weight.detach().clone()
+    with pytest.raises(ModelError, match="its optimizer state is of AdamW, the recipe asks for SGD"):
+        checkpoints.load(4, module, optimizer)
+    assert torch.equal(module.linear.weight, before)
+
+
+def test_optimizer_state_finds_its_parameters_by_name_whatever_the_groups(saved, new_toy, checkpoints):
+    _, optimizer = saved
+    module, _ = new_toy()
+    turned = torch.optim.AdamW([{"params": [parameter]} for parameter in reversed(list(module.parameters()))])
+    checkpoints.load(4, module, turned)
+    moments = {optimizer.state[parameter]["exp_avg"].sum().item() for parameter in saved[0].parameters()}
+    assert {turned.state[parameter]["exp_avg"].sum().item() for parameter in module.parameters()} == moments
+    for mine, theirs in zip(module.parameters(), saved[0].parameters(), strict=True):
+        assert torch.equal(turned.state[mine]["exp_avg"], optimizer.state[theirs]["exp_avg"])
+
+
 def test_weights_that_are_not_finite_are_not_saved(new_toy, checkpoints):
     module, optimizer = new_toy()
     module.linear.bias.data[1] = torch.inf

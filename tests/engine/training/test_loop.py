@@ -192,3 +192,22 @@ def test_plain_attention_in_bf16_agrees_with_float32():
     with arithmetic(torch.device("cpu"), "fp32"):
         full = nn.functional.scaled_dot_product_attention(query, key, value)
     torch.testing.assert_close(half.float(), full, atol=0.02, rtol=0.02)
+
+
+def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(new_toy, batch_at, plan):
+    """Shares that add up: half of each loss twice."""
+    whole, optimizer = new_toy()
+    expected = told(list(train(whole, optimizer, whole.losses, batch_at, plan(3))))
+    halves, optimizer = new_toy()
+
+    def in_parts(batch, step, generator):
+        begun = generator.get_state()
+        for _ in range(2):
+            generator.set_state(begun)
+            yield {name: loss / 2 for name, loss in halves.losses(batch, step, generator).items()}
+
+    found = told(list(train(halves, optimizer, in_parts, batch_at, plan(3))))
+    for (_, mine, _), (_, theirs, _) in zip(found, expected, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-6)
+    for mine, theirs in zip(halves.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)

@@ -115,3 +115,14 @@ def test_layers_may_learn_at_a_share_of_the_rate_and_every_parameter_is_in_one_g
     assert rates[id(module.projection.bias)] == (0.8, 0.0)
     assert rates[id(module.norm.weight)] == (0.4, 0.0)
     assert rates[id(module.convolution.weight)] == (0.2, 0.2)
+
+
+def test_groups_of_the_callers_own_learn_at_their_own_pace():
+    module = Parts()
+    groups = [
+        {"params": list(module.projection.parameters()), "lr_scale": 0.5, "weight_decay": 0.1},
+        {"params": list(module.norm.parameters())},
+    ]
+    optimizer = make_optimizer(module, Optimizer(name="adamw", lr=0.2), groups)
+    set_learning_rate(optimizer, 0.1)
+    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.05, 0.1), (0.1, 0.01)]

@@ -63,3 +63,11 @@ def test_versions_name_what_is_installed_and_leave_out_the_rest():
 
 def test_a_cpu_is_told_with_its_threads():
     assert device_facts(torch.device("cpu"))["threads"] == torch.get_num_threads()
+
+
+def test_a_record_that_is_not_kept_writes_nothing(tmp_path):
+    record = RunRecord(tmp_path, {"seed": 1}, is_kept=False)
+    record.log(record)
+    record.say(status="finished")
+    assert record.facts["status"] == "finished"
+    assert list(tmp_path.iterdir()) == []
