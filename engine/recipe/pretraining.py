@@ -222,7 +222,7 @@ class Compute(Section):
     """Images in one forward and backward pass of one process; None: all of its share at once. Smaller ones save memory and cost one more
     forward pass where `align` is trained: its features are made first for the whole batch, so that every pair still meets every other."""
     checkpoint_activations: bool = False
-    """Keep the input of each transformer block only and compute the rest again on the way back: less memory, about a third more time."""
+    """Keep the input of each transformer block only and compute the rest again on the way back: less memory for a second forward pass."""
     compile: Literal["auto", "always", "never"] = "auto"
     """torch.compile the transformer blocks and the masks. auto: on a GPU; on a CPU it takes longer than it saves."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
