@@ -14,20 +14,24 @@ VARIANTS = 32
 """Shapes and modes in which one block may be compiled: towers and decoders, with and without gradient, both mask levels."""
 
 
-def compile_blocks(blocks: Iterable[nn.Module], backend: str = "inductor") -> None:
+def compile_blocks(blocks: Iterable[nn.Module], backend: str = "inductor", *, whole: bool = False) -> None:
     """Compile the forward of each block, in place, for static shapes.
 
     Block by block and not the whole model: equal blocks share their code, so that this takes seconds and not minutes, and FSDP's hooks
     and recomputation stay outside what is compiled.
     """
     for block in blocks:
-        block.forward = compiled(block.forward, backend)
+        block.forward = compiled(block.forward, backend, whole=whole)
 
 
-def compiled(function: Function, backend: str = "inductor") -> Function:
-    """The function, compiled on its first call for each shape; a part that cannot be compiled whole is an error."""
+def compiled(function: Function, backend: str = "inductor", *, whole: bool = False) -> Function:
+    """The function, compiled on its first call for each shape.
+
+    Args:
+        whole: a part that cannot be compiled is an error, as tests want it; else it runs as it is, which costs a run little.
+    """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, VARIANTS)
-    return cast("Function", torch.compile(function, dynamic=False, fullgraph=True, backend=backend))
+    return cast("Function", torch.compile(function, dynamic=False, fullgraph=whole, backend=backend))
 
 
 def recompute_blocks(blocks: Iterable[nn.Module]) -> None:

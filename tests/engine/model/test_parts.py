@@ -163,9 +163,9 @@ def test_local_losses_on_gathered_features_are_the_global_loss(half: bool) -> No
 def test_compiled_blocks_and_masks_have_no_break_and_change_nothing(make_model: MakeModel, large: Batch, prompts: Prompts) -> None:
     """Traced as on a GPU, without the compiler itself, which takes minutes on a CPU; a break would raise."""
     plain, fast = make_model(), make_model()
-    compile_blocks(fast.blocks(), backend="eager")
+    compile_blocks(fast.blocks(), backend="eager", whole=True)
     recompute_blocks(fast.blocks())
-    fast.hidden_patches = compiled(fast.hidden_patches, backend="eager")
+    fast.hidden_patches = compiled(fast.hidden_patches, backend="eager", whole=True)
     expected, gradients = learned(plain, iter([plain.losses(large, prompts=prompts)]))
     found, of_fast = learned(fast, iter([fast.losses(large, prompts=prompts)]))
     assert found == pytest.approx(expected, rel=1e-6)

@@ -77,7 +77,7 @@ def test_dropout_draws_the_same_when_it_is_computed_again():
 def test_compiled_blocks_agree(recomputed):
     """By way of autograd's graphs alone: a real compiler takes half a minute on a CPU."""
     plain, fast = towers(), towers()
-    compile_blocks(fast, backend="aot_eager")
+    compile_blocks(fast, backend="aot_eager", whole=True)
     if recomputed:
         recompute_blocks(fast)
     for a, b in zip(gradients(fast), gradients(plain), strict=True):
@@ -89,4 +89,4 @@ def test_what_cannot_be_compiled_whole_is_an_error():
         return x * 2 if float(x.sum()) > 0 else x
 
     with pytest.raises(torch._dynamo.exc.TorchDynamoException):
-        compiled(waits_for_the_host, backend="eager")(torch.ones(2))
+        compiled(waits_for_the_host, backend="eager", whole=True)(torch.ones(2))
