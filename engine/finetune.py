@@ -33,7 +33,7 @@ from engine.data.labelled import LabelledBatches, LabelledPictures, labelled_pic
 from engine.data.parts import PARTS, fraction_of, split_hash
 from engine.errors import ConfigError, EngineError, UsageError
 from engine.metrics.findings import FindingFigures, figures
-from engine.metrics.roc import auroc
+from engine.metrics.macro import macro_auroc
 from engine.model.bundle import Bundle, load_bundle, save_bundle
 from engine.model.cards import classifier_card
 from engine.model.classifier import Classifier, bce_loss, layer_scales, pos_weights, randomised, text_head, zero_head
@@ -44,6 +44,7 @@ from engine.model.probe import fits, raw_pixels
 from engine.model.zero_shot import Words, logit_scale, words_by_finding, zero_shot
 from engine.recipe.loader import load_recipe
 from engine.recipe.prompts import PromptRecipe
+from engine.tables.columns import METRIC_COLUMNS
 from engine.tables.learning_curve import publish_curve
 from engine.tables.publish import locked, make_folder
 from engine.tables.run_record import publish_metrics
@@ -229,11 +230,8 @@ def _events(run: _Run, record: RunRecord, resume: bool) -> Generator[Event, None
         yield from _fraction(run, record, seen, words, identity, fraction)
     publish_curve(run.out, run.curve, {"split_sha256": dict(prepared.split_sha256), "recipe_sha256": recipe_hash(recipe)})
     best = [row for row in run.curve if row["fraction"] == run.fractions[-1] and row["method"] == recipe.mode]
-    publish_metrics(run.out, [{key: row[key] for key in row if key not in _CURVE_ONLY} for row in best], {})
+    publish_metrics(run.out, [{key: row[key] for key in METRIC_COLUMNS} for row in best], {})
     record.say(curve=run.curve)
-
-
-_CURVE_ONLY = ("fraction", "method", "train_patients", "train_images", "train_positive")
 
 
 def _fraction(
@@ -337,7 +335,7 @@ def _raw_pixels(recipe: FinetuneRecipe, part: _Part, fraction: float) -> tuple[M
 def _best_fit(recipe: FinetuneRecipe, part: _Part, x: NDArray[np.float64], x_validation: NDArray[np.float64]) -> Any:
     """The fit of the best macro AUROC on the validation part (of equals the stiffest), its strength, and that AUROC."""
     found = fits(x, part.labels, sorted(recipe.linear.strengths), balanced=recipe.pos_weight == "balanced")
-    areas = [_macro_auroc(fit.logits(x_validation), part.validation_labels) for fit in found]
+    areas = [macro_auroc(fit.logits(x_validation), part.validation_labels) for fit in found]
     best = max(range(len(found)), key=lambda number: (-1.0 if (area := areas[number]) is None else area, -number))
     return found[best], found[best].strength, areas[best]
 
@@ -410,7 +408,7 @@ def _look(step: int, module: Classifier, bundle: Bundle, part: _Part) -> Look:
     labels = part.validation_labels
     known = ~np.isnan(labels)
     likely = np.where(labels == 1, scores, 1 - scores)[known]
-    return Look(step, _macro_auroc(scores, labels), float(-np.log(np.clip(likely, 1e-12, 1)).mean()))
+    return Look(step, macro_auroc(scores, labels), float(-np.log(np.clip(likely, 1e-12, 1)).mean()))
 
 
 def _plan(recipe: FinetuneRecipe, steps: int, stop: int, device: torch.device) -> Plan:
@@ -428,16 +426,6 @@ def _plan(recipe: FinetuneRecipe, steps: int, stop: int, device: torch.device) -
 
 
 # ---- figures -------------------------------------------------------------------------------------------------------------------
-
-
-def _macro_auroc(scores: NDArray[np.float64], labels: NDArray[np.float32]) -> float | None:
-    """Mean AUROC over the findings with both classes; None where there is none."""
-    areas = []
-    for column in range(labels.shape[1]):
-        known = ~np.isnan(labels[:, column])
-        if len(np.unique(labels[known, column])) == 2:
-            areas.append(auroc(scores[known, column], labels[known, column]))
-    return float(np.mean(areas)) if areas else None
 
 
 def _measured(
