@@ -10,9 +10,8 @@ One bad file never changes another file's row and never stops the run: it is a r
 from __future__ import annotations
 
 import os
-import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,32 +19,28 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from engine.dicom.gathered import PART_ROWS, SEVERAL, Gathered, Vector
 from engine.dicom.inputs import Item, check_inputs, input_items
 from engine.dicom.limits import LIMITS, Limits, as_settings
-from engine.dicom.policy import FAILURES, Outcome
-from engine.dicom.reading import Reading, Registry, coarse_picture
-from engine.dicom.remembered import NOT_KEPT, Found, Remembered, found_readings, known_files, reader_version
-from engine.dicom.rows import result_row, table_row
+from engine.dicom.policy import Outcome
+from engine.dicom.remembered import Found, Remembered, found_readings, known_files, reader_version
 from engine.errors import InputMissing, NotFinite, UsageError
 from engine.metrics.calibration import CalibrationMap
 from engine.metrics.findings import FindingFigures, figures
+from engine.model.asked import Asked, what_is_asked
 from engine.model.encoding import encode
-from engine.model.head import findings_of
-from engine.model.heatmaps import Margins, head_margins, heatmaps_on, word_margins
+from engine.model.heatmaps import Margins, heatmaps_on
 from engine.model.overlays import chosen, sheet
-from engine.model.zero_shot import Words, logit_scale, words_by_finding, zero_shot
-from engine.recipe.loader import find_recipe, load_recipe
-from engine.recipe.prompts import PromptRecipe
 from engine.tables.calibrations import Calibration, read_calibration
+from engine.tables.clock import Clock
 from engine.tables.columns import NOTICE, check_findings, file_hash
 from engine.tables.identity import Names, site_key
 from engine.tables.images import UserImageTable, is_image_table
-from engine.tables.labels import Joined, Labels, join, read_labels
-from engine.tables.parts import ImageTable, text_of_path
+from engine.tables.labels import Joined, read_labels
+from engine.tables.parts import ImageTable
 from engine.tables.publish import locked, make_folder
-from engine.tables.results import FLAG_SEPARATOR, Aggregate, Results, joined_flags, split_flags
+from engine.tables.results import Aggregate, Results
 from engine.tables.run_record import clear_previous, contents_hash, publish_metrics, publish_record, publish_tables, versions
 from engine.tables.sheets import KEY, Sheets, sheet_key
 
@@ -53,11 +48,8 @@ if TYPE_CHECKING:
     from engine.model.bundle import Bundle
 
 Device = Literal["auto", "cpu", "cuda"]
-Vector = NDArray[np.float32]
 
-PART_ROWS = 512
-PART_SECONDS = 30.0
-"""A part of the image table is published after so many files or seconds, whichever comes first: the most that a kill can cost."""
+
 SHEET = 1
 """Version of the heatmap sheets: with another one they are drawn anew."""
 EQUAL_PICTURES = 10
@@ -182,9 +174,9 @@ def score(
         OutputError, LockHeld: `out` cannot be written, or another run is at it.
         NotFinite: the model gives NaN, or the same scores to every image.
     """
-    clock = _Clock()
+    clock = Clock()
     check_inputs(inputs)
-    asked = _asked(prompts, model)
+    asked = what_is_asked(prompts, model)
     findings = asked.findings
     check_findings(findings)
     tables = {path: UserImageTable(path) for path in inputs if is_image_table(path)}
@@ -199,26 +191,30 @@ def score(
         make_folder(out / "private", mode=0o700)
         bundle = _load(model, device)
         maps = _maps(calibration, bundle, asked, aggregate)
-        words = asked.words(bundle)
-        scores_of = _scorer(bundle, asked.recipe, words)
+        scorer = asked.scorer(bundle)
+
+        def scores_of(features: Vector) -> Vector:
+            return scorer.scores(features).astype(np.float32)
+
         table = _table(bundle, out)
         remembered = Remembered(table, scores_of)
         yield Started(findings, bundle.name, str(bundle.device), len(remembered))
         if table.unreadable:
             yield Notice(f"{len(table.unreadable)} damaged parts of the image table were left out; their files are read again")
         clock.lap("load")
-        run = _Run(Results(findings), names, table)
+        run = Gathered(Results(findings), names, table)
         size = batch_size or (64 if bundle.device.type == "cuda" else 8)
         found = found_readings(items, remembered, size=bundle.preprocessing.size, workers=cores, limits=limits)
         with closing(found), closing(run):
             for each, features in _with_features(found, bundle, size):
-                yield run.take(each, features, each.scores if features is None else scores_of(features[None])[0])
+                image, settled = run.take(each, features, each.scores if features is None else scores_of(features[None])[0])
+                yield Seen(image, settled.outcome, settled.reason, each.known)
         clock.lap("images")
         run.reflag()
         results = run.results
         _refuse_few(results.images().height, min_files)
         _refuse_equal_scores(results.images(), findings, len(run.pictures))
-        joined = _join(truth, run)
+        joined = run.joined(truth)
         yield from map(Notice, joined.notices() if joined else ())
         drawn: Counter[str] = Counter()
         sheets: dict[str, Path] = {}
@@ -231,7 +227,7 @@ def score(
                 with closing(found_readings(again, None, size=bundle.preprocessing.size, workers=cores, limits=limits)) as readings:
                     yield from readings
 
-            for event in _draw(run, bundle, asked.margins(bundle, words), folder, made_with, read_again):
+            for event in _draw(run, bundle, asked.margins(bundle, scorer), folder, made_with, read_again):
                 if isinstance(event, Drawn):
                     drawn["reused" if event.reused else "drawn"] += 1
                     sheets[event.image] = folder.path(event.image)
@@ -264,82 +260,6 @@ def score(
         yield Finished(publish_record(out, account | {"seconds": clock.laps()}))
 
 
-@dataclass
-class _Clock:
-    """Seconds since the start and of each lap, by the clock that no one sets."""
-
-    start: float = field(default_factory=time.monotonic)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def lap(self, name: str) -> None:
-        self.seconds[name] = time.monotonic() - self.start - sum(self.seconds.values())
-
-    def laps(self) -> dict[str, float]:
-        return {name: round(value, 3) for name, value in (*self.seconds.items(), ("total", time.monotonic() - self.start))}
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What is scored: the findings of a prompt recipe, or (`file` and `recipe` None) those of the classifier itself."""
-
-    findings: tuple[str, ...]
-    file: Path | None = None
-    recipe: PromptRecipe | None = None
-
-    def words(self, bundle: Bundle) -> dict[str, Words]:
-        """The embedded phrases of each finding; none of a classifier's."""
-        if self.recipe is None:
-            return {}
-        return words_by_finding(self.recipe, lambda texts: bundle.text_features(texts).cpu().numpy())
-
-    def margins(self, bundle: Bundle, words: Mapping[str, Words]) -> Margins:
-        """What heatmaps ask of a patch."""
-        if self.recipe is not None:
-            return word_margins(words, score=self.recipe.score, pool=self.recipe.pool)
-        assert bundle.head is not None  # else `_asked` had refused
-        return head_margins(bundle.head)
-
-    def account(self, bundle: Bundle) -> dict[str, Any]:
-        """The words of run.json about it."""
-        if self.file is None or self.recipe is None:
-            assert bundle.head is not None  # else `_asked` had refused
-            return {"name": f"the head of {bundle.name}", "version": None, "source": "classifier", "sha256": bundle.head.content_hash}
-        return {
-            "name": self.file.stem,
-            "version": self.recipe.version,
-            "source": self.recipe.source,
-            "sha256": file_hash(self.file),
-        }
-
-
-def _asked(prompts: str | Path | None, model: str | Path) -> _Asked:
-    """Raises UsageError for a classifier with prompts, and for a model without a head and without prompts."""
-    own = findings_of(model)
-    if prompts is None:
-        if own is None:
-            raise UsageError("--prompts is missing", why="the model has no findings of its own", hint="--prompts chest14")
-        return _Asked(own)
-    if own is not None:
-        raise UsageError(
-            "the model is a classifier with findings of its own, and --prompts names others",
-            why="fine-tuning has moved its image features away from its words",
-            hint="leave out --prompts, or take the model that it was made from",
-        )
-    file = find_recipe(prompts)
-    recipe = load_recipe(file, PromptRecipe)
-    return _Asked(tuple(recipe.findings), file, recipe)
-
-
-def _scorer(bundle: Bundle, recipe: PromptRecipe | None, words: Mapping[str, Words]) -> Callable[[Vector], Vector]:
-    """Image features (N, D) -> scores (N, F): by words, or by the classifier's head."""
-    if recipe is None:
-        head = bundle.head
-        assert head is not None  # else `_asked` had refused
-        return lambda features: head.scores(features).astype(np.float32)
-    scale = logit_scale(recipe, bundle.logit_scale)
-    return lambda features: zero_shot(features, words, score=recipe.score, pool=recipe.pool, scale=scale).astype(np.float32)
-
-
 def _load(model: str | Path, device: Device) -> Bundle:
     import torch
 
@@ -355,7 +275,7 @@ def _table(bundle: Bundle, out: Path) -> ImageTable:
     return ImageTable(out, bundle.content_hash, reader_version(), int(bundle.clip.config.projection_dim))
 
 
-def _maps(path: Path | None, bundle: Bundle, asked: _Asked, aggregate: Aggregate) -> Calibration | None:
+def _maps(path: Path | None, bundle: Bundle, asked: Asked, aggregate: Aggregate) -> Calibration | None:
     scored_by = asked.account(bundle)["sha256"]
     return read_calibration(path, model=bundle.content_hash, prompts=scored_by, aggregate=aggregate) if path else None
 
@@ -408,7 +328,7 @@ def _with_features(found: Iterator[Found], bundle: Bundle, size: int) -> Iterato
 
 
 def _draw(
-    run: _Run,
+    run: Gathered,
     bundle: Bundle,
     margins_of: Margins,
     sheets: Sheets,
@@ -446,66 +366,6 @@ def _needs_features(found: Found) -> bool:
     return not found.known and found.reading.outcome == "score" and found.reading.picture is not None
 
 
-@dataclass
-class _Run:
-    """What grows while files go by: rows of the results, duplicates and conflicts, and the part of the image table being filled."""
-
-    results: Results
-    names: Names
-    table: ImageTable
-    registry: Registry = field(default_factory=Registry)
-    reused: int = 0
-    scored: list[Item] = field(default_factory=list)
-    """The files of the rows of outcome `score`, in their order."""
-    pictures: set[bytes] = field(default_factory=set)
-    """Coarse pictures, up to EQUAL_PICTURES different ones."""
-    _stored: set[bytes] = field(default_factory=set)
-    _part: list[tuple[dict[str, Any], Vector | None]] = field(default_factory=list)
-    _part_since: float = field(default_factory=time.monotonic)
-
-    def take(self, found: Found, features: Vector | None, scores: Vector | None) -> Seen:
-        """Row of the results and, where it is new, of the image table."""
-        item, reading = found.item, found.reading
-        content = bytes.fromhex(reading.content_hash)[:16]
-        if not found.known and content and content not in self._stored and reading.reason not in NOT_KEPT:
-            self._stored.add(content)
-            self._part.append((table_row(reading), features))
-            if len(self._part) >= PART_ROWS or time.monotonic() - self._part_since > PART_SECONDS:
-                self.close()
-        if reading.picture is not None and len(self.pictures) < EQUAL_PICTURES:
-            self.pictures.add(coarse_picture(reading.picture))
-        settled = self.registry.settle(reading)
-        if settled.outcome not in ("score", "duplicate"):
-            scores = None
-        if settled.outcome == "score":
-            self.scored.append(item)
-        row = result_row(item, settled, scores, self.names)
-        self.results.add(row)
-        self.reused += found.known
-        return Seen(row.public["image"], settled.outcome, settled.reason, found.known)
-
-    def close(self) -> None:
-        """Publish the part being filled."""
-        self.table.add([row for row, _ in self._part], [features for _, features in self._part])
-        self._part.clear()
-        self._part_since = time.monotonic()
-
-    def reflag(self) -> None:
-        """Conflicts of identity are only all known now: they flag earlier files too."""
-        if self.registry.conflicting:
-            self.results.reflag(self._final_flags)
-
-    def _final_flags(self, row: dict[str, Any]) -> str:
-        uids = {name: row[name] for name in ("series_instance_uid", "study_instance_uid")}
-        return joined_flags(self.registry.final_flags(Reading(Path(), "score", flags=split_flags(row["flags"]), **uids)))
-
-    def counts(self, studies: int) -> dict[str, Any]:
-        """Files by outcome and reason, those that failed among them, studies."""
-        counts = self.results.counts()
-        failed = sum(count for reason, count in counts["reasons"].items() if reason in FAILURES)
-        return {**counts, "failed": failed, "reused": self.reused, "studies": studies}
-
-
 def _refuse_few(files: int, least: int) -> None:
     if files < least:
         raise InputMissing(
@@ -517,36 +377,11 @@ def _refuse_few(files: int, least: int) -> None:
 
 def _refuse_equal_scores(images: pl.DataFrame, findings: Sequence[str], pictures: int) -> None:
     scored = images.filter(pl.col("outcome") == "score")
-    if pictures >= EQUAL_PICTURES and all(scored[name].min() == scored[name].max() for name in findings):
+    if pictures >= SEVERAL and all(scored[name].min() == scored[name].max() for name in findings):
         raise NotFinite(f"the model gives the same scores to all of {scored.height} images, different as they are", hint="another model")
 
 
-def _join(truth: Sequence[Labels], run: _Run) -> Joined | None:
-    """Labels of scored studies: by UID, by the name of the study in the tables, or by file."""
-    if not truth:
-        return None
-    frame = run.results.frame().filter(pl.col("outcome").is_in(["score", "duplicate"]))
-    scored = dict.fromkeys(frame.filter(pl.col("outcome") == "score")["study"], "")
-    conflicts = frame.filter(pl.col("flags").str.split(FLAG_SEPARATOR).list.contains("uid_conflict"))["study"]
-    scored |= {study: "uid_conflict" for study in conflicts if study in scored}
-    by_name = {run.names.hashed(study): study for study in scored} if run.names.retain_uids else {}
-    by_file: dict[str, str] = {}
-    if any(labels.key == "file" for labels in truth):
-        by_file = {_absolute(path): study for path, study in frame.select("file", "study").iter_rows()}
-
-    def study_of(labels: Labels, key: str) -> str | None:
-        if labels.key == "file":
-            return by_file.get(_absolute(text_of_path(labels.folder / key)))
-        return next((name for name in (key, run.names.of(key), by_name.get(key)) if name in scored), None)
-
-    return join(truth, [study_of(labels, key) for labels in truth for key in labels.keys], scored)
-
-
-def _absolute(path: str) -> str:
-    return os.path.abspath(path)  # noqa: PTH100 - links stay as they were named
-
-
-def _figures(studies: pl.DataFrame, labelled: pl.DataFrame, run: _Run, findings: Sequence[str]) -> list[FindingFigures]:
+def _figures(studies: pl.DataFrame, labelled: pl.DataFrame, run: Gathered, findings: Sequence[str]) -> list[FindingFigures]:
     """The rows of metrics.csv. A study whose patient is not known stands for a patient of its own."""
     patients = run.results.frame().filter(pl.col("outcome") == "score").group_by("study").agg(pl.col("patient").drop_nulls().first())
     table = labelled.select("study").join(studies, on="study", how="left", maintain_order="left")

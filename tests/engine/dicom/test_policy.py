@@ -161,3 +161,7 @@ def test_public_codes_are_those_of_the_standard() -> None:
     assert policy.public_code("=cmd|calc", policy.MODALITIES) == "OTHER"
     assert policy.public_uid(policy.CR) == policy.CR and policy.public_uid("") is None
     assert policy.public_uid("1.2.826.0.1.19440506") == policy.public_uid("DOE^JANE") == "OTHER"
+
+
+def test_failures_are_reasons():
+    assert set(policy.REASONS) >= policy.FAILURES
