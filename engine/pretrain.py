@@ -13,73 +13,47 @@ out/
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from engine.data.batches import Batches
-from engine.data.prepared import Pictures, pictures, words
+from engine.data.prepared import Prepared, pictures, recogniser_of, summary, words
 from engine.data.views import normalised_views
-from engine.errors import EngineError, UsageError
-from engine.model.bundle import save_bundle
-from engine.model.card import first_card, portable_recipe
+from engine.errors import UsageError
+from engine.model.micro_batches import losses_in_parts, parts_of_step, with_noise
 from engine.model.mmclip import MMCLIP
-from engine.model.parts import losses_in_parts, with_noise
 from engine.model.preprocessing import Preprocessing
+from engine.model.pretrained import save_pretrained
 from engine.model.starting import Starting, prompt_tokens, starting_model
 from engine.model.watch import ROWS, Watch
 from engine.recipe.pretraining import Augmentation
 from engine.tables.publish import locked
-from engine.training.blocks import compile_blocks, compiled, recompute_blocks
+from engine.training.account import accounted, facts_of, identity_of, lighter_settings
+from engine.training.blocks import compile_blocks, compiled, is_compiled, recompute_blocks
 from engine.training.board import Board, check_tensorboard
 from engine.training.checkpoint import Checkpoints, Refused, Saved, full_weights
-from engine.training.distributed import ALONE, Ranks, joined, local_device
+from engine.training.distributed import ALONE, Ranks, joined, local_device, resolved_device
 from engine.training.loop import LossesOf, Plan, Step, arithmetic, train
 from engine.training.optimizer import learning_rate, make_optimizer
 from engine.training.parallel import Spread
-from engine.training.record import RunRecord, code_version, device_facts, versions
+from engine.training.record import RunRecord
 from engine.training.seeds import generator_at
 from engine.training.vitals import Meter, Vitals, peak_of
 from engine.training.watched import Pictured, watched
 
 if TYPE_CHECKING:
-    from engine.data.entities import Recogniser
     from engine.recipe.pretraining import Compute, PretrainRecipe
 
 CHECKPOINTS = "checkpoints"
 READ_EVERY = 50
 """Steps between two readings of the losses on a GPU, which would otherwise wait for the host at every step."""
-PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "polars", "pillow", "spacy", "scispacy")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The data are ready.
-
-    Attributes:
-        images: that are trained on: `paired` with a report and `unpaired` without.
-        held_out: images of patients that this run never sees.
-        dropped: reason -> images that cannot be used.
-        texts: different texts of the paired images.
-        entities: share of them in which the recogniser found something; None where entities are not used.
-        seconds: that preparing took.
-    """
-
-    images: int
-    paired: int
-    unpaired: int
-    held_out: int
-    dropped: dict[str, int]
-    texts: int
-    entities: float | None
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -161,9 +135,9 @@ def pretrain(
                 _check_folder(recipe, out, resume or force, force)
                 if recipe.logging.tensorboard:
                     check_tensorboard()
-        record = RunRecord(out, _facts(recipe, where, ranks), waits=resume or force, is_kept=ranks.is_first)
+        record = RunRecord(out, facts_of(recipe, where, ranks), waits=resume or force, is_kept=ranks.is_first)
         run = _Run(recipe, out, data or out / "data", record, where, ranks, resume or force, force)
-        with _accounted(record, where, recipe), contextlib.closing(_events(run, max_steps)) as events:
+        with accounted(record, where, lighter_settings(recipe)), contextlib.closing(_events(run, max_steps)) as events:
             board = None
             for event in events:
                 record.log(event)
@@ -180,36 +154,9 @@ def pretrain(
             yield finished
 
 
-@contextlib.contextmanager
-def _accounted(record: RunRecord, device: torch.device, recipe: PretrainRecipe) -> Iterator[None]:
-    """Writes to `run.json` how the run ended, whatever ended it; the disk may be what failed, so that is no second error."""
-    try:
-        yield
-        record.say(status="finished")
-    except BaseException as error:
-        is_ours = isinstance(error, EngineError)
-        with contextlib.suppress(EngineError):
-            status = "failed" if isinstance(error, Exception) else "stopped"
-            record.say(status=status, error=str(error) if is_ours else type(error).__name__)
-        if isinstance(error, torch.OutOfMemoryError):
-            raise EngineError(f"the {device.type} has too little memory for a step", hint=_lighter(recipe)) from error
-        raise
-
-
-def _lighter(recipe: PretrainRecipe) -> str:
-    """The settings that lessen a step's memory, those that change nothing else first."""
-    batch, compute = recipe.batch, recipe.compute
-    half = max(1, (compute.micro_batch or batch.paired + batch.unpaired) // 2)
-    free = [f"--set compute.micro_batch={half}"] if half > 1 or compute.micro_batch != 1 else []
-    if not compute.checkpoint_activations:
-        free.append("--set compute.checkpoint_activations=true")
-    same = f"{' or '.join(free)}, which change nothing that is learned and may go on with --resume; " if free else ""
-    return f"{same}else a smaller batch.paired and batch.unpaired (now {batch.paired} and {batch.unpaired})"
-
-
 def _check_folder(recipe: PretrainRecipe, out: Path, resume: bool, force: bool) -> None:
     """Refuse, before any work, to write over a run or to go on with one of another recipe or other code."""
-    checkpoints = Checkpoints(out / CHECKPOINTS, _identity(recipe), forced=force)
+    checkpoints = Checkpoints(out / CHECKPOINTS, identity_of(recipe), forced=force)
     if not (steps := checkpoints.steps()):
         return
     if not resume:
@@ -220,11 +167,6 @@ def _check_folder(recipe: PretrainRecipe, out: Path, resume: bool, force: bool) 
         )
     for step in steps:
         checkpoints.check_identity(step)
-
-
-def _identity(recipe: PretrainRecipe) -> dict[str, str]:
-    """What of a run is known before its data are."""
-    return {"recipe": recipe_hash(recipe), "code": code_version()}
 
 
 @dataclass(frozen=True)
@@ -248,7 +190,7 @@ def _events(run: _Run, max_steps: int | None) -> Generator[Event, None, None]:
     with ranks.after_first():
         found = pictures(recipe, run.folder, fill=ranks.is_first)
     starting = starting_model(recipe, [text for texts in found.texts.values() for text in texts])
-    recogniser = _recogniser(recipe)
+    recogniser = recogniser_of(recipe)
     with ranks.after_first():
         bank = words(found.texts, starting.tokenizer, recogniser, starting.context, run.folder)
         batches = Batches(
@@ -263,14 +205,16 @@ def _events(run: _Run, max_steps: int | None) -> Generator[Event, None, None]:
             world=ranks.world,
         )
     data_hash = ranks.agreed(found.content_hash if ranks.is_first else "")
-    prepared = _prepared(found, None if recogniser is None else float((bank.entity_ids > 0).any(1).mean()), begun)
-    record.say(data_hash=data_hash, sources=found.table.facts, prepared=prepared, entities=_named(recogniser))
+    entities = None if recogniser is None else float((bank.entity_ids > 0).any(1).mean())
+    prepared = summary(found, entities, time.monotonic() - begun)
+    named = None if recogniser is None else {"name": recogniser.name, "version": recogniser.version}
+    record.say(data_hash=data_hash, sources=found.table.facts, prepared=prepared, entities=named)
     yield prepared
 
     module = starting.module.to(device)
     spread = _spread(module, recipe.compute, device, ranks)
     optimizer = make_optimizer(module, recipe.optimizer)
-    identity = _identity(recipe) | {"data": data_hash}
+    identity = identity_of(recipe) | {"data": data_hash}
     checkpoints = Checkpoints(run.out / CHECKPOINTS, identity, recipe.checkpoint.keep, forced=run.force, ranks=ranks)
     start = 0
     if run.resume:
@@ -285,7 +229,7 @@ def _events(run: _Run, max_steps: int | None) -> Generator[Event, None, None]:
             yield Forced(start, differences)
     stop = max(start, min(recipe.steps, max_steps or recipe.steps))
     parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-    parts = parts_of_step(recipe, ranks)
+    parts = parts_of_step(recipe, ranks.world)
     record.waits = False
     record.say(parameters=parameters, start=start, steps=start, parts=parts)
     yield Started(str(device), parameters, start, stop, ranks.world, parts)
@@ -296,8 +240,8 @@ def _events(run: _Run, max_steps: int | None) -> Generator[Event, None, None]:
         ranks.signals.defer()
     steps = train(module, optimizer, losses_of, batches.at, _plan(recipe, stop, device), checkpoints, start=start, spread=spread)
     yield from _watched(run, steps, starting, batches, (prompt_ids, prompt_padding))
-    weights = full_weights(module.clip)
-    ranks.first(lambda: _save(run, starting, weights, found, stop))
+    weights, counts = full_weights(module.clip), {"steps": stop, "paired": prepared.paired, "unpaired": prepared.unpaired}
+    ranks.first(lambda: save_pretrained(run.out, starting, weights, recipe, record.facts, **counts))
 
 
 def _watched(
@@ -340,31 +284,6 @@ def _watched(
     )
 
 
-def _save(run: _Run, starting: Starting, weights: dict[str, Tensor], found: Pictures, steps: int) -> None:
-    """The bundle of the run, with these weights of its towers."""
-    from transformers import CLIPModel
-
-    recipe, facts = run.recipe, run.record.facts
-    with torch.device("meta"):
-        clip = CLIPModel(starting.module.clip.config)
-    clip.load_state_dict(weights, assign=True)  # the trained towers may be sharded
-    paired = int(found.frame["paired"].sum())
-    counts = {"steps": steps, "paired": paired, "unpaired": len(found.frame) - paired}
-    save_bundle(
-        run.out / "bundle",
-        clip,
-        starting.tokenizer,
-        starting.preprocessing,
-        name=run.out.name or "run",
-        card=first_card(recipe, **counts, data_hash=facts["data_hash"], recipe_hash=facts["recipe_hash"]),
-        provenance={
-            "steps": steps,
-            "recipe": portable_recipe(facts["recipe"]),
-            **{key: facts[key] for key in ("recipe_hash", "data_hash", "sources", "versions", "seed")},
-        },
-    )
-
-
 # ---- the model -----------------------------------------------------------------------------------------------------------------
 
 
@@ -379,18 +298,6 @@ def _spread(module: MMCLIP, compute: Compute, device: torch.device, ranks: Ranks
     if compute.checkpoint_activations:
         recompute_blocks(blocks)
     return Spread(module, ranks, parallel=compute.parallel, blocks=blocks, methods=("look", "see"))
-
-
-def is_compiled(compute: Compute, device: torch.device) -> bool:
-    """Whether the recipe's `compute.compile` means yes on this device."""
-    return compute.compile == "always" or (compute.compile == "auto" and device.type == "cuda")
-
-
-def parts_of_step(recipe: PretrainRecipe, ranks: Ranks = ALONE) -> int:
-    """In how many parts a process takes its images of a step: as `compute.micro_batch` asks, with one pair in each at least."""
-    paired, unpaired = recipe.batch.paired // ranks.world, recipe.batch.unpaired // ranks.world
-    most = recipe.compute.micro_batch or paired + unpaired
-    return max(1, min(-(-(paired + unpaired) // most), paired or unpaired))
 
 
 def _losses_of(
@@ -426,60 +333,4 @@ def _plan(recipe: PretrainRecipe, stop: int, device: torch.device) -> Plan:
         precision=recipe.precision,
         clip_norm=recipe.optimizer.clip_norm,
         ahead=recipe.compute.ahead,
-    )
-
-
-# ---- what is written about the run ---------------------------------------------------------------------------------------------
-
-
-def resolved_device(device: str) -> torch.device:
-    """auto: the GPU where there is one, else the CPU. UsageError for a GPU that is not there."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"no device is called {device}", hint="auto, cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("this machine has no GPU that torch can use", hint="--device cpu")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def recipe_hash(recipe: PretrainRecipe) -> str:
-    """A sha256 over every key of the recipe, defaults included, less those of `compute` and `logging`, which change nothing learned."""
-    return hashlib.sha256(recipe.model_dump_json(exclude={"compute", "logging"}).encode()).hexdigest()
-
-
-def _facts(recipe: PretrainRecipe, device: torch.device, ranks: Ranks) -> dict[str, Any]:
-    return {
-        "notice": "RESEARCH USE ONLY - not for clinical use",
-        "versions": versions(PACKAGES),
-        "device": device_facts(device) | {"processes": ranks.world, "compiled": is_compiled(recipe.compute, device)},
-        "seed": recipe.seed,
-        "steps": 0,
-        "recipe_hash": recipe_hash(recipe),
-        "recipe": recipe.model_dump(mode="json"),
-    }
-
-
-def _recogniser(recipe: PretrainRecipe) -> Recogniser | None:
-    """None where no switch of the recipe asks for entities."""
-    if recipe.batch.paired == 0 or (recipe.entmlm.strategy != "entity" and recipe.entmlm.targets != "entities"):
-        return None
-    from engine.data.entities import load_recogniser
-
-    return load_recogniser(recipe.entities)
-
-
-def _named(recogniser: Recogniser | None) -> dict[str, str] | None:
-    return None if recogniser is None else {"name": recogniser.name, "version": recogniser.version}
-
-
-def _prepared(found: Pictures, entities: float | None, begun: float) -> Prepared:
-    paired = int(found.frame["paired"].sum())
-    return Prepared(
-        images=len(found.frame),
-        paired=paired,
-        unpaired=len(found.frame) - paired,
-        held_out=int(found.table.frame["held_out"].sum()),
-        dropped=dict(found.dropped),
-        texts=len({text for texts in found.texts.values() for text in texts}),
-        entities=entities,
-        seconds=round(time.monotonic() - begun, 3),
     )

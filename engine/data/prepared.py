@@ -70,6 +70,29 @@ class Pictures:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """The data are ready.
+
+    Attributes:
+        images: that are trained on: `paired` with a report and `unpaired` without.
+        held_out: images of patients that this run never sees.
+        dropped: reason -> images that cannot be used.
+        texts: different texts of the paired images.
+        entities: share of them in which the recogniser found something; None where entities are not used.
+        seconds: that preparing took.
+    """
+
+    images: int
+    paired: int
+    unpaired: int
+    held_out: int
+    dropped: dict[str, int]
+    texts: int
+    entities: float | None
+    seconds: float
+
+
 def pictures(recipe: PretrainRecipe, folder: Path, *, verify: bool = False, fill: bool = True) -> Pictures:
     """As `prepare_pictures`, all of it at once."""
     steps = prepare_pictures(recipe, folder, verify=verify, fill=fill)
@@ -113,11 +136,35 @@ def prepare_pictures(recipe: PretrainRecipe, folder: Path, *, verify: bool = Fal
     return Pictures(table, frame, store, dict(sorted(dropped.items())))
 
 
+def summary(found: Pictures, entities: float | None, seconds: float) -> Prepared:
+    """What is told of data that are ready."""
+    paired = int(found.frame["paired"].sum())
+    return Prepared(
+        images=len(found.frame),
+        paired=paired,
+        unpaired=len(found.frame) - paired,
+        held_out=int(found.table.frame["held_out"].sum()),
+        dropped=dict(found.dropped),
+        texts=len({text for texts in found.texts.values() for text in texts}),
+        entities=entities,
+        seconds=round(seconds, 3),
+    )
+
+
 def store_name(sources: Sequence[Source], size: int, resize: str) -> str:
     """The name of the pixel store of these sources: the same for all runs on the same folders and tables with pictures of one size."""
     places = ("file", "root", "jpg_root")
     made_from = [[source.kind, *(str(Path(at).absolute()) for key in places if (at := getattr(source, key, None)))] for source in sources]
     return f"pictures-{digest_of([made_from, size, resize])}"
+
+
+def recogniser_of(recipe: PretrainRecipe) -> Recogniser | None:
+    """The recogniser that the recipe names; None where no switch of the recipe asks for entities."""
+    if recipe.batch.paired == 0 or (recipe.entmlm.strategy != "entity" and recipe.entmlm.targets != "entities"):
+        return None
+    from engine.data.entities import load_recogniser
+
+    return load_recogniser(recipe.entities)
 
 
 def words(texts: Mapping[str, Sequence[str]], tokenizer: Any, recogniser: Recogniser | None, context: int, folder: Path) -> TextBank:

@@ -15,7 +15,6 @@ Decisions, where the paper leaves one open (recipe keys in brackets):
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -26,52 +25,19 @@ from engine.errors import ModelError
 from engine.model import attmim, entmlm
 from engine.model.decoders import ImageDecoder, TextDecoder
 from engine.model.losses import align_loss, mim_loss, mlm_loss
-from engine.model.seeing import Seen, see
+from engine.model.masks import Seen, see
+from engine.model.towers import Towers, clip_config
 from engine.recipe.pretraining import MaskStrategy, Objective, PretrainRecipe
 
 if TYPE_CHECKING:
-    from transformers import CLIPConfig, CLIPModel
+    from transformers import CLIPModel
 
-    from engine.model.parts import Whole
+    from engine.model.micro_batches import Whole
 
 ALL_OBJECTIVES: tuple[Objective, ...] = ("align", "mim", "mlm")
 
 
-def clip_config(recipe: PretrainRecipe, *, vocab_size: int, sot: int, eot: int) -> CLIPConfig:
-    """The transformers configuration of the recipe's towers. `sot` and `eot` are token ids; padding is EOT again, as in CLIP."""
-    from transformers import CLIPConfig
-
-    image, text = recipe.model.image, recipe.model.text
-    activation = recipe.model.activation
-    return CLIPConfig(
-        projection_dim=recipe.model.projection,
-        vision_config={
-            "hidden_size": image.width,
-            "intermediate_size": 4 * image.width,
-            "num_hidden_layers": image.layers,
-            "num_attention_heads": image.heads,
-            "image_size": image.size,
-            "patch_size": image.patch,
-            "hidden_act": activation,
-            "projection_dim": recipe.model.projection,
-        },
-        text_config={
-            "vocab_size": vocab_size,
-            "hidden_size": text.width,
-            "intermediate_size": 4 * text.width,
-            "num_hidden_layers": text.layers,
-            "num_attention_heads": text.heads,
-            "max_position_embeddings": text.context,
-            "hidden_act": activation,
-            "projection_dim": recipe.model.projection,
-            "bos_token_id": sot,
-            "eos_token_id": eot,
-            "pad_token_id": eot,
-        },
-    )
-
-
-class MMCLIP(nn.Module):
+class MMCLIP(Towers):
     """CLIP towers (`clip`, a `transformers.CLIPModel` of any size) with MMCLIP's decoders and losses.
 
     Args:
@@ -80,9 +46,7 @@ class MMCLIP(nn.Module):
     """
 
     def __init__(self, clip: CLIPModel, recipe: PretrainRecipe) -> None:
-        super().__init__()
-        self.clip = clip
-        self.recipe = recipe
+        super().__init__(clip, recipe)
         vision, text = clip.config.vision_config, clip.config.text_config
         for decoder, width, heads in (
             ("text_decoder", text.hidden_size, recipe.model.text_decoder.heads),
@@ -105,7 +69,6 @@ class MMCLIP(nn.Module):
         self.text_decoder = TextDecoder(
             text.hidden_size, vision.hidden_size, layers=recipe.model.text_decoder.layers, heads=recipe.model.text_decoder.heads
         )
-        self.text_mask_token = nn.Parameter(torch.zeros(text.hidden_size)) if recipe.entmlm.mode == "input" else None
         self.hidden_patches = attmim.hidden_patches  # an attribute, so that it can be compiled
 
     @classmethod
@@ -114,61 +77,6 @@ class MMCLIP(nn.Module):
         from transformers import CLIPModel
 
         return cls(CLIPModel(clip_config(recipe, vocab_size=vocab_size, sot=sot, eot=eot)), recipe)
-
-    # ---- towers -------------------------------------------------------------------------------------------------------------
-
-    def encode_images(self, images: Tensor, ids_keep: Tensor | None = None) -> Tensor:
-        """All image tokens after the last layer norm (eq 1).
-
-        Args:
-            images: (B, 3, S, S), normalised.
-            ids_keep: (B, K) patch numbers to encode, in ascending order; None: all N.
-
-        Returns:
-            (B, 1 + N or 1 + K, width): CLS, then patches.
-        """
-        vision = self.clip.vision_model
-        tokens = vision.embeddings(images)
-        if ids_keep is not None:
-            patches = tokens[:, 1:].gather(1, ids_keep[..., None].expand(-1, -1, tokens.shape[-1]))
-            tokens = torch.cat([tokens[:, :1], patches], dim=1)
-        tokens = vision.encoder(inputs_embeds=vision.pre_layrnorm(tokens)).last_hidden_state
-        return vision.post_layernorm(tokens)  # type: ignore[no-any-return]
-
-    def encode_texts(self, input_ids: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """All text tokens after the last layer norm (eqs 2, 3): (B, T) ids -> (B, T, width).
-
-        Args:
-            hidden: (B, T), True where the input embedding is replaced by the mask token (`entmlm.mode: input`).
-        """
-        text = self.clip.text_model
-        embedded = text.embeddings.token_embedding(input_ids)
-        if hidden is not None and self.text_mask_token is not None:
-            embedded = torch.where(hidden[..., None], self.text_mask_token.to(embedded.dtype), embedded)
-        length = input_ids.shape[1]
-        # an explicit causal mask, so that every attention implementation of transformers reads it alike
-        causal = torch.ones(length, length, dtype=torch.bool, device=input_ids.device).tril()
-        additive = torch.zeros(length, length, dtype=embedded.dtype, device=input_ids.device).masked_fill(~causal, float("-inf"))
-        tokens = text.encoder(inputs_embeds=text.embeddings(inputs_embeds=embedded), attention_mask=additive[None, None]).last_hidden_state
-        return text.final_layer_norm(tokens)  # type: ignore[no-any-return]
-
-    def pooled_text(self, tokens: Tensor, input_ids: Tensor) -> Tensor:
-        """The token at the first EOT of each text, projected: (B, T, width) -> (B, C)."""
-        eot = self.clip.config.text_config.eos_token_id
-        # token 2 as EOT marks OpenAI's converted weights, whose EOT is really the highest id (transformers does the same)
-        place = input_ids.argmax(-1) if eot == 2 else (input_ids == eot).int().argmax(-1)
-        return self.clip.text_projection(tokens[torch.arange(len(tokens), device=tokens.device), place])  # type: ignore[no-any-return]
-
-    def prompt_tokens(self, prompt_ids: Tensor) -> Tensor:
-        """E_prompt (eq 5): (P, T) ids of disease prompts -> (1, P * T, C), padding included, without gradient."""
-        with torch.no_grad():
-            return self.clip.text_projection(self.encode_texts(prompt_ids)).flatten(0, 1)[None]  # type: ignore[no-any-return]
-
-    @property
-    def patches(self) -> int:
-        """N, the patches of one image."""
-        vision = self.clip.config.vision_config
-        return int((vision.image_size // vision.patch_size) ** 2)
 
     def blocks(self) -> list[nn.Module]:
         """Every transformer block of towers and decoders: what is compiled, recomputed or sharded on its own."""
@@ -196,7 +104,7 @@ class MMCLIP(nn.Module):
         Args:
             batch: `images` (B, 3, S, S) with `input_ids` (B, T), `padding_mask` (B, T; True = padding), `entity_ids` (B, T; 0 = none) and
                 optionally `report_group` (B,); `unpaired_images` (U, 3, S, S). Either half may be absent. Where it holds the numbers of
-                `engine.model.parts.with_noise`, masks are drawn with those.
+                `engine.model.micro_batches.with_noise`, masks are drawn with those.
             prompts: ids and padding mask of the disease prompts, (P, T) each; T no longer than the longest of them saves work.
             objectives: which of the three to compute (warm-up leaves out `align`).
             mask: overrides `attmim.strategy` (warm-up may mask at random).
@@ -251,7 +159,7 @@ class MMCLIP(nn.Module):
         return seen
 
     def see(self, batch: Mapping[str, Tensor], **arguments: Any) -> dict[str, Seen]:
-        """What the masks do with a batch (`engine.model.seeing.see`), under a name that FSDP listens to."""
+        """What the masks do with a batch (`engine.model.masks.see`), under a name that FSDP listens to."""
         return see(self, batch, **arguments)
 
     def _doing(self, batch: Mapping[str, Tensor], objectives: Collection[Objective], mask: MaskStrategy | None) -> set[Objective]:
@@ -293,12 +201,6 @@ class MMCLIP(nn.Module):
             return whole.align(image, text, logit_scale)
         group = batch.get("report_group") if objective.positives == "group" else None
         return align_loss(image, text, logit_scale, half=objective.half, group=group)
-
-    def logit_scale(self) -> Tensor:
-        """The multiplier of cosines. The parameter itself is clamped, as in CLIP: a clamped copy has no gradient to bring it back."""
-        with torch.no_grad():
-            self.clip.logit_scale.clamp_(max=math.log(self.recipe.objective.max_logit_scale))
-        return self.clip.logit_scale.exp()  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _hidden_patches(

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from engine.errors import OutputError
-from engine.model.figures import figure, write_figures
 from engine.model.flops import StepFlops, step_flops
+from engine.model.mask_figures import figure, write_figures
+from engine.model.masks import mask_facts, word_facts
 from engine.model.mmclip import MMCLIP
 from engine.model.preprocessing import Preprocessing
-from engine.model.seeing import mask_facts, word_facts
 
 ROWS = 32
 """Images of each half of a batch that are looked at: enough for a mean, little beside a step."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+if TYPE_CHECKING:
+    from engine.recipe.pretraining import Compute
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 VARIANTS = 32
@@ -47,3 +50,8 @@ def _recomputed(block: nn.Module, forward: Callable[..., Any]) -> Callable[..., 
         return forward(*arguments, **named)
 
     return recomputed
+
+
+def is_compiled(compute: Compute, device: torch.device) -> bool:
+    """Whether the recipe's `compute.compile` means yes on this device."""
+    return compute.compile == "always" or (compute.compile == "auto" and device.type == "cuda")

@@ -12,30 +12,20 @@ point leaves the ones before untouched. Nothing here executes a pickle, whatever
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import pickle
-import shutil
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from engine.errors import ModelError, NotFinite, OutputError
+from engine.errors import ModelError, NotFinite
+from engine.training.checkpoint_files import MANIFEST, damage, read_state, read_weights, remove, short, unusable, write_files
 from engine.training.distributed import ALONE, Ranks
 from engine.training.parallel import like, whole_tensor
 
-FORMAT = 2
-"""1, never released, kept optimizer state by number."""
-WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
 _PREFIX = "step-"
 _NAMED = 3
 """How many keys an error names before it counts the rest."""
@@ -100,33 +90,9 @@ class Checkpoints:
         broken = _not_finite(weights)
         if broken:
             raise NotFinite(f"the weights after step {step} are not finite", why=f"first in {broken[0]}", hint="a lower optimizer.lr")
-        target = self.path(step)
-        beside = self.folder / f".{target.name}.partial"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(beside, ignore_errors=True)  # left by a run that was killed while it saved
-            beside.mkdir()
-            _write(beside / WEIGHTS, safetensors.torch.save(dict(weights)))
-            stream = BytesIO()
-            torch.save(dict(state), stream)
-            _write(beside / STATE, stream.getbuffer())
-            files = {name: {"sha256": _sha256(beside / name), "bytes": (beside / name).stat().st_size} for name in (WEIGHTS, STATE)}
-            manifest = {"format": FORMAT, "step": step, "identity": dict(self.identity), "files": files}
-            _write(beside / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True).encode())
-            _sync_folder(beside)
-            if target.exists():  # a refused one of the same step
-                _remove(target)
-            beside.rename(target)
-            _sync_folder(self.folder)
-        except OSError as error:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise OutputError(
-                f"the checkpoint of step {step} cannot be written",
-                why=error.strerror or type(error).__name__,
-                hint="free some space and go on with --resume; checkpoints already saved are untouched",
-            ) from error
+        write_files(self.path(step), step, weights, state, self.identity)
         for old in self.steps()[: -self.keep]:
-            _remove(self.path(old))
+            remove(self.path(old))
 
     def last_good(self) -> tuple[int, list[Refused]]:
         """The newest step whose files agree with their hashes, and the newer checkpoints that do not.
@@ -136,7 +102,7 @@ class Checkpoints:
         """
         refused: list[Refused] = []
         for step in reversed(self.steps()):
-            fault = _damage(self.path(step))
+            fault = damage(self.path(step))
             if not fault:
                 return step, refused
             refused.append(Refused(self.path(step).name, fault))
@@ -159,7 +125,7 @@ class Checkpoints:
         except (OSError, ValueError, KeyError, TypeError):
             return {}
         return {
-            name: f"{_short(found.get(name))} there, {_short(here)} here" for name, here in self.identity.items() if found.get(name) != here
+            name: f"{short(found.get(name))} there, {short(here)} here" for name, here in self.identity.items() if found.get(name) != here
         }
 
     def check_identity(self, step: int) -> None:
@@ -170,7 +136,7 @@ class Checkpoints:
         """
         other = {} if self.forced else self.differences(step)
         if other:
-            raise _unusable(
+            raise unusable(
                 self.path(step),
                 f"it belongs to a run with another {' and '.join(other)} ({', '.join(f'{name} {how}' for name, how in other.items())})",
                 "the run's own recipe, another --out, or --force-resume to go on all the same",
@@ -185,14 +151,14 @@ class Checkpoints:
             ModelError: the checkpoint is damaged, pickled, of another run, of another shape, or not finite.
         """
         path = self.path(step)
-        if fault := _damage(path):
-            raise _unusable(path, fault, "an older checkpoint, or another --out")
+        if fault := damage(path):
+            raise unusable(path, fault, "an older checkpoint, or another --out")
         self.check_identity(step)
-        weights = _read_weights(path)
+        weights = read_weights(path)
         _check_weights(path, weights, module.state_dict())
-        state = _read_state(path)
+        state = read_state(path)
         if state["step"] != step:
-            raise _unusable(path, f"its state is of step {state['step']}", "an older checkpoint, or another --out")
+            raise unusable(path, f"its state is of step {state['step']}", "an older checkpoint, or another --out")
         fitting = _fitting_state(path, state["optimizer"], module, optimizer)
         optimizer.load_state_dict(fitting)
         here = module.state_dict()
@@ -240,7 +206,7 @@ def _fitting_state(path: Path, found: Any, module: nn.Module, optimizer: torch.o
     """
 
     def refused(why: str) -> ModelError:
-        return _unusable(path, f"its optimizer state {why}", "the recipe that made it, or another --out")
+        return unusable(path, f"its optimizer state {why}", "the recipe that made it, or another --out")
 
     if not isinstance(found, dict) or not isinstance(found.get("states"), dict):
         raise refused("is damaged")
@@ -279,55 +245,6 @@ def _not_finite(weights: Mapping[str, Tensor]) -> list[str]:
     return [name for name, tensor in weights.items() if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())]
 
 
-def _damage(path: Path) -> str:
-    """What is wrong with a checkpoint's files, as its manifest tells; "" when they are as they were written."""
-    try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
-        if manifest["format"] != FORMAT:
-            return f"format {manifest['format']}, this version reads {FORMAT}"
-        if not isinstance(manifest["identity"], dict):
-            return "its manifest is damaged"
-        for name in (WEIGHTS, STATE):
-            told = manifest["files"][name]
-            if not (path / name).is_file():
-                return f"{name} is missing"
-            size = (path / name).stat().st_size
-            if size != told["bytes"]:
-                return f"{name} has {size} bytes instead of {told['bytes']}"
-            if _sha256(path / name) != told["sha256"]:
-                return f"{name} does not agree with its sha256 {_short(told['sha256'])}"
-    except FileNotFoundError:
-        return f"{MANIFEST} is missing"
-    except OSError as error:
-        return f"it cannot be read ({error.strerror})"
-    except (ValueError, KeyError, TypeError):
-        return "its manifest is damaged"
-    return ""
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        weights: dict[str, Tensor] = safetensors.torch.load_file(path / WEIGHTS)
-        return weights
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _unusable(
-            path, f"{WEIGHTS} is not a safetensors file", "a checkpoint that this program wrote; a pickle is never opened"
-        ) from error
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    try:
-        with warnings.catch_warnings(action="ignore"):  # torch remarks on foreign pickles before it refuses them
-            state = torch.load(path / STATE, map_location="cpu", weights_only=True)
-        if isinstance(state, dict) and {"optimizer", "rng", "step"} <= set(state):
-            return state
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise _unusable(
-            path, f"{STATE} holds more than tensors and numbers, and is not opened", "a checkpoint that this program wrote"
-        ) from error
-    raise _unusable(path, f"{STATE} lacks the optimizer, the random states or the step", "a checkpoint that this program wrote")
-
-
 def _check_weights(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
     """Refuse weights of other names, shapes or dtypes, and weights that are not finite; name the first of each."""
     faults: list[str] = []
@@ -337,11 +254,9 @@ def _check_weights(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str,
     faults += _named("of another shape", [_shapes(name, found, wanted) for name in both if found[name].shape != wanted[name].shape])
     faults += _named("of another dtype", [name for name in both if found[name].dtype != wanted[name].dtype])
     if faults:
-        raise _unusable(
-            path, f"its weights do not fit the recipe's model: {'; '.join(faults)}", "the recipe that made it, or another --out"
-        )
+        raise unusable(path, f"its weights do not fit the recipe's model: {'; '.join(faults)}", "the recipe that made it, or another --out")
     if broken := _not_finite(found):
-        raise _unusable(path, "; ".join(_named("not finite", broken)), "an older checkpoint, or another --out")
+        raise unusable(path, "; ".join(_named("not finite", broken)), "an older checkpoint, or another --out")
 
 
 def _shapes(name: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
@@ -354,37 +269,3 @@ def _named(what: str, names: Sequence[str]) -> list[str]:
         return []
     rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return [f"{len(names)} {what} ({', '.join(names[:_NAMED])}{rest})"]
-
-
-def _unusable(path: Path, why: str, hint: str) -> ModelError:
-    return ModelError(f"checkpoint {path.name} cannot be used", why=why, hint=hint)
-
-
-def _short(digest: str | None) -> str:
-    return "none" if digest is None else digest[:12]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(path: Path, content: bytes | memoryview) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    """Remove a checkpoint, its manifest first: a kill half-way leaves a folder that is no checkpoint."""
-    (path / MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(path, ignore_errors=True)

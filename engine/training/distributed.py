@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from engine.errors import ConfigError, EngineError
+from engine.errors import ConfigError, EngineError, UsageError
 
 PATIENCE = timedelta(hours=24)
 """How long the others wait for process 0 to prepare data; its death is noticed at once."""
@@ -197,6 +197,19 @@ def _failure(error: BaseException) -> tuple[int, str]:
     """Exit code and words of an error; of a stranger's error only its kind, since its words may quote anything."""
     code = getattr(error, "exit_code", 70)
     return (code if isinstance(code, int) else 70), str(error) if isinstance(error, EngineError) else type(error).__name__
+
+
+def resolved_device(device: str) -> torch.device:
+    """auto: the GPU where there is one, else the CPU.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"no device is called {device}", hint="auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("this machine has no GPU that torch can use", hint="--device cpu")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def local_device(device: torch.device) -> torch.device:

@@ -50,7 +50,7 @@ class Vitals:
         images_per_second: of all processes, since the vitals before.
         mfu: share of the devices' peak that useful work took since then; None where there is no peak to compare with.
         memory_gib: the most memory so far: on a GPU what tensors took of it, on a CPU what the process held.
-        masks: `paired`, `unpaired`, `words` -> numbers by name (`mask_facts` and `word_facts` of engine/model/seeing.py).
+        masks: `paired`, `unpaired`, `words` -> numbers by name (`mask_facts` and `word_facts` of engine/model/masks.py).
     """
 
     step: int

@@ -43,11 +43,12 @@ try:
     from engine.data.texts import TextBank
     from engine.data.views import normalised_views
     from engine.model.flops import StepFlops, step_flops
-    from engine.model.mmclip import MMCLIP, clip_config
+    from engine.model.mmclip import MMCLIP
     from engine.model.preprocessing import GREY_MEAN, GREY_STD, Preprocessing
-    from engine.pretrain import READ_EVERY, _losses_of, _plan, _spread, resolved_device
+    from engine.model.towers import clip_config
+    from engine.pretrain import READ_EVERY, _losses_of, _plan, _spread
     from engine.recipe.pretraining import PretrainRecipe
-    from engine.training.distributed import ALONE
+    from engine.training.distributed import ALONE, resolved_device
     from engine.training.loop import Step, train
     from engine.training.optimizer import make_optimizer
     from engine.training.record import versions

@@ -11,15 +11,15 @@ import spacy
 import torch
 from PIL import Image
 
-from engine.data.prepared import pictures
-from engine.errors import ConfigError, EngineError, LockHeld, ModelError, NotFinite, UsageError
+from engine.data.prepared import Prepared, pictures
+from engine.errors import ConfigError, LockHeld, ModelError, NotFinite, UsageError
 from engine.model.bundle import load_bundle
-from engine.pretrain import Event, Finished, Forced, Prepared, Started, _accounted, pretrain, recipe_hash
+from engine.pretrain import Event, Finished, Forced, Started, pretrain
 from engine.recipe.pretraining import PretrainRecipe
 from engine.tables.publish import locked
+from engine.training.account import recipe_hash
 from engine.training.checkpoint import Refused, Saved
 from engine.training.loop import Step
-from engine.training.record import RunRecord
 from engine.training.vitals import Vitals
 from engine.training.watched import Pictured
 
@@ -219,27 +219,6 @@ def test_bf16_in_parts_computes_blocks_again_as_they_were(recipe, data, tmp_path
     plain = steps_of(list(pretrain(recipe(), tmp_path / "plain", device="cpu", max_steps=1, data=data)))
     found = steps_of(list(pretrain(lean, tmp_path / "lean", device="cpu", max_steps=1, data=data)))
     assert found[0][1] == pytest.approx(plain[0][1], rel=0.02)
-
-
-@pytest.mark.parametrize(
-    ("compute", "settings"),
-    [
-        ({}, ["compute.micro_batch=3", "compute.checkpoint_activations=true", "batch.paired and batch.unpaired (now 4 and 2)"]),
-        ({"micro_batch": 2, "checkpoint_activations": True}, ["compute.micro_batch=1", "batch.paired"]),
-        ({"micro_batch": 1, "checkpoint_activations": True}, ["a smaller batch.paired"]),
-    ],
-)
-def test_too_little_memory_names_the_settings_to_lower(recipe, tmp_path, compute, settings):
-    asked = recipe(compute=compute)
-    record = RunRecord(tmp_path, {})
-    with (
-        pytest.raises(EngineError, match="the cuda has too little memory for a step") as refused,
-        _accounted(record, torch.device("cuda"), asked),
-    ):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-    assert all(setting in str(refused.value) for setting in settings)
-    assert ("micro_batch" in str(refused.value)) == (compute.get("micro_batch") != 1)
-    assert json.loads((tmp_path / "run.json").read_text())["status"] == "failed"
 
 
 def test_a_changed_picture_is_noticed_and_other_data_are_refused(recipe, data, table, tmp_path):

@@ -7,7 +7,7 @@ import spacy
 from PIL import Image
 
 from engine.data.entities import Recogniser, load_recogniser
-from engine.data.prepared import pictures, words
+from engine.data.prepared import pictures, recogniser_of, summary, words
 from engine.errors import ConfigError
 from engine.model.vocabulary import train_tokenizer
 from engine.recipe.pretraining import PretrainRecipe
@@ -118,3 +118,20 @@ def test_no_texts_are_a_bank_too(tmp_path, recogniser):
         bank = words({}, tokenizer, recogniser, 12, tmp_path)
         assert bank.input_ids.shape == (0, 12)
         assert bank.places == {}
+
+
+def test_what_is_told_of_ready_data_adds_up(folder, tmp_path):
+    (folder / "5.png").write_bytes(b"no picture at all")
+    told = summary(pictures(recipe(folder), tmp_path / "data", verify=True), 0.5, 1.23456)
+    assert (told.images, told.paired, told.unpaired, told.held_out, told.texts) == (5, 4, 1, 0, 2)
+    assert sum(told.dropped.values()) == 1
+    assert (told.entities, told.seconds) == (0.5, 1.235)
+
+
+def test_a_recogniser_is_loaded_only_where_a_switch_asks_for_entities(folder, tmp_path):
+    absent = {"entities": "no_such_model"}
+    assert recogniser_of(recipe(folder, entmlm={"strategy": "random"}, **absent)) is None
+    assert recogniser_of(recipe(folder, batch={"paired": 0, "unpaired": 2}, **absent)) is None
+    for asks in ({"strategy": "entity"}, {"strategy": "random", "targets": "entities"}):
+        with pytest.raises(ConfigError, match="no entity model is called no_such_model"):
+            recogniser_of(recipe(folder, entmlm=asks, **absent))

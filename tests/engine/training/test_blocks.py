@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from engine.training.blocks import compile_blocks, compiled, recompute_blocks
+from engine.recipe.pretraining import Compute
+from engine.training.blocks import compile_blocks, compiled, is_compiled, recompute_blocks
 from engine.training.loop import arithmetic
 
 
@@ -90,3 +91,8 @@ def test_what_cannot_be_compiled_whole_is_an_error():
 
     with pytest.raises(torch._dynamo.exc.TorchDynamoException):
         compiled(waits_for_the_host, backend="eager", whole=True)(torch.ones(2))
+
+
+@pytest.mark.parametrize(("how", "on"), [("auto", {"cuda"}), ("always", {"cpu", "cuda"}), ("never", set())])
+def test_auto_compiles_on_a_gpu_alone(how, on):
+    assert {kind for kind in ("cpu", "cuda") if is_compiled(Compute(compile=how), torch.device(kind))} == on

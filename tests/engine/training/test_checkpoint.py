@@ -10,7 +10,8 @@ import safetensors.torch
 import torch
 
 from engine.errors import ModelError, NotFinite, OutputError
-from engine.training.checkpoint import MANIFEST, STATE, WEIGHTS, Checkpoints
+from engine.training.checkpoint import Checkpoints
+from engine.training.checkpoint_files import MANIFEST, STATE, WEIGHTS
 
 
 @pytest.fixture

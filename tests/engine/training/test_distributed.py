@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 import torch
 
-from engine.errors import ConfigError, EngineError
-from engine.training.distributed import ALONE, Ranks, Signals, is_lost_peer, joined, local_device
+from engine.errors import ConfigError, EngineError, UsageError
+from engine.training.distributed import ALONE, Ranks, Signals, is_lost_peer, joined, local_device, resolved_device
 
 CPU = torch.device("cpu")
 
@@ -86,3 +86,10 @@ def test_a_run_whose_first_process_never_comes_ends_in_time(monkeypatch):
 def test_a_cpu_is_shared_by_the_processes_of_a_machine(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert local_device(CPU) == CPU
+
+
+def test_a_device_is_one_that_is_there():
+    assert resolved_device("cpu") == CPU
+    assert resolved_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(UsageError, match="no device is called tpu"):
+        resolved_device("tpu")

@@ -1,4 +1,4 @@
-"""What a trained model tells of itself: its first card, and its recipe without the paths of the machine that made it."""
+"""A pretrained model as it is kept: its bundle, its first card, and its recipe without the paths of the machine that made it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,45 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
+from engine.model.bundle import save_bundle
+
 if TYPE_CHECKING:
+    from engine.model.starting import Starting
     from engine.recipe.pretraining import PretrainRecipe
+
+
+def save_pretrained(
+    folder: Path, starting: Starting, weights: dict[str, Tensor], recipe: PretrainRecipe, facts: Mapping[str, Any], **counts: int
+) -> None:
+    """The bundle of a run.
+
+    Args:
+        starting: what it started from: the towers' configuration, tokenizer and preprocessing.
+        weights: of the trained towers, on the host.
+        facts: of `run.json`.
+        counts: `steps`, `paired` and `unpaired`, as `first_card` takes them.
+    """
+    from transformers import CLIPModel
+
+    with torch.device("meta"):
+        clip = CLIPModel(starting.module.clip.config)
+    clip.load_state_dict(weights, assign=True)  # the trained towers may be sharded
+    save_bundle(
+        folder / "bundle",
+        clip,
+        starting.tokenizer,
+        starting.preprocessing,
+        name=folder.name or "run",
+        card=first_card(recipe, **counts, data_hash=facts["data_hash"], recipe_hash=facts["recipe_hash"]),
+        provenance={
+            "steps": counts["steps"],
+            "recipe": portable_recipe(facts["recipe"]),
+            **{key: facts[key] for key in ("recipe_hash", "data_hash", "sources", "versions", "seed")},
+        },
+    )
 
 
 def first_card(recipe: PretrainRecipe, *, steps: int, paired: int, unpaired: int, data_hash: str, recipe_hash: str) -> str:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from engine.errors import OutputError
 from engine.model.losses import patchify
-from engine.model.seeing import MAPS, Seen
+from engine.model.masks import MAPS, Seen
 from engine.tables.publish import publish
 
 HEADS = {"report": "report", "prompt": "prompts", "self": "image itself"}

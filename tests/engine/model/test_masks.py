@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.model.masks import Seen, mask_facts, see, word_facts
 from engine.model.mmclip import MMCLIP
-from engine.model.seeing import Seen, mask_facts, see, word_facts
 from engine.recipe.pretraining import EntMLM
 
 MakeModel = Callable[..., MMCLIP]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from engine.model.losses import align_loss
+from engine.model.micro_batches import aligned, losses_in_parts, parts_of_step, split, with_noise
 from engine.model.mmclip import ALL_OBJECTIVES, MMCLIP
-from engine.model.parts import aligned, losses_in_parts, split, with_noise
 from engine.training.blocks import compile_blocks, compiled, recompute_blocks
 from engine.training.distributed import ALONE
 
@@ -170,3 +170,19 @@ def test_compiled_blocks_and_masks_have_no_break_and_change_nothing(make_model: 
     found, of_fast = learned(fast, iter([fast.losses(large, prompts=prompts)]))
     assert found == pytest.approx(expected, rel=1e-6)
     same(of_fast, gradients, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("paired", "unpaired", "most", "world", "parts"),
+    [
+        (4, 2, None, 1, 1),
+        (4, 2, 2, 1, 3),
+        (4, 2, 2, 2, 2),  # three images each, two in the larger part
+        (4, 2, 100, 1, 1),
+        (2, 10, 1, 1, 2),  # a pair in each
+        (0, 6, 2, 1, 3),
+    ],
+)
+def test_a_step_is_taken_in_parts_of_the_size_that_was_asked_for(make_recipe, paired, unpaired, most, world, parts):
+    recipe = make_recipe(batch={"paired": paired, "unpaired": unpaired}, compute={"micro_batch": most})
+    assert parts_of_step(recipe, world) == parts

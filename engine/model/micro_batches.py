@@ -23,7 +23,7 @@ from engine.model.losses import align_loss
 
 if TYPE_CHECKING:
     from engine.model.mmclip import MMCLIP
-    from engine.recipe.pretraining import MaskStrategy, Objective
+    from engine.recipe.pretraining import MaskStrategy, Objective, PretrainRecipe
 
 Batch = Mapping[str, Tensor]
 UNPAIRED = ("unpaired_images", "unpaired_patch_noise")
@@ -84,6 +84,13 @@ class Aligned:
     image: Tensor
     text: Tensor
     scale: Tensor
+
+
+def parts_of_step(recipe: PretrainRecipe, world: int = 1) -> int:
+    """In how many parts each of `world` processes takes its images of a step: as `compute.micro_batch` asks, a pair in each at least."""
+    paired, unpaired = recipe.batch.paired // world, recipe.batch.unpaired // world
+    most = recipe.compute.micro_batch or paired + unpaired
+    return max(1, min(-(-(paired + unpaired) // most), paired or unpaired))
 
 
 def with_noise(batch: Batch, patches: int, uniform: Callable[[int, int], Tensor]) -> dict[str, Tensor]:

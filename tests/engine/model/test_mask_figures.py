@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from engine.errors import OutputError
-from engine.model.figures import GAP, HEAD, TITLES, figure, write_figures
 from engine.model.losses import patchify
-from engine.model.seeing import Seen
+from engine.model.mask_figures import GAP, HEAD, TITLES, figure, write_figures
+from engine.model.masks import Seen
 
 MEAN, STD = (0.48, 0.45, 0.40), (0.27, 0.26, 0.28)
 SIDE, PATCH = 112, 28  # 16 patches, drawn at their own size
