@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from engine.data.batches import Batches
-from engine.data.prepared import Prepared, pictures, recogniser_of, summary, words
+from engine.data.filling import Filled
+from engine.data.prepared import Prepared, prepare_pictures, recogniser_of, summary, words
 from engine.data.views import normalised_views
 from engine.errors import UsageError
 from engine.model.micro_batches import losses_in_parts, parts_of_step, with_noise
@@ -90,7 +91,7 @@ class Finished:
     seconds: float
 
 
-Event = Prepared | Refused | Forced | Started | Step | Vitals | Pictured | Saved | Finished
+Event = Filled | Prepared | Refused | Forced | Started | Step | Vitals | Pictured | Saved | Finished
 
 
 def pretrain(
@@ -188,7 +189,7 @@ def _events(run: _Run, max_steps: int | None) -> Generator[Event, None, None]:
     recipe, record, ranks, device = run.recipe, run.record, run.ranks, run.device
     begun = time.monotonic()
     with ranks.after_first():
-        found = pictures(recipe, run.folder, fill=ranks.is_first)
+        found = yield from prepare_pictures(recipe, run.folder, fill=ranks.is_first)
     starting = starting_model(recipe, [text for texts in found.texts.values() for text in texts])
     recogniser = recogniser_of(recipe)
     with ranks.after_first():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from engine.recipe.pretraining import PretrainRecipe
 
 LOG_SECONDS = 10
-"""Between two log lines of steps, where stderr is no terminal; out/log.jsonl holds every step."""
+"""Between two log lines of pictures or steps, where stderr is no terminal; out/log.jsonl holds every step."""
 
 
 def command(
@@ -81,10 +81,12 @@ def _run(
     json: bool,
     quiet: bool,
 ) -> None:
-    """Show the run's events as they come: steps as one line that moves, or a log line now and then where nobody watches.
+    """Show the run's events as they come: pictures, then steps, as one line that moves, or a log line now and then where nobody watches.
 
     Of the processes that torchrun starts, the first one speaks; the others have no events.
     """
+    from engine.data.filling import Filled
+    from engine.data.prepared import Prepared
     from engine.pretrain import Finished, Started, pretrain
     from engine.training.checkpoint import Saved
     from engine.training.loop import Step
@@ -94,12 +96,23 @@ def _run(
     events = pretrain(recipe, out, data=data, resume=resume, force=force, max_steps=max_steps, device=device)
     last: dict[str, object] = {}
     logged = told = float("-inf")
+    filled = time.monotonic()
     stop = recipe.steps
     if not quiet and os.environ.get("RANK", "0") == "0":
         console.log("preparing the recipe's images and words")
     with console.closing(events) as watched, contextlib.ExitStack() as shown:
-        bar = None
+        bar = preparing = None
         for event in watched:
+            if isinstance(event, Filled):
+                if preparing is None:
+                    preparing = shown.enter_context(console.progress(event.total, what="pictures", unit="image", quiet=quiet))
+                preparing.update(event.done - preparing.n)
+                if preparing.disable and not quiet and time.monotonic() - filled >= LOG_SECONDS:
+                    filled = time.monotonic()
+                    console.log("preparing pictures", **_facts(event))
+                continue
+            if isinstance(event, Prepared) and preparing is not None:
+                preparing.close()
             last[type(event).__name__.lower()] = event
             if isinstance(event, Step):
                 if bar is not None:

@@ -107,7 +107,8 @@ def step_flops(
         text_tower = (trained if with_align or recipe.entmlm.mode == "decoder_attention" else 1) * texts(paired, text)
     align = 0
     if with_align:
-        align = trained * (linear(paired, width, channels) + linear(paired, words.hidden_size, channels) + linear(paired, channels, paired))
+        cosines = 2 * linear(paired, channels, paired)  # images among texts, and texts among images
+        align = trained * (linear(paired, width, channels) + linear(paired, words.hidden_size, channels) + cosines)
 
     image_decoder = masks = 0
     if with_mim:

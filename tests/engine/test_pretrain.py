@@ -11,6 +11,7 @@ import spacy
 import torch
 from PIL import Image
 
+from engine.data.filling import Filled
 from engine.data.prepared import Prepared, pictures
 from engine.errors import ConfigError, LockHeld, ModelError, NotFinite, UsageError
 from engine.model.bundle import load_bundle
@@ -115,12 +116,14 @@ def weights_of(out: Path) -> str:
 
 def test_pictures_and_weak_words_become_a_bundle(recipe, whole):
     out, events = whole
-    prepared, started, finished = events[0], events[1], events[-1]
+    filled, prepared, started, finished = *events[:3], events[-1]
+    assert isinstance(filled, Filled)
     assert isinstance(prepared, Prepared)
     assert isinstance(started, Started)
     assert isinstance(finished, Finished)
     assert (prepared.images, prepared.paired + prepared.unpaired) == (12, 12)
     assert 0 < prepared.unpaired < 12
+    assert (filled.done, filled.total, filled.dropped) == (13, 13, 1)  # the table leaves out the file that is not there
     assert sum(prepared.dropped.values()) == 2
     assert prepared.entities is not None
     assert 0 < prepared.entities <= 1

@@ -1,6 +1,9 @@
 """`mmclip pretrain`, through the installed command."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,6 +73,7 @@ def test_a_run_tells_its_steps_and_leaves_a_model(toy):
     done = toy("pretrain", "toy.yaml", "--json", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
+    assert result.keys() == {"recipe", "out", "prepared", "started", "step", "saved", "finished"}
     assert result["finished"]["steps"] == 3
     assert result["step"]["losses"].keys() == {"align", "mim", "mlm"}
     assert (toy.folder / "runs/toy/bundle/model.safetensors").is_file()
@@ -78,6 +82,24 @@ def test_a_run_tells_its_steps_and_leaves_a_model(toy):
     again = toy("pretrain", "toy.yaml")
     assert again.returncode == 2
     assert "--resume" in json.loads(again.stderr.splitlines()[-1])["message"]
+
+
+def test_on_a_terminal_bars_show_pictures_then_steps(toy):
+    terminal = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    command = [Path(sys.executable).with_name("mmclip"), "pretrain", "toy.yaml", "--device", "cpu", "--max-steps", "1"]
+    done = subprocess.run(
+        [sys.executable, "-c", terminal, *command],
+        cwd=toy.folder,
+        env=toy.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "pictures: 100%" in done.stdout
+    assert "6/6" in done.stdout
+    assert done.stdout.index("pictures: 100%") < done.stdout.index("prepared: images 6") < done.stdout.index("toy:")
 
 
 def test_a_table_that_is_not_there_is_66(toy):
