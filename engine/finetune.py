@@ -19,7 +19,7 @@ import copy
 import dataclasses
 import hashlib
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,18 +29,20 @@ import torch
 from numpy.typing import NDArray
 
 from engine.data.batches import augment
-from engine.data.labelled import LabelledBatches, LabelledPictures, labelled_pictures, labels_of
-from engine.data.parts import PARTS, fraction_of, split_hash
-from engine.errors import ConfigError, EngineError, UsageError
-from engine.metrics.findings import FindingFigures, figures
-from engine.metrics.macro import macro_auroc
+from engine.data.fractions import Drawn, Fraction, drawn_fraction
+from engine.data.labelled import LabelledBatches, LabelledPictures, Prepared, labelled_pictures, labels_of
+from engine.errors import ConfigError, UsageError
+from engine.metrics.learning import HeldOut, Measured, curve_rows
+from engine.metrics.logistic import sigmoid
+from engine.metrics.macro import macro_auroc, mean_log_loss
 from engine.model.bundle import Bundle, load_bundle, save_bundle
-from engine.model.cards import classifier_card
-from engine.model.classifier import Classifier, bce_loss, layer_scales, pos_weights, randomised, text_head, zero_head
+from engine.model.cards import classifier_card, classifier_facts
+from engine.model.classifier import Classifier, bce_loss, class_balance, layer_scales, pos_weights, randomised, text_head, zero_head
 from engine.model.encoding import encode
 from engine.model.features import kept_features
 from engine.model.head import Head
-from engine.model.probe import fits, raw_pixels
+from engine.model.pretrained import portable_recipe
+from engine.model.probe import Fit, Floats, best_fit, fits, raw_pixels
 from engine.model.zero_shot import Words, logit_scale, words_by_finding, zero_shot
 from engine.recipe.loader import load_recipe
 from engine.recipe.prompts import PromptRecipe
@@ -48,10 +50,13 @@ from engine.tables.columns import METRIC_COLUMNS
 from engine.tables.learning_curve import publish_curve
 from engine.tables.publish import locked, make_folder
 from engine.tables.run_record import publish_metrics
+from engine.training.account import accounted
 from engine.training.checkpoint import Checkpoints, Refused, Saved
+from engine.training.distributed import resolved_device
 from engine.training.looks import Look, Looks
-from engine.training.loop import LossesOf, Plan, Step, train
+from engine.training.loop import LossesOf, Plan, Step
 from engine.training.optimizer import learning_rate, make_optimizer, parameter_groups
+from engine.training.patience import train_with_looks
 from engine.training.record import RunRecord, code_version, device_facts, versions
 
 if TYPE_CHECKING:
@@ -64,31 +69,6 @@ BATCH = 64
 READ_EVERY = 20
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "polars", "pillow")
 ONE_CLASS = "one class only in the training part"
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The data are ready: labelled images and patients of each part, `dropped` by reason, labels of equal pictures that disagreed."""
-
-    findings: tuple[str, ...]
-    images: Mapping[str, int]
-    patients: Mapping[str, int]
-    split_sha256: Mapping[str, str]
-    dropped: Mapping[str, int]
-    disagreeing: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """The training part of one fraction. `one_class`: findings that it shows only present, or only absent: not learned."""
-
-    fraction: float
-    patients: int
-    images: int
-    positive: Mapping[str, int]
-    negative: Mapping[str, int]
-    one_class: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -110,15 +90,6 @@ class Chosen:
     what: str
     value: float
     auroc: float | None
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Figures on the test part: one row per finding and their mean, by method (full, linear, raw_pixels, zero_shot)."""
-
-    fraction: float
-    method: str
-    figures: tuple[FindingFigures, ...]
 
 
 @dataclass(frozen=True)
@@ -158,14 +129,14 @@ def finetune(
     """
     check_data(recipe)
     fractions = checked_fractions(fractions)
-    where = _device(device)
+    where = resolved_device(device)
     with locked(out):
         if (out / "run.json").exists() and not resume:
             raise UsageError("the output folder holds a run", hint="--resume to go on with it, or another --out")
         run = _Run(recipe, out, fractions, where, data or out / "data", time.monotonic())
         record = RunRecord(out, _facts(recipe, fractions, where), waits=resume)
         events = _events(run, record, resume)
-        with _accounted(record, where), contextlib.closing(events):
+        with accounted(record, where, "a smaller batch"), contextlib.closing(events):
             for event in events:
                 record.log(event)
                 yield event
@@ -208,81 +179,16 @@ class _Run:
         return self.out / "bundle" if fraction == self.fractions[-1] else self.folder(fraction) / "bundle"
 
 
-def _events(run: _Run, record: RunRecord, resume: bool) -> Generator[Event, None, None]:
-    """The run as a story: model, data and parts, zero-shot, then every fraction."""
-    recipe = run.recipe
-    base = load_bundle(recipe.model, run.device)
-    if recipe.init == "random":
-        base = randomised(base, recipe.seed)
-    found = labelled_pictures(recipe, run.data, size=base.preprocessing.size, resize=base.preprocessing.resize, verify=not resume)
-    prepared = _prepared(found, run.begun)
-    identity = {"recipe": recipe_hash(recipe), "code": code_version(), "model": base.content_hash, "data": _data_hash(found)}
-    _check_identity(run, identity)
-    record.waits = False
-    record.say(prepared=prepared, model={"name": base.name, "sha256": base.content_hash}, sources=found.facts)
-    yield prepared
-
-    seen = _Seen(base, found, run.data)
-    words = _words(recipe, base)
-    yield (zero := _zero_shot(run, seen, words))
-    run.curve += _rows(zero, 0, 0, {})
-    for fraction in run.fractions:
-        yield from _fraction(run, record, seen, words, identity, fraction)
-    publish_curve(run.out, run.curve, {"split_sha256": dict(prepared.split_sha256), "recipe_sha256": recipe_hash(recipe)})
-    best = [row for row in run.curve if row["fraction"] == run.fractions[-1] and row["method"] == recipe.mode]
-    publish_metrics(run.out, [{key: row[key] for key in METRIC_COLUMNS} for row in best], {})
-    record.say(curve=run.curve)
-
-
-def _fraction(
-    run: _Run, record: RunRecord, seen: _Seen, words: Mapping[str, Words], identity: Mapping[str, str], fraction: float
-) -> Generator[Event, None, None]:
-    """One fraction: draw, learn, choose on the validation part, judge once on the test part, save."""
-    recipe, found = run.recipe, seen.found
-    frame = fraction_of(found.split.part("train"), found.findings, fraction, recipe.seed)
-    validation = found.split.part("validation")
-    if recipe.validation.scaled:
-        validation = fraction_of(validation, found.findings, fraction, recipe.seed)
-    drawn = _drawn(frame, found.findings, fraction)
-    yield drawn
-    learned = tuple(name for name in found.findings if name not in drawn.one_class)
-    if not learned:
-        raise ConfigError(
-            f"{100 * fraction:g} % of the training patients show one class only of every finding",
-            why=f"{drawn.patients} patients, {drawn.images} images",
-            hint="a larger --fraction",
-        )
-    part = _Part(seen, frame, validation, learned)
-    if recipe.mode == "linear":
-        head, chosen = _linear(recipe, part, fraction)
-        tower = seen.base
-    else:
-        tower, head, chosen = yield from _full(run, part, words, identity, fraction)
-    yield chosen
-    model = dataclasses.replace(tower, head=head)
-    test = found.split.part("test")
-    features = seen.features(test) if recipe.mode == "linear" else encode(model, seen.pictures(test), BATCH)
-    scored = _measured(fraction, recipe.mode, found, learned, head.scores(features), ONE_CLASS)
-    yield scored
-    baseline, chosen = _raw_pixels(recipe, part, fraction)
-    yield chosen
-    yield baseline
-    positive = {**drawn.positive, "macro": sum(drawn.positive.values())}
-    rows = [*_rows(scored, drawn.patients, drawn.images, positive), *_rows(baseline, drawn.patients, drawn.images, positive)]
-    run.curve += rows
-    _save(run, model, found, frame, validation, fraction, [*run.curve[: len(found.findings) + 1], *rows], chosen=head.about)
-
-
-# ---- learning ------------------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Seen:
-    """The pictures as the pretrained model sees them, and its features of them, computed once."""
+    """The pictures as the pretrained model sees them, its features of them, computed once, and its words."""
 
     base: Bundle
     found: LabelledPictures
     data: Path
+    prompts: PromptRecipe
+    words: Mapping[str, Words]
+    held_out: HeldOut
 
     def pictures(self, frame: pl.DataFrame) -> list[NDArray[np.uint8]]:
         return [self.found.seen.picture(image) for image in frame["image"]]
@@ -295,100 +201,142 @@ class _Seen:
         return kept_features(self.base, contents, lambda number: self.found.seen.picture(names[number]), folder, BATCH)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What one fraction learns from and chooses by."""
+def _events(run: _Run, record: RunRecord, resume: bool) -> Generator[Event, None, None]:
+    """The run as a story: model, data and parts, zero-shot, then every fraction."""
+    recipe = run.recipe
+    base = load_bundle(recipe.model, run.device)
+    if recipe.init == "random":
+        base = randomised(base, recipe.seed)
+    found = labelled_pictures(recipe, run.data, size=base.preprocessing.size, resize=base.preprocessing.resize, verify=not resume)
+    prepared = found.prepared(round(time.monotonic() - run.begun, 3))
+    identity = {"recipe": recipe_hash(recipe), "code": code_version(), "model": base.content_hash, "data": found.content_hash}
+    _check_identity(run, identity)
+    record.waits = False
+    record.say(prepared=prepared, model={"name": base.name, "sha256": base.content_hash}, sources=found.facts)
+    yield prepared
 
-    seen: _Seen
-    frame: pl.DataFrame
-    validation: pl.DataFrame
-    learned: tuple[str, ...]
-
-    @property
-    def labels(self) -> NDArray[np.float32]:
-        return labels_of(self.frame, self.learned)
-
-    @property
-    def validation_labels(self) -> NDArray[np.float32]:
-        return labels_of(self.validation, self.learned)
+    seen = _seen(run, base, found)
+    yield (zero := _zero_shot(seen))
+    run.curve += curve_rows(zero)
+    for fraction in run.fractions:
+        yield from _fraction(run, seen, identity, fraction)
+    publish_curve(run.out, run.curve, {"split_sha256": dict(prepared.split_sha256), "recipe_sha256": recipe_hash(recipe)})
+    best = [row for row in run.curve if row["fraction"] == run.fractions[-1] and row["method"] == recipe.mode]
+    publish_metrics(run.out, [{key: row[key] for key in METRIC_COLUMNS} for row in best], {})
+    record.say(curve=run.curve)
 
 
-def _linear(recipe: FinetuneRecipe, part: _Part, fraction: float) -> tuple[Head, Chosen]:
+def _seen(run: _Run, base: Bundle, found: LabelledPictures) -> _Seen:
+    prompts = load_recipe(run.recipe.head.prompts, PromptRecipe)
+    words = words_by_finding(prompts, lambda texts: base.text_features(texts).cpu().numpy())
+    test = found.split.part("test")
+    labels, patients = labels_of(test, found.findings), test["patient"].to_numpy().astype(str)
+    return _Seen(base, found, run.data, prompts, words, HeldOut(found.findings, labels, patients))
+
+
+def _zero_shot(seen: _Seen) -> Measured:
+    """The 0 % point: words alone."""
+    prompts, test = seen.prompts, seen.found.split.part("test")
+    spoken = {name: seen.words[name] for name in seen.found.findings if name in seen.words}
+    scale = logit_scale(prompts, seen.base.logit_scale)
+    scores = zero_shot(seen.features(test), spoken, score=prompts.score, pool=prompts.pool, scale=scale)
+    return seen.held_out.measured(0.0, "zero_shot", list(spoken), scores, "no prompt for it")
+
+
+def _fraction(run: _Run, seen: _Seen, identity: Mapping[str, str], share: float) -> Generator[Event, None, None]:
+    """One fraction: draw, learn, choose on the validation part, judge once on the test part, save."""
+    recipe, found = run.recipe, seen.found
+    part = drawn_fraction(found.split, found.findings, share, recipe.seed, scaled=recipe.validation.scaled)
+    drawn = part.drawn
+    yield drawn
+    if recipe.mode == "linear":
+        head, chosen = _linear(recipe, seen, part)
+        tower = seen.base
+    else:
+        tower, head, chosen = yield from _full(run, seen, part, identity)
+    yield chosen
+    model = dataclasses.replace(tower, head=head)
+    features = seen.features(part.test) if recipe.mode == "linear" else encode(model, seen.pictures(part.test), BATCH)
+    scored = seen.held_out.measured(share, recipe.mode, part.learned, head.scores(features), ONE_CLASS)
+    yield scored
+    baseline, chosen = _raw_pixels(recipe, seen, part)
+    yield chosen
+    yield baseline
+    rows = [row for each in (scored, baseline) for row in curve_rows(each, drawn.patients, drawn.images, drawn.positive)]
+    run.curve += rows
+    _save(run, model, head, part, [*run.curve[: len(found.findings) + 1], *rows])
+
+
+# ---- learning ------------------------------------------------------------------------------------------------------------------
+
+
+def _linear(recipe: FinetuneRecipe, seen: _Seen, part: Fraction) -> tuple[Head, Chosen]:
     """The linear probe: logistic regression on kept features, its strength chosen on the validation part."""
-    x, x_validation = (part.seen.features(each).astype(np.float64) for each in (part.frame, part.validation))
-    fit, best, area = _best_fit(recipe, part, x, x_validation)
-    about = _about(recipe, part, fraction) | {"strength": best}
+    x, x_validation = (seen.features(each).astype(np.float64) for each in (part.train, part.validation))
+    fit, area = _best_fit(recipe, part, x, x_validation)
+    about = _about(recipe, part) | {"strength": fit.strength}
     head = Head(part.learned, fit.weight.astype(np.float32), fit.bias.astype(np.float32), about)
-    return head, Chosen(fraction, "linear", "strength", best, area)
+    return head, Chosen(part.share, "linear", "strength", fit.strength, area)
 
 
-def _raw_pixels(recipe: FinetuneRecipe, part: _Part, fraction: float) -> tuple[Measured, Chosen]:
+def _raw_pixels(recipe: FinetuneRecipe, seen: _Seen, part: Fraction) -> tuple[Measured, Chosen]:
     """The plainest competitor, on the same images, its strength chosen in the same way."""
-    test = part.seen.found.split.part("test")
-    x, x_validation, x_test = (raw_pixels(part.seen.pictures(each), recipe.baseline.side) for each in (part.frame, part.validation, test))
-    fit, best, area = _best_fit(recipe, part, x, x_validation)
-    scores = 0.5 + 0.5 * np.tanh(fit.logits(x_test) / 2)
-    measured = _measured(fraction, "raw_pixels", part.seen.found, part.learned, scores, ONE_CLASS)
-    return measured, Chosen(fraction, "raw_pixels", "strength", best, area)
+    parts = (part.train, part.validation, part.test)
+    x, x_validation, x_test = (raw_pixels(seen.pictures(each), recipe.baseline.side) for each in parts)
+    fit, area = _best_fit(recipe, part, x, x_validation)
+    measured = seen.held_out.measured(part.share, "raw_pixels", part.learned, sigmoid(fit.logits(x_test)), ONE_CLASS)
+    return measured, Chosen(part.share, "raw_pixels", "strength", fit.strength, area)
 
 
-def _best_fit(recipe: FinetuneRecipe, part: _Part, x: NDArray[np.float64], x_validation: NDArray[np.float64]) -> Any:
-    """The fit of the best macro AUROC on the validation part (of equals the stiffest), its strength, and that AUROC."""
+def _best_fit(recipe: FinetuneRecipe, part: Fraction, x: Floats, x_validation: Floats) -> tuple[Fit, float | None]:
+    """The fit of the best macro AUROC on the validation part (of equals the stiffest), and that AUROC."""
     found = fits(x, part.labels, sorted(recipe.linear.strengths), balanced=recipe.pos_weight == "balanced")
-    areas = [macro_auroc(fit.logits(x_validation), part.validation_labels) for fit in found]
-    best = max(range(len(found)), key=lambda number: (-1.0 if (area := areas[number]) is None else area, -number))
-    return found[best], found[best].strength, areas[best]
+    return best_fit(found, lambda fit: macro_auroc(fit.logits(x_validation), part.validation_labels))
 
 
-def _full(
-    run: _Run, part: _Part, words: Mapping[str, Words], identity: Mapping[str, str], fraction: float
-) -> Generator[Event, None, tuple[Bundle, Head, Chosen]]:
+def _full(run: _Run, seen: _Seen, part: Fraction, identity: Mapping[str, str]) -> Generator[Event, None, tuple[Bundle, Head, Chosen]]:
     """Train tower and head; look at the validation part now and then; end with the weights of the best look."""
-    recipe, found, folder = run.recipe, part.seen.found, run.folder(fraction)
-    bundle = dataclasses.replace(part.seen.base, clip=copy.deepcopy(part.seen.base.clip))
-    width, scale = int(bundle.clip.config.projection_dim), bundle.logit_scale
-    start_head = zero_head(part.learned, width)
+    recipe, folder = run.recipe, run.folder(part.share)
+    bundle = dataclasses.replace(seen.base, clip=copy.deepcopy(seen.base.clip))
+    start_head = zero_head(part.learned, int(bundle.clip.config.projection_dim))
     if recipe.head.init == "text":
-        start_head = text_head(part.learned, words, scale)
+        start_head = text_head(part.learned, seen.words, bundle.logit_scale)
     elif recipe.head.init == "probe":
-        start_head, probed = _linear(recipe, part, fraction)
+        start_head, probed = _linear(recipe, seen, part)
         yield dataclasses.replace(probed, method="probe")
-    module = Classifier(bundle.clip, start_head, scale)
+    module = Classifier(bundle.clip, start_head, bundle.logit_scale)
     scales = layer_scales(module.layers, recipe.optimizer.layer_decay)
     optimizer = make_optimizer(module, recipe.optimizer, parameter_groups(module, recipe.optimizer.weight_decay, scales))
-    identity = {**identity, "fraction": f"{fraction:g}"}
+    identity = {**identity, "fraction": f"{part.share:g}"}
     checkpoints = Checkpoints(folder / "checkpoints", identity, recipe.checkpoint.keep)
-    best = Checkpoints(folder / "best", identity, 1)
     start, refused = checkpoints.last_good()
     yield from refused
     if start:
         checkpoints.load(start, module, optimizer)
+    batches = LabelledBatches(seen.found.views, part.train["image"].to_list(), part.labels, batch=recipe.batch, seed=recipe.seed)
+    plan = _plan(recipe, max(recipe.least_steps, recipe.epochs * len(batches)), run.device)
     looks = Looks(folder / "looks.json", start)
-    batches = LabelledBatches(found.views, part.frame["image"].to_list(), part.labels, batch=recipe.batch, seed=recipe.seed)
-    steps = max(recipe.least_steps, recipe.epochs * len(batches))
-    losses_of = _losses_of(recipe, module, bundle, part)
     parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-    yield Started(str(run.device), parameters, start, steps)
+    yield Started(str(run.device), parameters, start, plan.stop)
+    best = yield from train_with_looks(
+        module,
+        optimizer,
+        _losses_of(recipe, module, bundle, part),
+        batches.at,
+        plan,
+        checkpoints,
+        start=start,
+        looks=looks,
+        look_after=lambda step: _look(step, module, bundle, seen.pictures(part.validation), part.validation_labels),
+        best=Checkpoints(folder / "best", identity, 1),
+        times=recipe.looks,
+        patience=recipe.patience,
+    )
+    head = module.head(_about(recipe, part) | {"steps": best.step})
+    return bundle, head, Chosen(part.share, "full", "step", best.step, best.auroc)
 
-    for stop in sorted({-(-steps * look // recipe.looks) for look in range(recipe.looks + 1)}):
-        if looks.since_best() >= recipe.patience:
-            break
-        if stop > start:
-            yield from train(module, optimizer, losses_of, batches.at, _plan(recipe, steps, stop, run.device), checkpoints, start=start)
-            start = stop
-        if stop == start and not looks.holds(stop):
-            look = _look(stop, module, bundle, part)
-            if looks.is_best(look):
-                best.save(stop, module, optimizer)
-            looks.add(look)
-            yield look
-    chosen = looks.best()
-    best.load(chosen.step, module, optimizer)
-    about = _about(recipe, part, fraction) | {"steps": chosen.step}
-    return bundle, module.head(about), Chosen(fraction, "full", "step", chosen.step, chosen.auroc)
 
-
-def _losses_of(recipe: FinetuneRecipe, module: Classifier, bundle: Bundle, part: _Part) -> LossesOf:
+def _losses_of(recipe: FinetuneRecipe, module: Classifier, bundle: Bundle, part: Fraction) -> LossesOf:
     """Masked cross-entropy on random views of the stored pictures."""
     device, preprocessing = bundle.device, bundle.preprocessing
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
@@ -401,75 +349,25 @@ def _losses_of(recipe: FinetuneRecipe, module: Classifier, bundle: Bundle, part:
     return losses_of
 
 
-def _look(step: int, module: Classifier, bundle: Bundle, part: _Part) -> Look:
+def _look(step: int, module: Classifier, bundle: Bundle, pictures: Sequence[NDArray[np.uint8]], labels: NDArray[np.float32]) -> Look:
     """Macro AUROC and loss on the validation part, scored as `mmclip score` would."""
     module.eval()
-    scores = module.head({}).scores(encode(bundle, part.seen.pictures(part.validation), BATCH))
-    labels = part.validation_labels
-    known = ~np.isnan(labels)
-    likely = np.where(labels == 1, scores, 1 - scores)[known]
-    return Look(step, macro_auroc(scores, labels), float(-np.log(np.clip(likely, 1e-12, 1)).mean()))
+    scores = module.head({}).scores(encode(bundle, pictures, BATCH))
+    return Look(step, macro_auroc(scores, labels), mean_log_loss(scores, labels))
 
 
-def _plan(recipe: FinetuneRecipe, steps: int, stop: int, device: torch.device) -> Plan:
+def _plan(recipe: FinetuneRecipe, steps: int, device: torch.device) -> Plan:
     return Plan(
-        stop=stop,
+        stop=steps,
         seed=recipe.seed,
         weights={"bce": 1.0},
         lr_at=lambda step: learning_rate(recipe.optimizer, step, steps),
-        save_every=steps + 1,  # at every stop
+        save_every=steps + 1,  # at every look
         read_every=READ_EVERY if device.type == "cuda" else 1,
         batch_size=recipe.batch,
         precision=recipe.precision,
         clip_norm=recipe.optimizer.clip_norm,
     )
-
-
-# ---- figures -------------------------------------------------------------------------------------------------------------------
-
-
-def _measured(
-    fraction: float, method: str, found: LabelledPictures, scored: Sequence[str], scores: NDArray[np.float64], reason: str
-) -> Measured:
-    """Figures on the test part; findings that were not scored keep their row, without figures, with the reason."""
-    test = found.split.part("test")
-    labels = labels_of(test, scored).astype(np.float64)
-    rows = {row.finding: row for row in figures(list(scored), scores, labels, test["patient"].to_numpy().astype(str))}
-    for name in found.findings:
-        if name not in rows:
-            column = test[name].drop_nulls()
-            rows[name] = FindingFigures(name, len(column), int(column.sum()), reason=reason)
-    return Measured(fraction, method, tuple(rows[name] for name in (*found.findings, "macro")))
-
-
-def _words(recipe: FinetuneRecipe, bundle: Bundle) -> dict[str, Words]:
-    prompts = load_recipe(recipe.head.prompts, PromptRecipe)
-    return words_by_finding(prompts, lambda texts: bundle.text_features(texts).cpu().numpy())
-
-
-def _zero_shot(run: _Run, seen: _Seen, words: Mapping[str, Words]) -> Measured:
-    """The 0 % point: words alone."""
-    prompts = load_recipe(run.recipe.head.prompts, PromptRecipe)
-    test, findings = seen.found.split.part("test"), [name for name in seen.found.findings if name in words]
-    scale = logit_scale(prompts, seen.base.logit_scale)
-    spoken = {name: words[name] for name in findings}
-    scores = zero_shot(seen.features(test), spoken, score=prompts.score, pool=prompts.pool, scale=scale)
-    return _measured(0.0, "zero_shot", seen.found, findings, scores, "no prompt for it")
-
-
-def _rows(measured: Measured, patients: int, images: int, positive: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Rows of the learning curve."""
-    return [
-        {
-            "fraction": measured.fraction,
-            "method": measured.method,
-            "train_patients": patients,
-            "train_images": images,
-            "train_positive": positive.get(row.finding, 0),
-            **row.as_row(),
-        }
-        for row in measured.figures
-    ]
 
 
 # ---- what is written about the run ---------------------------------------------------------------------------------------------
@@ -478,14 +376,6 @@ def _rows(measured: Measured, patients: int, images: int, positive: Mapping[str,
 def recipe_hash(recipe: FinetuneRecipe) -> str:
     """A sha256 over every key of the recipe, those left to their defaults included."""
     return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()
-
-
-def _device(device: str) -> torch.device:
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"no device is called {device}", hint="auto, cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("this machine has no GPU that torch can use", hint="--device cpu")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _facts(recipe: FinetuneRecipe, fractions: Sequence[float], device: torch.device) -> dict[str, Any]:
@@ -500,35 +390,6 @@ def _facts(recipe: FinetuneRecipe, fractions: Sequence[float], device: torch.dev
     }
 
 
-def _prepared(found: LabelledPictures, begun: float) -> Prepared:
-    parts = {part: found.split.part(part) for part in PARTS}
-    return Prepared(
-        findings=found.findings,
-        images={part: frame.height for part, frame in parts.items()},
-        patients={part: frame["patient"].n_unique() for part, frame in parts.items()},
-        split_sha256={part: split_hash(frame) for part, frame in parts.items()},
-        dropped=found.dropped,
-        disagreeing=found.split.disagreeing,
-        seconds=round(time.monotonic() - begun, 3),
-    )
-
-
-def _drawn(frame: pl.DataFrame, findings: Sequence[str], fraction: float) -> Drawn:
-    positive = {name: int((frame[name] == 1).sum()) for name in findings}
-    negative = {name: int((frame[name] == 0).sum()) for name in findings}
-    one_class = tuple(name for name in findings if not (positive[name] and negative[name]))
-    return Drawn(fraction, frame["patient"].n_unique(), frame.height, positive, negative, one_class)
-
-
-def _data_hash(found: LabelledPictures) -> str:
-    """A sha256 over every image's bytes, part and labels; paths do not count."""
-    digest = hashlib.sha256()
-    frame = found.split.frame.sort("image")
-    for image, *rest in frame.select("image", "part", "patient", *found.findings).iter_rows():
-        digest.update(repr((image, found.content(image), rest)).encode())
-    return digest.hexdigest()
-
-
 def _check_identity(run: _Run, identity: Mapping[str, str]) -> None:
     """Refuse, before any training, to go on with checkpoints of another recipe, model, data or code."""
     for fraction in run.fractions:
@@ -537,82 +398,26 @@ def _check_identity(run: _Run, identity: Mapping[str, str]) -> None:
             checkpoints.check_identity(step)
 
 
-def _about(recipe: FinetuneRecipe, part: _Part, fraction: float) -> dict[str, Any]:
-    """What mmclip.json says about the head, for whoever calibrates it."""
-    labels = part.labels
-    prevalence = np.nanmean(labels, axis=0)
-    weights = pos_weights(labels, balanced=recipe.pos_weight == "balanced")
-    return {
-        "mode": recipe.mode,
-        "fraction": fraction,
-        "prevalence": {name: round(float(value), 6) for name, value in zip(part.learned, prevalence, strict=True)},
-        "pos_weight": {name: round(float(value), 6) for name, value in zip(part.learned, weights, strict=True)},
-    }
+def _about(recipe: FinetuneRecipe, part: Fraction) -> dict[str, Any]:
+    """What mmclip.json says about the head."""
+    balance = class_balance(part.learned, part.labels, balanced=recipe.pos_weight == "balanced")
+    return {"mode": recipe.mode, "fraction": part.share, **balance}
 
 
-def _save(
-    run: _Run,
-    model: Bundle,
-    found: LabelledPictures,
-    frame: pl.DataFrame,
-    validation: pl.DataFrame,
-    fraction: float,
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    chosen: Mapping[str, Any],
-) -> None:
+def _save(run: _Run, model: Bundle, head: Head, part: Fraction, rows: Sequence[Mapping[str, Any]]) -> None:
     """The classifier bundle, with its card."""
-    recipe, head = run.recipe, model.head
-    assert head is not None  # the caller has just put it there
-    name = run.out.name if fraction == run.fractions[-1] else f"{run.out.name} {100 * fraction:g} %"
-    used = {"train": frame, "validation": validation, "test": found.split.part("test")}
-    parts = {
-        part: {"patients": each["patient"].n_unique(), "images": each.height, "sha256": split_hash(each)} for part, each in used.items()
-    }
-    facts = {
-        "base": Path(recipe.model).name,
-        "base_hash": model.content_hash,
-        "mode": recipe.mode,
-        "init": recipe.init,
-        "fraction": fraction,
-        "seed": recipe.seed,
-        "parts": parts,
-        "steps": f"C = {chosen['strength']:g}" if "strength" in chosen else f"{chosen['steps']} steps of {recipe.batch} images",
-        "pos_weight": recipe.pos_weight,
-        "recipe_hash": recipe_hash(recipe),
-        "sources": sorted(set(found.split.frame["source"])),
-    }
+    recipe, share = run.recipe, part.share
+    name = run.out.name if share == run.fractions[-1] else f"{run.out.name} {100 * share:g} %"
+    facts = classifier_facts(
+        recipe, recipe_hash(recipe), head.about, base_hash=model.content_hash, parts=part.account(), sources=part.sources
+    )
     save_bundle(
-        run.bundle(fraction),
+        run.bundle(share),
         model.clip,
         model.tokenizer,
         model.preprocessing,
         name=name,
         card=classifier_card(name, facts, rows),
-        provenance={**facts, "recipe": _portable(recipe.model_dump(mode="json")), "versions": versions(PACKAGES)},
+        provenance={**facts, "recipe": portable_recipe(recipe.model_dump(mode="json")), "versions": versions(PACKAGES)},
         head=head,
     )
-
-
-def _portable(value: Any) -> Any:
-    """A recipe as a model may carry it to others: of an absolute path only its last part."""
-    if isinstance(value, dict):
-        return {key: _portable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_portable(item) for item in value]
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-
-@contextlib.contextmanager
-def _accounted(record: RunRecord, device: torch.device) -> Iterator[None]:
-    """Writes to `run.json` how the run ended, whatever ended it; the disk may be what failed, so that is no second error."""
-    try:
-        yield
-        record.say(status="finished")
-    except BaseException as error:
-        with contextlib.suppress(EngineError):
-            status = "failed" if isinstance(error, Exception) else "stopped"
-            record.say(status=status, error=str(error) if isinstance(error, EngineError) else type(error).__name__)
-        if isinstance(error, torch.OutOfMemoryError):
-            raise EngineError(f"the {device.type} has too little memory for a step", hint="a smaller batch") from error
-        raise

@@ -14,7 +14,8 @@ from mmclip_cli import console
 from mmclip_cli.options import DryRun, Json, Quiet, Settings
 
 if TYPE_CHECKING:
-    from engine.finetune import Event, Finished, Measured
+    from engine.finetune import Event, Finished
+    from engine.metrics.learning import Measured
     from engine.recipe.finetuning import FinetuneRecipe
 
 LOG_SECONDS = 10
@@ -92,7 +93,9 @@ def _run(
     json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Show the run's events as they come: steps as one line that moves, or a log line now and then where nobody watches."""
-    from engine.finetune import Finished, Measured, Prepared, Started, finetune
+    from engine.data.labelled import Prepared
+    from engine.finetune import Finished, Started, finetune
+    from engine.metrics.learning import Measured
     from engine.training.loop import Step
 
     events = finetune(recipe, out, fractions=fractions, resume=resume, device=device, data=data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.data.filling import build_store
-from engine.data.parts import Split, split_of
+from engine.data.parts import PARTS, Split, split_hash, split_of
 from engine.data.pictures import Resize
 from engine.data.prepared import digest_of
 from engine.data.store import PixelStore
@@ -28,6 +29,19 @@ if TYPE_CHECKING:
 
 ORDER = 2
 """Salt of the order of images, apart from those of pretraining's pools."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data are ready: labelled images and patients of each part, `dropped` by reason, labels of equal pictures that disagreed."""
+
+    findings: tuple[str, ...]
+    images: Mapping[str, int]
+    patients: Mapping[str, int]
+    split_sha256: Mapping[str, str]
+    dropped: Mapping[str, int]
+    disagreeing: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,28 @@ class LabelledPictures:
     def content(self, image: str) -> str:
         """SHA-256 of the image's file."""
         return self.seen.entries[image].sha256
+
+    @property
+    def content_hash(self) -> str:
+        """A sha256 over every image's bytes, part and labels; paths do not count."""
+        digest = hashlib.sha256()
+        frame = self.split.frame.sort("image")
+        for image, *rest in frame.select("image", "part", "patient", *self.findings).iter_rows():
+            digest.update(repr((image, self.content(image), rest)).encode())
+        return digest.hexdigest()
+
+    def prepared(self, seconds: float) -> Prepared:
+        """What is told of them; `seconds`: how long it took."""
+        parts = {part: self.split.part(part) for part in PARTS}
+        return Prepared(
+            findings=self.findings,
+            images={part: frame.height for part, frame in parts.items()},
+            patients={part: frame["patient"].n_unique() for part, frame in parts.items()},
+            split_sha256={part: split_hash(frame) for part, frame in parts.items()},
+            dropped=self.dropped,
+            disagreeing=self.split.disagreeing,
+            seconds=seconds,
+        )
 
 
 def labelled_pictures(recipe: FinetuneRecipe, folder: Path, *, size: int, resize: Resize, verify: bool) -> LabelledPictures:

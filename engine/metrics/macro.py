@@ -1,4 +1,4 @@
-"""One number for choosing between models: the mean AUROC over findings."""
+"""Numbers for choosing between models, one for all findings: the mean AUROC, and the mean loss that breaks a tie."""
 
 from __future__ import annotations
 
@@ -23,3 +23,15 @@ def macro_auroc(scores: NDArray[np.floating[Any]], labels: NDArray[np.floating[A
         if len(np.unique(labels[known, column])) == 2:
             areas.append(auroc(scores[known, column], labels[known, column]))
     return float(np.mean(areas)) if areas else None
+
+
+def mean_log_loss(scores: NDArray[np.floating[Any]], labels: NDArray[np.floating[Any]]) -> float:
+    """Mean over all known labels of -log(score of what is true), no single one above -log(1e-12).
+
+    Args:
+        scores: (N, F) in [0, 1], the probability of present.
+        labels: (N, F) of 1 = present, 0 = absent, NaN = unknown and left out.
+    """
+    known = ~np.isnan(labels)
+    likely = np.where(labels == 1, scores, 1 - scores)[known]
+    return float(-np.log(np.clip(likely, 1e-12, 1)).mean())

@@ -3,9 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.recipe.finetuning import FinetuneRecipe
 
 NAMES = {"full": "this classifier", "linear": "this classifier", "raw_pixels": "raw pixels, logistic regression", "zero_shot": "zero-shot"}
+
+
+def classifier_facts(
+    recipe: FinetuneRecipe,
+    recipe_hash: str,
+    about: Mapping[str, Any],
+    *,
+    base_hash: str,
+    parts: Mapping[str, Mapping[str, Any]],
+    sources: Sequence[str],
+) -> dict[str, Any]:
+    """What the card and the bundle say of where a classifier comes from; of the model's path only its last part.
+
+    Args:
+        about: of the head: fraction, and strength or steps, whichever the validation part chose.
+        parts: part -> patients, images, sha256.
+    """
+    return {
+        "base": Path(recipe.model).name,
+        "base_hash": base_hash,
+        "mode": recipe.mode,
+        "init": recipe.init,
+        "fraction": about["fraction"],
+        "seed": recipe.seed,
+        "parts": parts,
+        "steps": f"C = {about['strength']:g}" if "strength" in about else f"{about['steps']} steps of {recipe.batch} images",
+        "pos_weight": recipe.pos_weight,
+        "recipe_hash": recipe_hash,
+        "sources": list(sources),
+    }
 
 
 def classifier_card(name: str, facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -13,8 +47,7 @@ def classifier_card(name: str, facts: Mapping[str, Any], rows: Sequence[Mapping[
 
     Args:
         name: what the bundle is called.
-        facts: base, base_hash, mode, init, fraction, seed, parts (part -> patients, images, sha256), steps, pos_weight, recipe_hash and
-            sources, as `engine.finetune` fills them.
+        facts: as `classifier_facts` gives them.
         rows: of the learning curve, those of this fraction and of zero-shot.
     """
     parts = facts["parts"]

@@ -85,6 +85,15 @@ def pos_weights(labels: NDArray[np.float32], *, balanced: bool) -> NDArray[np.fl
     return (absent / present).astype(np.float32) if balanced else np.ones(labels.shape[1], np.float32)
 
 
+def class_balance(findings: Sequence[str], labels: NDArray[np.float32], *, balanced: bool) -> dict[str, dict[str, float]]:
+    """What a bundle says of the training labels (N, F), for whoever calibrates: share of present and `pos_weights`, by finding."""
+    shares, weights = np.nanmean(labels, axis=0), pos_weights(labels, balanced=balanced)
+    return {
+        key: {name: round(float(value), 6) for name, value in zip(findings, values, strict=True)}
+        for key, values in (("prevalence", shares), ("pos_weight", weights))
+    }
+
+
 def layer_scales(layers: int, decay: float) -> Callable[[str], float]:
     """A parameter of `Classifier` by its name -> its share of the learning rate: decay to the power of its distance from the head.
 

@@ -73,11 +73,13 @@ def first_card(recipe: PretrainRecipe, *, steps: int, paired: int, unpaired: int
 
 
 def portable_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A dumped recipe as a model may carry it to others: of an absolute path only its last part."""
+    """A dumped recipe as a model may carry it to others: of an absolute path, however deep it stands, only its last part."""
+    return {key: _portable(value) for key, value in recipe.items()}
 
-    def last(value: Any) -> Any:
-        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
-    sources = [{key: last(value) for key, value in source.items()} for source in recipe["sources"]]
-    model = {key: last(value) for key, value in recipe["model"].items()}
-    return {**recipe, "sources": sources, "model": model, "entities": last(recipe["entities"])}
+def _portable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return portable_recipe(value)
+    if isinstance(value, list | tuple):
+        return [_portable(item) for item in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value

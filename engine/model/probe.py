@@ -11,7 +11,7 @@ once, because torch is here anyway: on a GPU machine scikit-learn need not be.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +78,13 @@ def fits(x: Floats, labels: NDArray[np.float32], strengths: Sequence[float], *, 
         if not (np.isfinite(scaled).all() and np.isfinite(found[strength].bias).all()):
             raise NotFinite("logistic regression did not converge", hint="smaller linear.strengths")
     return [found[strength] for strength in strengths]
+
+
+def best_fit(found: Sequence[Fit], worth: Callable[[Fit], float | None]) -> tuple[Fit, float | None]:
+    """The fit that is worth most, the first of equals, and its worth; None, which is less than any number, where it has none."""
+    values = [worth(fit) for fit in found]
+    best = max(range(len(found)), key=lambda number: (-1.0 if (value := values[number]) is None else value, -number))
+    return found[best], values[best]
 
 
 def _row_weights(labels: NDArray[np.float32], known: NDArray[np.bool_], balanced: bool) -> Floats:

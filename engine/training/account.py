@@ -1,4 +1,4 @@
-"""The account of a pretraining run, as `run.json` keeps it: what is known before its data are, and how it ended."""
+"""The account of a run, as `run.json` keeps it: how it ended, and what of a pretraining run is known before its data are."""
 
 from __future__ import annotations
 

@@ -8,10 +8,13 @@ import pytest
 from PIL import Image
 from transformers import CLIPModel
 
+from engine.data.fractions import Drawn
+from engine.data.labelled import Prepared
 from engine.data.sources import read_table
 from engine.errors import ConfigError, LabelsError, LockHeld, ModelError, NotFinite, UsageError
-from engine.finetune import Chosen, Drawn, Finished, Measured, Prepared, finetune
+from engine.finetune import Chosen, Finished, finetune
 from engine.metrics import roc
+from engine.metrics.learning import Measured
 from engine.model.bundle import load_bundle
 from engine.recipe.finetuning import FinetuneRecipe
 from engine.recipe.sources import TableSource

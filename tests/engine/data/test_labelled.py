@@ -51,6 +51,17 @@ def test_labels_are_found_by_name_and_what_is_uncertain_is_unknown(recipe, tmp_p
     assert found.views is found.seen
 
 
+def test_the_hash_is_of_what_is_learned_from_and_of_no_path(recipe, tmp_path):
+    def found(**changes):
+        return labelled_pictures(recipe(**changes), tmp_path / "data", size=16, resize="squash", verify=True)
+
+    assert found().content_hash == found(store_size=18).content_hash
+    assert found(findings=["Edema"]).content_hash != found().content_hash
+    told = found().prepared(1.5)
+    assert sum(told.images.values()) == sum(told.patients.values()) == 12
+    assert (told.findings, told.disagreeing, told.seconds) == (found().findings, 0, 1.5)
+
+
 def test_views_have_a_store_of_their_own_where_the_recipe_asks_and_the_tower_learns(recipe, tmp_path):
     full = labelled_pictures(recipe(store_size=18), tmp_path / "data", size=16, resize="squash", verify=True)
     linear = labelled_pictures(recipe(store_size=18, mode="linear"), tmp_path / "data", size=16, resize="squash", verify=True)

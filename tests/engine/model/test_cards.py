@@ -1,6 +1,7 @@
 """The card of a classifier."""
 
-from engine.model.cards import classifier_card
+from engine.model.cards import classifier_card, classifier_facts
+from engine.recipe.finetuning import FinetuneRecipe
 
 FACTS = {
     "base": "tiny",
@@ -37,3 +38,13 @@ def test_a_control_is_called_one_and_a_finding_without_figures_says_why():
     card = classifier_card("run", {**FACTS, "init": "random"}, [row])
     assert "random weights (a control)" in card
     assert "| this classifier | - (one class only in the training part) | - |" in card
+
+
+def test_facts_hold_what_the_card_shows_and_no_path():
+    settings = {"version": 1, "sources": [{"kind": "table", "file": "t.csv"}], "model": "/home/me/tiny", "seed": 3, "batch": 32}
+    recipe = FinetuneRecipe.model_validate(settings)
+    rest = {key: FACTS[key] for key in ("base_hash", "parts", "sources")}
+    facts = classifier_facts(recipe, FACTS["recipe_hash"], {"fraction": 0.1, "steps": 40}, **rest)
+    assert facts == FACTS
+    probe = classifier_facts(recipe, FACTS["recipe_hash"], {"fraction": 0.1, "strength": 0.01}, **rest)
+    assert probe["steps"] == "C = 0.01"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.errors import ConfigError
 from engine.model.bundle import random_bundle
-from engine.model.classifier import Classifier, bce_loss, layer_scales, pos_weights, randomised, text_head, zero_head
+from engine.model.classifier import Classifier, bce_loss, class_balance, layer_scales, pos_weights, randomised, text_head, zero_head
 from engine.model.zero_shot import words_by_finding, zero_shot
 from engine.recipe.prompts import PromptRecipe
 
@@ -92,6 +92,14 @@ def test_balanced_weights_make_both_sides_weigh_the_same():
     labels = np.array([[1, 0], [1, 1], [1, np.nan], [0, np.nan]], np.float32)
     np.testing.assert_allclose(pos_weights(labels, balanced=True), [1 / 3, 1])
     np.testing.assert_array_equal(pos_weights(labels, balanced=False), [1, 1])
+
+
+def test_a_bundle_says_how_common_a_finding_was_where_it_was_known():
+    labels = np.array([[1, 1], [0, np.nan], [0, 0], [0, np.nan]], np.float32)
+    assert class_balance(("Edema", "Nodule"), labels, balanced=True) == {
+        "prevalence": {"Edema": 0.25, "Nodule": 0.5},
+        "pos_weight": {"Edema": 3.0, "Nodule": 1.0},
+    }
 
 
 def test_every_layer_learns_slower_than_the_one_above_it(bundle):

@@ -36,9 +36,13 @@ def test_a_recipe_leaves_its_machine_without_its_paths():
         "sources": [{"kind": "table", "file": "/home/me/table.csv", "root": "data"}],
         "model": {"init": "/models/clip"},
         "entities": "/ner/x",
+        "head": {"init": "text", "prompts": "/home/me/words.yaml"},
+        "steps": 5,
     }
     assert portable_recipe(recipe) == {
         "sources": [{"kind": "table", "file": "table.csv", "root": "data"}],
         "model": {"init": "clip"},
         "entities": "x",
+        "head": {"init": "text", "prompts": "words.yaml"},
+        "steps": 5,
     }

@@ -7,7 +7,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from engine.errors import NotFinite
-from engine.model.probe import fits, raw_pixels
+from engine.model.probe import Fit, best_fit, fits, raw_pixels
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +61,10 @@ def test_raw_pixels_are_grey_values_of_small_squares():
     assert rows.shape == (3, 16)
     np.testing.assert_allclose(rows.mean(axis=1), [0, 0.2, 1])
     assert raw_pixels([], 4).shape == (0, 16)
+
+
+def test_the_best_fit_is_the_first_of_equals_and_no_number_is_least():
+    some = [Fit(strength, np.zeros((1, 1)), np.zeros(1)) for strength in (0.1, 1.0, 10.0)]
+    worth = {0.1: None, 1.0: 0.7, 10.0: 0.7}
+    assert best_fit(some, lambda fit: worth[fit.strength]) == (some[1], 0.7)
+    assert best_fit(some, lambda fit: None) == (some[0], None)

@@ -1,0 +1,95 @@
+"""What one fraction of the training patients learns from and chooses by, and which findings it shows only one side of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from engine.data.labelled import labels_of
+from engine.data.parts import PARTS, Split, fraction_of, split_hash
+from engine.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The training part of one fraction. `one_class`: findings that it shows only present, or only absent: not learned."""
+
+    fraction: float
+    patients: int
+    images: int
+    positive: Mapping[str, int]
+    negative: Mapping[str, int]
+    one_class: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fraction:
+    """The three parts as one fraction has them.
+
+    Attributes:
+        share: of the training patients, above 0 and at most 1.
+        findings: all that are asked for; `learned` are those of which the training part shows both classes.
+        train, validation, test: rows of the image table.
+        drawn: what the training part holds.
+        sources: names of those that any part, undrawn patients included, comes from.
+    """
+
+    share: float
+    findings: tuple[str, ...]
+    train: pl.DataFrame
+    validation: pl.DataFrame
+    test: pl.DataFrame
+    drawn: Drawn
+    sources: tuple[str, ...]
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """The findings that can be learned. Raises ConfigError where there is none."""
+        if learned := tuple(name for name in self.findings if name not in self.drawn.one_class):
+            return learned
+        raise ConfigError(
+            f"{100 * self.share:g} % of the training patients show one class only of every finding",
+            why=f"{self.drawn.patients} patients, {self.drawn.images} images",
+            hint="a larger --fraction",
+        )
+
+    @property
+    def labels(self) -> NDArray[np.float32]:
+        """(N, F) of the training part over the learned findings: 1 = present, 0 = absent, NaN = unknown."""
+        return labels_of(self.train, self.learned)
+
+    @property
+    def validation_labels(self) -> NDArray[np.float32]:
+        """The same of the validation part."""
+        return labels_of(self.validation, self.learned)
+
+    def account(self) -> dict[str, dict[str, Any]]:
+        """Part -> its patients, images, and a sha256 over the names of its images."""
+        frames = dict(zip(PARTS, (self.train, self.validation, self.test), strict=True))
+        return {
+            part: {"patients": frame["patient"].n_unique(), "images": frame.height, "sha256": split_hash(frame)}
+            for part, frame in frames.items()
+        }
+
+
+def drawn_fraction(split: Split, findings: Sequence[str], share: float, seed: int, *, scaled: bool) -> Fraction:
+    """The parts with `share` of the training patients, drawn by `fraction_of`.
+
+    Args:
+        share: above 0 and at most 1.
+        seed: decides which patients.
+        scaled: take that share of the validation patients too, instead of all.
+    """
+    train, validation = fraction_of(split.part("train"), findings, share, seed), split.part("validation")
+    if scaled:
+        validation = fraction_of(validation, findings, share, seed)
+    positive = {name: int((train[name] == 1).sum()) for name in findings}
+    negative = {name: int((train[name] == 0).sum()) for name in findings}
+    one_class = tuple(name for name in findings if not (positive[name] and negative[name]))
+    drawn = Drawn(share, train["patient"].n_unique(), train.height, positive, negative, one_class)
+    return Fraction(share, tuple(findings), train, validation, split.part("test"), drawn, tuple(sorted(set(split.frame["source"]))))
