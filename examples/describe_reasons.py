@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.dicom import policy
-from engine.score import FAILURES
 
 PAGE = Path(policy.__file__).with_name("REASONS.md")
 HEADINGS = {
@@ -35,7 +34,7 @@ def page() -> str:
         lines += [f"## {heading}", "", "| reason | | what it means | what to do |", "|---|---|---|---|"]
         for code, reason in sorted(policy.REASONS.items()):
             if reason.outcome == outcome:
-                failed = "failed" if code in FAILURES else ""
+                failed = "failed" if code in policy.FAILURES else ""
                 lines.append(f"| `{code}` | {failed} | {_cell(reason.meaning)} | {_cell(reason.advice)} |")
         lines.append("")
     lines += ["## Which reason, where there are several", "", RULES, *(line.strip() for line in order.strip().splitlines()), ""]

@@ -83,7 +83,7 @@ def figures(root: Path, keys: dict[str, str], toy: Path, tmp_path: Path) -> tupl
     settings = [f"sources.0.{key}={value}" for key, value in keys.items() if key != "kind"]
     *_, ingested = ingest([root], table, kind=keys["kind"], settings=["store_size=32", *settings], workers=1)
     images = table / "images.parquet"
-    for _event in score([images], model=toy, labels=images, out=tmp_path / "scores", device="cpu", workers=1):
+    for _event in score([images], prompts="chest14", model=toy, labels=images, out=tmp_path / "scores", device="cpu", workers=1):
         pass
     assert isinstance(ingested, Finished)
     return ingested.run["sources"][0]["split"], pl.read_csv(tmp_path / "scores" / "metrics.csv")
