@@ -2,12 +2,11 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,40 +41,45 @@ augmentation: {scale: [0.8, 1.0], contrast: 0.1}
 optimizer: {name: sgd, lr: 0.05, clip_norm: 1.0}
 precision: fp32
 checkpoint: {every: 2}
-steps: 6
+steps: 4
 store_size: 32
 """
 
-RUNS = """
-import json, sys
+SCRIPT = """
+import json, os, sys, threading, time
 from pathlib import Path
+import torch
 from engine.pretrain import pretrain
 from engine.recipe.loader import load_recipe
 from engine.recipe.pretraining import PretrainRecipe
-for name, settings, options in json.loads(sys.argv[1]):
+from mmclip_cli.app import run
+runs, commands = json.loads(sys.argv[1])
+for name, settings, options in runs:
     recipe = load_recipe("toy.yaml", PretrainRecipe, settings)
     list(pretrain(recipe, Path(name), device="cpu", data=Path("data"), **options))
-"""
-"""Several runs in one pair of processes, since starting the pair takes longest."""
-
-COMMAND = """
-import os, sys, threading, time
-from pathlib import Path
-from mmclip_cli.app import run
-fate, where = sys.argv[1], Path("run/checkpoints/step-00000004")
-def strike():
-    while not where.exists():
-        time.sleep(0.01)
-    os.kill(os.getpid(), int(fate))
-if os.environ["RANK"] == "1" and int(fate):
-    threading.Thread(target=strike, daemon=True).start()
-code = run(["pretrain", "toy.yaml", "--out", "run", "--device", "cpu", "--set", "steps=100000", *sys.argv[2:]])
-Path(f"exit-{os.environ['RANK']}").write_text(str(code))
+for name, fate, settings in commands:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # a run that was stopped leaves it to the end of its process
+    where = Path(name) / "checkpoints/step-00000004"
+    def strike():
+        while not where.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), fate)
+    if os.environ["RANK"] == "1" and fate:
+        threading.Thread(target=strike, daemon=True).start()
+    given = [f"--set={setting}" for setting in ["steps=100000", *settings]]
+    code = run(["pretrain", "toy.yaml", "--out", name, "--data", "data", "--device", "cpu", *given])
+    Path(f"{name}-exit-{os.environ['RANK']}").write_text(str(code))
 sys.exit(code)
 """
-"""`mmclip pretrain` as torchrun starts it; the second process may strike itself down once a checkpoint is there."""
+"""Several runs in one pair of processes, since starting the pair takes longest; then `mmclip pretrain`, whose second process may strike
+itself down once a checkpoint is there."""
 
 Losses = list[tuple[int, dict[str, float]]]
+Run = tuple[str, list[str], dict[str, Any]]
+"""Its folder, settings of its recipe, and how it is called."""
+Command = tuple[str, int, list[str]]
+"""Its folder, the signal that its second process sends itself, or 0, and settings."""
 FSDP = "compute.parallel=fsdp"
 
 
@@ -94,11 +98,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def two_processes(folder: Path, script: str, *arguments: str) -> subprocess.Popen[str]:
-    (folder / "script.py").write_text(script)
+def two_processes(folder: Path, runs: Sequence[Run], commands: Sequence[Command]) -> subprocess.Popen[str]:
+    (folder / "script.py").write_text(SCRIPT)
     root = Path(__file__).resolve().parents[3]
     path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "script.py", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "script.py",
+        json.dumps([runs, commands]),
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -108,7 +121,7 @@ def losses_of(run: Path) -> Losses:
     return [(line["step"], line["losses"] | {"loss": line["loss"]}) for line in lines if line["event"] == "step"]
 
 
-def weights_of(run: Path, step: int = 6) -> dict[str, torch.Tensor]:
+def weights_of(run: Path, step: int = 4) -> dict[str, torch.Tensor]:
     weights: dict[str, torch.Tensor] = safetensors.torch.load_file(run / "checkpoints" / f"step-{step:08d}" / "weights.safetensors")
     return weights
 
@@ -134,29 +147,38 @@ def one(alone: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(folder: Path, one: Path, alone: Callable[..., Path]) -> dict[str, Path]:
-    """Runs of two processes, by name."""
-    alone("one-then-two", max_steps=3)
-    asked: list[tuple[str, list[str], dict[str, Any]]] = [
+    """Runs of two processes, by name; the last two were ended by a signal to the second process, and to torchrun."""
+    alone("one-then-two", max_steps=2)
+    asked: list[Run] = [
         ("ddp", [], {}),
         ("fsdp", [FSDP], {}),
         ("parts", ["compute.micro_batch=2"], {}),
         ("fsdp-parts", [FSDP, "compute.micro_batch=2", "compute.checkpoint_activations=true"], {}),
-        *(("broken-ddp", [], options) for options in ({"max_steps": 3}, {"resume": True})),
-        *(("broken-fsdp", [FSDP], options) for options in ({"max_steps": 3}, {"resume": True})),
-        *(("adamw", [FSDP, "optimizer.name=adamw", "optimizer.lr=1e-4"], options) for options in ({"max_steps": 3}, {"resume": True})),
+        *(("broken-ddp", [], options) for options in ({"max_steps": 2}, {"resume": True})),
+        *(("broken-fsdp", [FSDP], options) for options in ({"max_steps": 2}, {"resume": True})),
+        *(("adamw", [FSDP, "optimizer.name=adamw", "optimizer.lr=1e-4"], options) for options in ({"max_steps": 2}, {"resume": True})),
         ("one-then-two", [FSDP], {"resume": True}),
-        ("two-then-one", [FSDP], {"max_steps": 3}),
+        ("two-then-one", [FSDP], {"max_steps": 2}),
     ]
-    with two_processes(folder, RUNS, json.dumps(asked)) as pair:
-        said, _ = pair.communicate(timeout=250)
-    assert pair.returncode == 0, said
-    return {name: folder / name for name, _, _ in asked}
+    saving_rarely = ["checkpoint.every=4"]
+    commands = [("second-struck", int(signal.SIGTERM), saving_rarely), ("torchrun-struck", 0, saving_rarely)]
+    with two_processes(folder, asked, commands) as pair:
+        wait_for(folder / "torchrun-struck/checkpoints/step-00000004", pair)
+        pair.send_signal(signal.SIGTERM)
+        pair.communicate(timeout=200)
+    return {name: folder / name for name, *_ in (*asked, *commands)}
+
+
+def wait_for(path: Path, pair: subprocess.Popen[str]) -> None:
+    while not path.exists():
+        assert pair.poll() is None, pair.stdout and pair.stdout.read()
+        time.sleep(0.02)
 
 
 def agree(run: Path, one: Path) -> None:
     """To 1e-6 of each loss and of the largest weight."""
     found, expected = losses_of(run), losses_of(one)
-    assert [step for step, _ in found] == [step for step, _ in expected] == [1, 2, 3, 4, 5, 6]
+    assert [step for step, _ in found] == [step for step, _ in expected] == [1, 2, 3, 4]
     for (_, mine), (_, theirs) in zip(found, expected, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-6)
     for name, weight in weights_of(one).items():
@@ -191,52 +213,32 @@ def test_two_go_on_from_the_checkpoint_of_one_and_one_from_that_of_two(
 
 def test_only_the_first_process_writes(runs: dict[str, Path]) -> None:
     run = json.loads((runs["ddp"] / "run.json").read_text())
-    assert (run["status"], run["steps"], run["device"]["processes"]) == ("finished", 6, 2)
-    assert [step for step, _ in losses_of(runs["ddp"])] == [1, 2, 3, 4, 5, 6]
+    assert (run["status"], run["steps"], run["device"]["processes"]) == ("finished", 4, 2)
+    assert [step for step, _ in losses_of(runs["ddp"])] == [1, 2, 3, 4]
     assert (runs["fsdp"] / "bundle" / "model.safetensors").stat().st_size == (runs["ddp"] / "bundle" / "model.safetensors").stat().st_size
 
 
-def wait_for(path: Path, pair: subprocess.Popen[str]) -> None:
-    while not path.exists():
-        assert pair.poll() is None, pair.stdout and pair.stdout.read()
-        time.sleep(0.02)
-
-
-@pytest.fixture
-def fresh(folder: Path) -> Path:
-    for path in (folder / "run", folder / "exit-0", folder / "exit-1"):
-        shutil.rmtree(path, ignore_errors=True)
-        path.unlink(missing_ok=True)
-    return folder
-
-
-def test_when_one_dies_the_other_stops_and_the_last_checkpoint_is_good(fresh: Path) -> None:
-    with two_processes(fresh, COMMAND, str(int(signal.SIGKILL))) as pair:
-        wait_for(fresh / "run/checkpoints/step-00000004", pair)
+def test_when_one_dies_the_other_stops_and_the_last_checkpoint_is_good(folder: Path, one: Path) -> None:
+    with two_processes(folder, [], [("killed", int(signal.SIGKILL), [])]) as pair:
+        wait_for(folder / "killed/checkpoints/step-00000004", pair)
         struck = time.monotonic()
         said, _ = pair.communicate(timeout=200)
     assert time.monotonic() - struck < 60
     assert pair.returncode != 0
-    assert (fresh / "exit-0").read_text() == "70", said
+    assert (folder / "killed-exit-0").read_text() == "70", said
     assert "another process of this run has died or no longer answers" in said
-    assert not (fresh / "exit-1").exists()
-    step, refused = Checkpoints(fresh / "run/checkpoints", {}).last_good()
+    assert not (folder / "killed-exit-1").exists()
+    step, refused = Checkpoints(folder / "killed/checkpoints", {}).last_good()
     assert step >= 4
     assert refused == []
-    assert json.loads((fresh / "run/run.json").read_text())["status"] == "failed"
+    assert json.loads((folder / "killed/run.json").read_text())["status"] == "failed"
 
 
-@pytest.mark.parametrize("whom", ["torchrun", "the second process"])
-def test_a_signal_to_any_of_them_saves_the_same_step_and_ends_all_with_143(fresh: Path, whom: str) -> None:
-    saving_rarely = ["--set", "checkpoint.every=4"]
-    fate = signal.SIGTERM if whom == "the second process" else 0
-    with two_processes(fresh, COMMAND, str(int(fate)), *saving_rarely) as pair:
-        wait_for(fresh / "run/checkpoints/step-00000004", pair)
-        if not fate:
-            pair.send_signal(signal.SIGTERM)
-        said, _ = pair.communicate(timeout=200)
-    assert [(fresh / f"exit-{rank}").read_text() for rank in (0, 1)] == ["143", "143"], said
-    record = json.loads((fresh / "run/run.json").read_text())
+@pytest.mark.parametrize("whom", ["torchrun", "second"])
+def test_a_signal_to_any_of_them_saves_the_same_step_and_ends_all_with_143(runs: dict[str, Path], whom: str) -> None:
+    run = runs[f"{whom}-struck"]
+    assert [(run.parent / f"{run.name}-exit-{rank}").read_text() for rank in (0, 1)] == ["143", "143"]
+    record = json.loads((run / "run.json").read_text())
     assert record["status"] == "stopped"
-    last, refused = Checkpoints(fresh / "run/checkpoints", {}).last_good()
-    assert (last, refused) == (losses_of(fresh / "run")[-1][0], [])
+    last, refused = Checkpoints(run / "checkpoints", {}).last_good()
+    assert (last, refused) == (losses_of(run)[-1][0], [])
