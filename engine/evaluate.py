@@ -31,12 +31,13 @@ from engine.metrics.beside import measured_cells, needed_cells, published_cells
 from engine.metrics.events import Event, Finished, Looked, Measured, Needs, Planned, Published, Reading
 from engine.metrics.judgement import Studies, age_bands, calibrated, compared, fitted_maps, judged, not_finite, reliabilities, thresholds_on
 from engine.metrics.judgement import group_figures as groups_of
-from engine.metrics.logistic import PixelBaseline
+from engine.metrics.logistic import sigmoid
 from engine.metrics.rows import comparison_rows, group_rows, metric_rows, phrase_row, reliability_rows
 from engine.model.encoding import encode
 from engine.model.ensemble import joint_hash, prob_mean, weight_soup
 from engine.model.folder import local_folder
 from engine.model.preprocessing import resized
+from engine.model.probe import fits
 from engine.model.scoring import RANDOM, WordScorer, scorer_of, spoken
 from engine.recipe.evaluation import EvaluationRecipe, Parts, PublishedFigures
 from engine.recipe.evaluations import Row, rows_of
@@ -58,6 +59,8 @@ Vector = NDArray[np.float32]
 PUBLISHED = "eval/published"
 BASELINE = "raw pixels, supervised"
 BASELINE_SIDE = 32
+BASELINE_STRENGTH = 0.001
+"""C of its logistic regression (scikit-learn's), chosen once for 32 x 32 standardised pixels, and no recipe's to tune."""
 _READ_SIZE = 256
 """Shorter side, in pixels, at which pictures are read for the baseline, before they are squashed to 32 x 32."""
 
@@ -340,7 +343,9 @@ class _Bench:
             known = seen & ~np.isnan(labels)
             scores[read, k] = 0.5
             if 0 < labels[known].sum() < known.sum():
-                scores[read, k] = PixelBaseline.fitted(pixels[size:][known], labels[known]).scores(pixels[:size][read])
+                learned = labels[known, None].astype(np.float32)
+                (fit,) = fits(pixels[size:][known].astype(np.float64), learned, [BASELINE_STRENGTH], balanced=False)
+                scores[read, k] = sigmoid(fit.logits(pixels[:size][read].astype(np.float64))[:, 0])
         test, table = subject.studies(TEST, scores)
         yield self._judge(subject, BASELINE, test, None, table)
 

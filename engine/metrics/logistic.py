@@ -1,11 +1,11 @@
 """Logistic regression by Newton's method: small enough to read, and exact to rounding. Needs numpy only.
 
-It serves two masters: calibration (one score -> a probability) and the raw-pixel baseline that stands beside every AUROC.
+It serves calibration, one score -> a probability: soft targets, hardly ever more than one column, and no torch where scores that are
+there are judged. Pictures and features, with hundreds of columns and many findings at once, are fitted in engine/model/probe.py: a
+Newton step costs the square of the columns, for every finding anew.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,33 +57,3 @@ def fit_logistic(x: ArrayLike, targets: ArrayLike, *, penalty: float = 0.0, inte
             break
         now = then
     return weights
-
-
-@dataclass(frozen=True)
-class PixelBaseline:
-    """Logistic regression on pictures: what labels and brightness alone can do, without a network.
-
-    Attributes:
-        mean, deviation: (D,) of the training pictures.
-        weights: (D + 1,), the intercept last.
-    """
-
-    mean: Floats
-    deviation: Floats
-    weights: Floats
-
-    @staticmethod
-    def fitted(pictures: ArrayLike, labels: ArrayLike, *, penalty: float = 1000.0) -> PixelBaseline:
-        """Fitted to pictures (N, D) of grey values and labels (N,) of 1 and 0; every pixel is standardised first.
-
-        The penalty of 1000 (scikit-learn's C = 0.001) was chosen once, for 32 x 32 pixels, and is no recipe's to tune.
-        """
-        x = np.asarray(pictures, dtype=np.float64)
-        mean, deviation = x.mean(axis=0), x.std(axis=0)
-        deviation = np.where(deviation > 0, deviation, 1.0)
-        return PixelBaseline(mean, deviation, fit_logistic((x - mean) / deviation, labels, penalty=penalty))
-
-    def scores(self, pictures: ArrayLike) -> Floats:
-        """(N,) in [0, 1] of pictures (N, D)."""
-        x = (np.asarray(pictures, dtype=np.float64) - self.mean) / self.deviation
-        return sigmoid(x @ self.weights[:-1] + self.weights[-1])

@@ -6,7 +6,8 @@ For each finding the minimum over (w, b) of
 
 over the rows whose label is known; with `balanced`, m_i = n / (2 n_of_its_class), else 1. This is scikit-learn's
 `LogisticRegression(C=C, class_weight=...)`, whose results it meets in the tests. It is solved by torch's L-BFGS in float64, all findings at
-once, because torch is here anyway: on a GPU machine scikit-learn need not be.
+once, because torch is here anyway: on a GPU machine scikit-learn need not be. Calibration, which has a column or two and must not wait for
+torch, keeps the Newton steps of engine/metrics/logistic.py.
 """
 
 from __future__ import annotations
