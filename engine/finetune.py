@@ -29,10 +29,11 @@ import torch
 from numpy.typing import NDArray
 
 from engine.data.batches import augment
-from engine.data.fractions import Drawn, Fraction, drawn_fraction
+from engine.data.fractions import Drawn, Fraction, checked_fractions, drawn_fraction
 from engine.data.labelled import LabelledBatches, LabelledPictures, Prepared, labelled_pictures, labels_of
-from engine.errors import ConfigError, UsageError
-from engine.metrics.learning import HeldOut, Measured, curve_rows
+from engine.data.sources.published import check_there
+from engine.errors import UsageError
+from engine.metrics.learning import Chosen, HeldOut, Measured, curve_rows
 from engine.metrics.logistic import sigmoid
 from engine.metrics.macro import macro_auroc, mean_log_loss
 from engine.model.bundle import Bundle, load_bundle, save_bundle
@@ -82,17 +83,6 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """What the validation part chose: the best look's step, or the best strength C of the linear probe; its macro AUROC there."""
-
-    fraction: float
-    method: str
-    what: str
-    value: float
-    auroc: float | None
-
-
-@dataclass(frozen=True)
 class Finished:
     """The run has ended; the classifier of the largest fraction lies in `bundle`, and `curve` holds the rows of curve.csv."""
 
@@ -127,7 +117,7 @@ def finetune(
         ModelError: a model or checkpoint that cannot be used. NotFinite: a loss, feature or score is NaN.
         OutputError: the disk is full. LockHeld: another run works in `out`.
     """
-    check_data(recipe)
+    check_there(recipe.sources)
     fractions = checked_fractions(fractions)
     where = resolved_device(device)
     with locked(out):
@@ -143,21 +133,6 @@ def finetune(
         finished = Finished(out / "bundle", tuple(run.curve), round(time.monotonic() - run.begun, 3))
         record.log(dataclasses.replace(finished, curve=()))
         yield finished
-
-
-def check_data(recipe: FinetuneRecipe) -> None:
-    """Raises ConfigError where a source is not there: names every missing piece with the key to set and the layout that belongs there."""
-    from engine.data.sources.published import missing_data
-
-    if missing := missing_data(recipe.sources):
-        raise ConfigError("the recipe's data are not there", why="; ".join(missing), hint="--set KEY=PATH for each of these")
-
-
-def checked_fractions(fractions: Sequence[float]) -> tuple[float, ...]:
-    """The same, ascending, each once. Raises UsageError for one that is not above 0 and at most 1."""
-    if not fractions or not all(0 < fraction <= 1 for fraction in fractions):
-        raise UsageError("a fraction is above 0 and at most 1", hint="--fraction 0.01,0.1,1")
-    return tuple(sorted(set(fractions)))
 
 
 @dataclass

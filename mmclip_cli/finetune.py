@@ -44,6 +44,7 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Make a classifier of a model and labels; OUT/bundle is what `mmclip score --model` takes, without --prompts."""
+    from engine.data.sources.published import check_there
     from engine.recipe.finetuning import FinetuneRecipe
     from engine.recipe.loader import find_recipe, load_recipe
 
@@ -51,7 +52,7 @@ def command(
     loaded = load_recipe(path, FinetuneRecipe, [*(settings or ()), *([f"model={model}"] if model else [])])
     out = out or Path("runs") / path.stem
     fractions = _fractions(fraction)
-    _check_data(loaded)
+    check_there(loaded.sources)
     if dry_run:
         _say_plan(path.stem, loaded, fractions, out, json=json)
         return
@@ -69,15 +70,6 @@ def _fractions(text: str) -> tuple[float, ...]:
     if not fractions or not all(0 < fraction <= 1 for fraction in fractions):
         raise UsageError("--fraction holds something that is no share above 0 and at most 1", hint="--fraction 0.1, or 0.01,0.1,1")
     return fractions
-
-
-def _check_data(recipe: FinetuneRecipe) -> None:
-    """Before torch is imported: which key to set to which layout."""
-    from engine.data.sources.published import missing_data
-    from engine.errors import ConfigError
-
-    if missing := missing_data(recipe.sources):
-        raise ConfigError("the recipe's data are not there", why="; ".join(missing), hint="--set KEY=PATH for each of these")
 
 
 def _say_plan(name: str, recipe: FinetuneRecipe, fractions: tuple[float, ...], out: Path, *, json: bool) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engine.data.labelled import labels_of
 from engine.data.parts import PARTS, Split, fraction_of, split_hash
-from engine.errors import ConfigError
+from engine.errors import ConfigError, UsageError
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,13 @@ class Fraction:
             part: {"patients": frame["patient"].n_unique(), "images": frame.height, "sha256": split_hash(frame)}
             for part, frame in frames.items()
         }
+
+
+def checked_fractions(fractions: Sequence[float]) -> tuple[float, ...]:
+    """The same, ascending, each once. Raises UsageError for one that is not above 0 and at most 1, and for none."""
+    if not fractions or not all(0 < fraction <= 1 for fraction in fractions):
+        raise UsageError("a fraction is above 0 and at most 1", hint="--fraction 0.01,0.1,1")
+    return tuple(sorted(set(fractions)))
 
 
 def drawn_fraction(split: Split, findings: Sequence[str], share: float, seed: int, *, scaled: bool) -> Fraction:

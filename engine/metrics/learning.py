@@ -13,6 +13,17 @@ from engine.metrics.findings import FindingFigures, figures
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """What the validation part chose: the best look's step, or the best strength C of the linear probe; its macro AUROC there."""
+
+    fraction: float
+    method: str
+    what: str
+    value: float
+    auroc: float | None
+
+
+@dataclass(frozen=True)
 class Measured:
     """Figures on the test part: one row per finding and their mean, by method (full, linear, raw_pixels, zero_shot)."""
 

@@ -12,9 +12,9 @@ from engine.data.fractions import Drawn
 from engine.data.labelled import Prepared
 from engine.data.sources import read_table
 from engine.errors import ConfigError, LabelsError, LockHeld, ModelError, NotFinite, UsageError
-from engine.finetune import Chosen, Finished, finetune
+from engine.finetune import Finished, finetune
 from engine.metrics import roc
-from engine.metrics.learning import Measured
+from engine.metrics.learning import Chosen, Measured
 from engine.model.bundle import load_bundle
 from engine.recipe.finetuning import FinetuneRecipe
 from engine.recipe.sources import TableSource

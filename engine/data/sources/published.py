@@ -38,6 +38,16 @@ def missing_data(sources: Sequence[Source]) -> list[str]:
     return [f"sources.{index}.{piece}" for index, source in enumerate(sources) for piece in missing_pieces(source)]
 
 
+def check_there(sources: Sequence[Source]) -> None:
+    """Turn away, before any work, a recipe of which a source is not there, tables included.
+
+    Raises:
+        ConfigError: names every missing piece of every source at once, with the key to set and the layout that belongs there.
+    """
+    if missing := missing_data(sources):
+        raise ConfigError("the recipe's data are not there", why="; ".join(missing), hint="--set KEY=PATH for each of these")
+
+
 def check_published(sources: Sequence[Source]) -> None:
     """Turn away, before any work, a recipe whose published data sets are incomplete.
 

@@ -4,9 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from engine.data.fractions import drawn_fraction
+from engine.data.fractions import checked_fractions, drawn_fraction
 from engine.data.parts import Split, split_hash
-from engine.errors import ConfigError
+from engine.errors import ConfigError, UsageError
 
 PARTS = ["train"] * 40 + ["validation"] * 20 + ["test"] * 10
 
@@ -54,3 +54,13 @@ def test_a_share_without_anything_to_learn_says_what_it_holds(split):
     with pytest.raises(ConfigError, match="10 % of the training patients show one class only of every finding") as refused:
         _ = part.learned
     assert "4 patients, 4 images" in str(refused.value)
+
+
+def test_fractions_ascend_each_once():
+    assert checked_fractions([1.0, 0.1, 1.0]) == (0.1, 1.0)
+
+
+@pytest.mark.parametrize("fractions", [(), (0.0,), (0.5, 1.5), (float("nan"),)])
+def test_a_fraction_out_of_range_is_refused(fractions):
+    with pytest.raises(UsageError, match="above 0 and at most 1"):
+        checked_fractions(fractions)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.data.sources.published import PADCHEST_TABLE, check_published, missing_data, missing_pieces
+from engine.data.sources.published import PADCHEST_TABLE, check_published, check_there, missing_data, missing_pieces
 from engine.errors import ConfigError
 from engine.recipe import load_recipe
 from engine.recipe.pretraining import PretrainRecipe
@@ -101,3 +101,12 @@ def test_whole_data_sets_are_told_apart_from_missing_ones(mimic, padchest):
 def test_recipes_of_tables_pass_whether_or_not_the_tables_are_there(tmp_path):
     check_published([TableSource(file=str(tmp_path / "absent.csv"))])
     assert missing_data([TableSource(file=str(tmp_path / "absent.csv"))])[0].startswith("sources.0.file: no table there")
+
+
+def test_where_every_source_must_be_there_a_table_must_too(tmp_path):
+    table = tmp_path / "table.csv"
+    source = TableSource(file=str(table))
+    with pytest.raises(ConfigError, match=r"sources\.0\.file: no table there"):
+        check_there([source])
+    table.write_text("file,Edema\na.png,1\n")
+    check_there([source])
