@@ -152,7 +152,7 @@ def _jpeg(frame: _Codestream, header: Header, least: int, max_pixels: int) -> St
         values = imagecodecs.jpeg8_decode(frame)
     if values.shape[:2] != (claim.rows, claim.columns):
         raise Refusal("decode_error")
-    return _whole(values, header, planar=0, lossy=claim.lossy)
+    return _whole(values, header, planar=0, lossy=claim.lossy, precision=claim.bits)
 
 
 def _baseline(frame: _Codestream, claim: Claim, header: Header, least: int) -> Stored:
@@ -247,8 +247,19 @@ def _compare(claim: Claim, header: Header, max_pixels: int) -> None:
         raise Refusal("decode_error")
 
 
-def _whole(values: NDArray[Any], header: Header, *, planar: int | None = None, lossy: bool = False, photometric: str = "") -> Stored:
-    """Full-size values of any decoder -> (rows, columns), masked, sign-extended, one channel."""
+def _whole(
+    values: NDArray[Any],
+    header: Header,
+    *,
+    planar: int | None = None,
+    lossy: bool = False,
+    photometric: str = "",
+    precision: int | None = None,
+) -> Stored:
+    """Full-size values of any decoder -> (rows, columns), masked, sign-extended, one channel.
+
+    precision: bits that the codestream says no value exceeds, which saves a look at every one of them; None where nothing says so.
+    """
     rows, columns, samples = header.rows or 0, header.columns or 0, header.samples or 1
     if samples == 3:
         if header.photometric == "YBR_FULL_422" and values.size == rows * columns * 2:
@@ -267,7 +278,7 @@ def _whole(values: NDArray[Any], header: Header, *, planar: int | None = None, l
         values = (signed << spare) >> spare if spare > 0 else signed  # a codestream may hold fewer bits than the header stores
     else:
         values = values.view(np.dtype(f"<u{values.dtype.itemsize}"))
-        if stored < allocated and int(values.max(initial=0)) >> stored:
+        if stored < min(allocated, precision or allocated) and int(values.max(initial=0)) >> stored:
             values = values & values.dtype.type((1 << stored) - 1)
     peak = 1 << (stored - 1) if header.signed else (1 << stored) - 1
     return Stored(values, rows, columns, pixel_hash=None if lossy else hash_of(values), grey_from_color=samples == 3, peak=peak)
