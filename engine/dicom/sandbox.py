@@ -87,6 +87,7 @@ def serve(known: int | None = None) -> None:
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
     _die_with_parent()
+    keep_freed_memory()
     sys.modules["requests"] = None  # type: ignore[assignment]  # pydicom takes it for downloads: half of its start, and none of our business
     # imported here: the limits below count from what a worker holds when idle
     import imagecodecs  # noqa: F401
@@ -144,6 +145,18 @@ def _die_with_parent() -> None:
             ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
         if os.getppid() == 1:
             os._exit(0)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep up to 128 MB of what was freed: every file needs the same few megabytes again, and fresh pages are slow."""
+    import ctypes
+
+    mmap_threshold, trim_threshold, top_pad = -3, -1, -2  # malloc.h
+    with contextlib.suppress(OSError, AttributeError):  # another C library has no mallopt
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_threshold, 32 << 20)  # glibc takes no more
+        mallopt(trim_threshold, 128 << 20)
+        mallopt(top_pad, 16 << 20)
 
 
 def _address_space() -> int:
