@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import sys
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -43,6 +46,9 @@ FAMILIES: dict[str, Family] = {
 }
 """Transfer syntax UID -> how its pixel data are read; the marker segments, not the UID, tell JPEG from JPEG-LS and J2K from HTJ2K."""
 
+SecondDecoder = Callable[[bytes | memoryview, Claim], NDArray[Any]]
+"""What second.decode is: a codestream of one channel and its claim -> values (rows, columns); any error means that it cannot read it."""
+
 _Codestream = Any
 """A memoryview: a copy of 4 MB is 5 % of an HTJ2K reading. imagecodecs takes one, its stubs do not know."""
 
@@ -65,6 +71,7 @@ class Stored:
     pixel_hash: str | None = None
     grey_from_color: bool = False
     peak: int | None = None
+    second_decoder: bool = False
 
 
 def expected_bytes(header: Header) -> int:
@@ -76,8 +83,19 @@ def expected_bytes(header: Header) -> int:
     return (bits + 7) // 8
 
 
-def read_pixels(data: memoryview, outline: Outline, header: Header, transfer_syntax: str, *, least: int, max_pixels: int) -> Stored:
+def read_pixels(
+    data: memoryview,
+    outline: Outline,
+    header: Header,
+    transfer_syntax: str,
+    *,
+    least: int,
+    max_pixels: int,
+    second: SecondDecoder | None = None,
+) -> Stored:
     """The stored values of the only frame; a reduced picture keeps both sides at `least` or above.
+
+    second: asked where the first decoder raised an error of its own; never where a Refusal was reached by reading the codestream.
 
     The header must have passed policy.check_description. Raises Refusal: `decode_error`, `truncated`, `resource_limit`,
     `invalid_dimensions`, `pixel_length_mismatch`, `color_image`, `unsupported_transfer_syntax`, `no_pixel_data`.
@@ -101,7 +119,23 @@ def read_pixels(data: memoryview, outline: Outline, header: Header, transfer_syn
     except (Refusal, MemoryError):
         raise
     except Exception:  # a decoder's own error, whatever its type; its text may quote the file
+        if second is None or family == "rle":
+            raise Refusal("decode_error") from None
+    return _second(frame, header, family, second)
+
+
+def _second(frame: _Codestream, header: Header, family: Family, second: SecondDecoder) -> Stored:
+    """The same from the second decoder: grey pictures only, whole ones, every value within BitsStored."""
+    claim = jpeg_claim(frame) if family == "jpeg" else j2k_claim(frame)
+    try:
+        values = second(frame[claim.start : claim.end], claim)
+    except MemoryError:
+        raise
+    except Exception:
         raise Refusal("decode_error") from None
+    if header.samples != 1 or values.shape != (header.rows, header.columns) or int(values.max()) >> (header.bits_stored or 0) > 0:
+        raise Refusal("decode_error")
+    return replace(_whole(values, header, lossy=claim.lossy), second_decoder=True)
 
 
 # --- routes ---------------------------------------------------------------------------------------------------------------------
@@ -196,10 +230,24 @@ def _openjph(stream: _Codestream, bits: int, factor: int) -> NDArray[Any]:
     import imagecodecs
 
     level = factor.bit_length() - 1
-    values: NDArray[Any] = imagecodecs.htj2k_decode(stream, skipres=(level, level) if level else None)
+    with _errors_that_are_ignored() as ignored:
+        values: NDArray[Any] = imagecodecs.htj2k_decode(stream, skipres=(level, level) if level else None)
+    if ignored:
+        raise ValueError("the decoder stopped before its last row")
     if level and values.dtype == np.uint16:
         values = np.clip(values.view(np.int16), 0, (1 << bits) - 1)  # what wrapped below zero
     return values
+
+
+@contextmanager
+def _errors_that_are_ignored() -> Iterator[list[Any]]:
+    """Errors that native code cannot hand on (sys.unraisablehook): imagecodecs loses OpenJPH's, and returns memory that nobody filled."""
+    before, ignored = sys.unraisablehook, list[Any]()
+    sys.unraisablehook = lambda lost: ignored.append(lost.exc_type)
+    try:
+        yield ignored
+    finally:
+        sys.unraisablehook = before
 
 
 def _openjpeg(stream: _Codestream, claim: Claim, factor: int, whole: bool) -> NDArray[Any]:

@@ -24,7 +24,7 @@ from engine.dicom.inside import load_inside
 from engine.dicom.likeness import picture_flags
 from engine.dicom.limits import LIMITS, Limits
 from engine.dicom.outline import DEFLATED, EXPLICIT, IMPLICIT, PIXEL_DATA, FileMeta, Outline, outline, read_meta
-from engine.dicom.pixels import FAMILIES, expected_bytes, read_pixels
+from engine.dicom.pixels import FAMILIES, SecondDecoder, expected_bytes, read_pixels
 from engine.dicom.polarity import looks_inverted
 from engine.dicom.policy import Refusal
 from engine.dicom.reading import Reading
@@ -46,12 +46,21 @@ KNOWN = "known"
 """Stands as the reason of a file that was not read beyond its hash; no reason of policy.REASONS, and never written down."""
 
 
-def read_file(path: Path, *, size: int, limits: Limits = LIMITS, pictures: bool = False, known: Container[bytes] = frozenset()) -> Reading:
+def read_file(
+    path: Path,
+    *,
+    size: int,
+    limits: Limits = LIMITS,
+    pictures: bool = False,
+    known: Container[bytes] = frozenset(),
+    second: SecondDecoder | None = None,
+) -> Reading:
     """Read one file whole and turn it into a picture of shorter side `size`, or into the reason why not.
 
     Args:
         pictures: also read plain PNG and JPEG files (the files that an image table names), which are skipped or rejected otherwise.
         known: SHA-256 digests (32 bytes) of contents that need no reading: a skip for the reason `KNOWN`.
+        second: a decoder for codestreams that the first one raises an error for. It may crash: only a process that may die names one.
     """
     facts = _Facts(path)
     try:
@@ -60,7 +69,7 @@ def read_file(path: Path, *, size: int, limits: Limits = LIMITS, pictures: bool 
         facts.known["content_hash"] = digest.hexdigest()
         if digest.digest() in known:
             return facts.reading("skip", KNOWN)
-        return _read(data, facts, size, limits, pictures)
+        return _read(data, facts, size, limits, pictures, second)
     except Refusal as refusal:
         return facts.reading(policy.REASONS[refusal.code].outcome, refusal.code)
     except (MemoryError, RecursionError):
@@ -106,7 +115,7 @@ def load_bytes(path: Path, most: int) -> bytes:
     raise AssertionError("unreachable")
 
 
-def _read(data: bytes, facts: _Facts, size: int, limits: Limits, pictures: bool) -> Reading:
+def _read(data: bytes, facts: _Facts, size: int, limits: Limits, pictures: bool, second: SecondDecoder | None) -> Reading:
     if not data:
         raise Refusal("empty_file")
     kind = kind_of(data)
@@ -140,9 +149,11 @@ def _read(data: bytes, facts: _Facts, size: int, limits: Limits, pictures: bool)
     _note(header, facts)
     _refuse_by_header(header, walked, syntax, limits)
     facts.flags += _flags_of(header)
-    stored = read_pixels(body, walked, header, syntax, least=2 * size, max_pixels=limits.pixels)
+    stored = read_pixels(body, walked, header, syntax, least=2 * size, max_pixels=limits.pixels, second=second)
     picture, raised = to_picture(stored, header, size)
     facts.flags += raised
+    if stored.second_decoder:
+        facts.flags.append("second_decoder")
     if stored.grey_from_color:
         facts.flags.append("color_as_grey")
     if looks_inverted(picture):

@@ -98,6 +98,7 @@ def serve(known: int | None = None) -> None:
     from engine.dicom.contents import Contents, Everything
     from engine.dicom.limits import Limits
     from engine.dicom.reader import read_file
+    from engine.dicom.second import decode
 
     contents = frozenset[bytes]() if known is None else Contents(known)
     buffer = bytearray()
@@ -107,13 +108,14 @@ def serve(known: int | None = None) -> None:
         head, name = request
         limits = Limits(**head["limits"])
         if not held:
-            held = _limit(limits.memory)
+            held = _limit(limits.memory, limits.file_bytes)
         reading = read_file(
             Path(os.fsdecode(name)),
             size=head["size"],
             limits=limits,
             pictures=head["pictures"],
             known=Everything() if head["only_hash"] else contents,
+            second=decode,
         )
         _send(answers, pack_reading(reading, spent=_address_space() - held > limits.memory // 2))
 
@@ -168,12 +170,20 @@ def _address_space() -> int:
     return 0
 
 
-def _limit(memory: int) -> int:
-    """Address space: what is held now (returned) plus `memory`. No core files (they would hold pictures and names), no files at all."""
+def _limit(memory: int, file_bytes: int) -> int:
+    """Address space: what is held now (returned) plus `memory`. No core files (they would hold pictures and names), no files at all.
+
+    The soft limit of file sizes is 0; the hard one leaves room for the anonymous file in memory of second.py, which raises the soft one for
+    the moment that it writes a codestream of at most `file_bytes` there.
+    """
     import resource
 
     held = _address_space()
-    for kind, value in ((resource.RLIMIT_AS, held + memory), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
+    space, room = held + memory, file_bytes + (1 << 16)
+    allowed = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    if allowed != resource.RLIM_INFINITY:
+        room = min(room, allowed)
+    for kind, soft, hard in ((resource.RLIMIT_AS, space, space), (resource.RLIMIT_CORE, 0, 0), (resource.RLIMIT_FSIZE, 0, room)):
         with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(kind, (value, value))
+            resource.setrlimit(kind, (soft, hard))
     return held

@@ -133,6 +133,18 @@ def test_sizes_are_compared_before_anything_is_decoded(make: SimpleNamespace) ->
     assert refused(make.to_bytes(make.radiograph(Rows=65535, Columns=65535))) == "pixel_length_mismatch"
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_htj2k_whose_decoder_stops_half_way_is_refused(make: SimpleNamespace, share: float) -> None:
+    """The tile-part is cut and its length made to fit, so that every marker is in its place; OpenJPH's error got lost on its way."""
+    stream = imagecodecs.htj2k_encode(make.chest(), reversible=True)
+    tile = stream.index(b"\xff\x90")
+    kept = int((len(stream) - 2 - tile) * share)
+    cut = bytearray(stream[: tile + kept] + b"\xff\xd9")
+    cut[tile + 6 : tile + 10] = struct.pack(">I", kept)
+    content = make.to_bytes(make.encapsulated(make.radiograph(), "1.2.840.10008.1.2.4.201", bytes(cut)))
+    assert refused(content) == "decode_error"
+
+
 def test_encodings_that_are_not_read(make: SimpleNamespace) -> None:
     content = make.to_bytes(make.radiograph())
     assert refused(content.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.9\0", 1)) == "unsupported_transfer_syntax"
