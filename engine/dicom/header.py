@@ -36,8 +36,10 @@ _KEYWORDS = (
 )
 _TAGS = {keyword: int(tag) for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None}
 _IN_ORDER = sorted(_TAGS.values())
+_TABLES = frozenset({_TAGS["ModalityLUTSequence"], _TAGS["VOILUTSequence"]})
 _LARGEST_VALUE = 1 << 18
-"""Bytes; a lookup table has at most 65,536 entries of 2 bytes, nothing else asked for comes near."""
+_LARGEST_TABLES = 1 << 20
+"""Bytes of one attribute; a lookup table has at most 65,536 entries of 2 bytes, and a sequence may hold several."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +87,7 @@ class Header:
     padding_limit: int | None = None
     slope: float | None = None
     intercept: float | None = None
-    window: tuple[float, float] | None = None
+    windows: tuple[tuple[float, float], ...] = ()
     voi_function: str = "LINEAR"
     modality_lut: LookupTable | None = None
     voi_lut: LookupTable | None = None
@@ -101,15 +103,19 @@ def read_header(data: memoryview, outline: Outline) -> Header:
     Raises:
         Refusal: `corrupt_header` when pydicom cannot parse what the walk accepted, `nesting_too_deep` when it recurses too far.
     """
-    cut = [outline.elements[tag] for tag in _IN_ORDER if tag in outline.elements and tag != PIXEL_DATA]
-    raw = b"".join(bytes(data[element.start : element.stop]) for element in cut if element.stop - element.start <= _LARGEST_VALUE)
+    cut = [(tag, outline.elements[tag]) for tag in _IN_ORDER if tag in outline.elements and tag != PIXEL_DATA]
+    raw = b"".join(
+        bytes(data[element.start : element.stop])
+        for tag, element in cut
+        if element.stop - element.start <= (_LARGEST_TABLES if tag in _TABLES else _LARGEST_VALUE)
+    )
     validation = pydicom.config.settings.reading_validation_mode
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
         try:
             dataset = read_dataset(io.BytesIO(raw), outline.implicit, outline.little)
-            return _Reader(dataset).header()
+            return _Reader(dataset, outline.little).header()
         except RecursionError:
             raise Refusal("nesting_too_deep") from None
         except (MemoryError, Refusal):
@@ -123,8 +129,8 @@ def read_header(data: memoryview, outline: Outline) -> Header:
 class _Reader:
     """Takes typed values out of a pydicom data set and remembers which were of the wrong kind."""
 
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: Dataset, little: bool) -> None:
+        self.dataset, self.little = dataset, little
         # by the data set's own tags: half of pydicom's time went into turning keywords into tags, and comparing them
         self.tags = {int(tag): tag for tag in dataset.keys()}  # noqa: SIM118  # iterating over a data set converts its values
         self.invalid: set[str] = set()
@@ -162,7 +168,7 @@ class _Reader:
             padding_limit=self.number("PixelPaddingRangeLimit"),
             slope=slope,
             intercept=intercept,
-            window=self.window(),
+            windows=self.windows(),
             voi_function=self.text("VOILUTFunction").upper() or "LINEAR",
             modality_lut=self.table("ModalityLUTSequence", bool(signed)),
             voi_lut=self.table("VOILUTSequence", bool(signed)),
@@ -225,44 +231,52 @@ class _Reader:
     def codes(self, keyword: str) -> list[str]:
         return [_plain(item.get("CodeValue", "")) for item in self.values(keyword) or [] if isinstance(item, Dataset)]
 
-    def window(self) -> tuple[float, float] | None:
-        """The first window (PS3.3 C.11.2.1.2), None with the flag bad_window where it cannot be one."""
+    def windows(self) -> tuple[tuple[float, float], ...]:
+        """Center and width of every window that can be one (PS3.3 C.11.2.1.2), in order; the flag bad_window where the first cannot."""
         centers, widths = self.decimals("WindowCenter"), self.decimals("WindowWidth")
         if not centers and not widths and not self.invalid & {"WindowCenter", "WindowWidth"}:
-            return None
+            return ()
         exact = self.text("VOILUTFunction").upper() in {"LINEAR_EXACT", "SIGMOID"}
-        if centers and widths and math.isfinite(centers[0]) and abs(centers[0]) < 1e9:
-            width = widths[0]
-            if math.isfinite(width) and width < 1e9 and (width > 0 if exact else width >= 1):
-                return centers[0], width
-        self.flags.append("bad_window")
-        return None
+        pairs = list(zip(centers or [], widths or [], strict=False))
+        sound = [
+            math.isfinite(center) and abs(center) < 1e9 and math.isfinite(width) and width < 1e9 and (width > 0 if exact else width >= 1)
+            for center, width in pairs
+        ]
+        if not sound or not sound[0]:
+            self.flags.append("bad_window")
+        return tuple(pair for pair, is_sound in zip(pairs, sound, strict=True) if is_sound)
 
     def table(self, keyword: str, signed: bool) -> LookupTable | None:
-        """The first item of a LUT sequence, None with the flag bad_lut where data and descriptor disagree."""
-        items = self.values(keyword)
-        if not items:
-            return None
-        try:
-            descriptor = [int(value) for value in items[0].LUTDescriptor]
-            entries, first, bits = descriptor
-            entries = entries if entries > 0 else entries + 65536
-            first = first - 65536 if signed and first > 32767 else first
-            data = items[0].LUTData
-            if isinstance(data, bytes):
-                wide = len(data) >= 2 * entries
-                values = np.frombuffer(data[: 2 * entries] if wide else data[:entries], "<u2" if wide else "u1").astype(np.float32)
-            else:
-                values = np.atleast_1d(np.asarray(data, np.float64)).astype(np.float32)
-                values = np.where(values < 0, values + 65536, values)
-            if not 8 <= bits <= 16 or len(values) < entries or entries < 2 or values.max() >= 2**bits:
-                raise ValueError
-            return LookupTable(first, bits, values[:entries])
-        except (RecursionError, MemoryError):
-            raise
-        except Exception:
-            self.flags.append("bad_lut")
-            return None
+        """The first sound item of a LUT sequence; the flag bad_lut where an item before it, or every one, contradicts its descriptor."""
+        for item in self.values(keyword) or []:
+            try:
+                return self.lookup_table(item, signed)
+            except (RecursionError, MemoryError):
+                raise
+            except Exception:
+                self.flags.append("bad_lut")
+        return None
+
+    def lookup_table(self, item: Dataset, signed: bool) -> LookupTable:
+        """A LUT as its descriptor describes it (C.11.1.1); raises almost anything where data and descriptor disagree.
+
+        Entries of 8 bits come one in a word, one in a byte, or two in a word, the first in its low byte.
+        """
+        entries, first, bits = (int(value) for value in item.LUTDescriptor)
+        entries = entries if entries > 0 else entries + 65536
+        first = first - 65536 if signed and first > 32767 else first + 65536 if not signed and first < -32768 else first
+        data, word = item.LUTData, "<u2" if self.little else ">u2"
+        stored: NDArray[Any]
+        words = np.frombuffer(data[: len(data) // 2 * 2], word) if isinstance(data, bytes) else np.atleast_1d(np.asarray(data, np.int64))
+        if bits <= 8 and len(words) < entries:
+            by_word = isinstance(data, bytes) and self.little
+            stored = np.frombuffer(data, np.uint8) if by_word else words.astype("<u2").view(np.uint8)
+        else:
+            stored = words & 0xFFFF
+        values: NDArray[np.float32] = stored[:entries].astype(np.float32)
+        if not 8 <= bits <= 16 or len(values) < entries or entries < 2 or values.max() >= 2**bits:
+            raise ValueError
+        return LookupTable(first, bits, values)
 
     def aspect(self) -> float:
         """Height of a pixel over its width (PS3.3 C.7.6.3.1.7), 1.0 for square ones; a ratio beyond 4 is no radiograph and is left out."""

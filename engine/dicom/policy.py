@@ -125,14 +125,15 @@ REASONS: dict[str, Reason] = {
 FLAGS: dict[str, str] = {
     "aspect": "pixels are not square; the picture was resampled to square ones",
     "bad_attribute": "an attribute that should be there is absent or out of its range, and was not needed",
-    "bad_lut": "a lookup table contradicts its descriptor; it was left out",
-    "bad_window": "the window cannot be used (width below 1, half of a pair, off the data); the range of the data was used",
+    "bad_lut": "a lookup table contradicts its descriptor, or lies off the data; it was left out",
+    "bad_window": "a window cannot be used (width below 1, half of a pair, off the data, far too wide); the next one or the range of the "
+    "data was",
     "burned_in": "the header says that text is burned into the pixels: show no thumbnail",
     "burned_in_unknown": "the header does not say whether text is burned into the pixels: show no thumbnail",
     "color_as_grey": "three equal channels, read as one",
     "guessed_transfer_syntax": "no file meta group; the encoding was recognised from the data set",
     "invalid_uid": "a UID with letters, leading zeros or more than 64 characters",
-    "no_window": "the file names no window; the range of the data was used",
+    "no_window": "the file names no window; 8-bit values are shown as they are, others over the range of the data",
     "orientation": "rotated or mirrored by its tags, or by its looks (measured, see likeness.py)",
     "out_of_distribution": "does not look like a frontal chest radiograph (measured, see likeness.py)",
     "padding": "padding was excluded from the range of grey",

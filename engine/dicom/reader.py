@@ -24,7 +24,7 @@ from engine.dicom.inside import load_inside
 from engine.dicom.likeness import picture_flags
 from engine.dicom.limits import LIMITS, Limits
 from engine.dicom.outline import DEFLATED, EXPLICIT, IMPLICIT, PIXEL_DATA, FileMeta, Outline, outline, read_meta
-from engine.dicom.pixels import FAMILIES, SecondDecoder, expected_bytes, read_pixels
+from engine.dicom.pixels import FAMILIES, SecondDecoder, Stored, expected_bytes, read_pixels
 from engine.dicom.polarity import looks_inverted
 from engine.dicom.policy import Refusal
 from engine.dicom.reading import Reading
@@ -149,8 +149,12 @@ def _read(data: bytes, facts: _Facts, size: int, limits: Limits, pictures: bool,
     _note(header, facts)
     _refuse_by_header(header, walked, syntax, limits)
     facts.flags += _flags_of(header)
-    stored = read_pixels(body, walked, header, syntax, least=2 * size, max_pixels=limits.pixels, second=second)
-    picture, raised = to_picture(stored, header, size)
+
+    def read(least: int) -> Stored:
+        return read_pixels(body, walked, header, syntax, least=least, max_pixels=limits.pixels, second=second)
+
+    stored = read(2 * size)
+    picture, raised = to_picture(stored, header, size, lambda: read(max(stored.rows, stored.columns)))
     facts.flags += raised
     if stored.second_decoder:
         facts.flags.append("second_decoder")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.dicom.grey import resampled, shrink, target_shape, to_picture
+from engine.dicom.grey import padding_bounds, resampled, shrink, target_shape, to_picture
 from engine.dicom.header import Header, LookupTable
 from engine.dicom.pixels import Stored
 from engine.dicom.policy import Refusal
@@ -14,8 +14,9 @@ from engine.dicom.policy import Refusal
 SIZE = 64
 
 
-def header(**changes: object) -> Header:
-    return Header(**{"photometric": "MONOCHROME2", "bits_stored": 12, "window": (2048.0, 4096.0), **changes})  # type: ignore[arg-type]
+def header(window: tuple[float, float] | None = (2048.0, 4096.0), **changes: object) -> Header:
+    windows = () if window is None else (window,)
+    return Header(**{"photometric": "MONOCHROME2", "bits_stored": 12, "windows": windows, **changes})  # type: ignore[arg-type]
 
 
 def picture(values: np.ndarray, **changes: object) -> np.ndarray:
@@ -98,8 +99,8 @@ def test_padding_moves_no_range_and_is_black(make: SimpleNamespace, place: int) 
     values = make.chest()
     padded = values.copy()
     padded[:, :64] = place
-    grey = picture(padded, window=None, padding=place)
-    assert "padding" in flags(padded, window=None, padding=place)
+    grey = picture(padded, window=None, padding=place, bits_stored=16)
+    assert "padding" in flags(padded, window=None, padding=place, bits_stored=16)
     assert grey[:, :14].max() == 0
     alone = picture(np.ascontiguousarray(values[:, 64:]), window=None)
     assert abs(np.median(grey[:, 20:]) - np.median(alone)) < 4
@@ -179,3 +180,71 @@ def test_a_known_peak_changes_nothing_but_the_time(peak: int) -> None:
     values = np.random.default_rng(0).integers(0, 4096, (645, 640)).astype(np.uint16)
     plain, told = (shrink(values, Stored(values, *values.shape, peak=known), 1.0, SIZE) for known in (None, peak))
     assert np.array_equal(plain, told)
+
+
+@pytest.mark.parametrize("width", [3, 40, 300, 700, 1400])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_narrow_window_is_applied_before_the_picture_shrinks(make: SimpleNamespace, width: float, photometric: str) -> None:
+    """Averages of clipped values are other values than clipped averages: noise and sharp edges showed 20 of 255 between the two."""
+    rng = np.random.default_rng(0)
+    values = np.clip(make.chest(600, 512) + rng.normal(0, 40, (600, 512)), 0, 4095).astype(np.uint16)
+    values[100:102, :300] = 4095  # a wire
+    full = np.clip((values - (1900 - 0.5)) / (width - 1) + 0.5, 0, 1)
+    full = 1 - full if photometric == "MONOCHROME1" else full
+    expected = np.asarray(Image.fromarray((full * 255).astype(np.float32)).resize((64, 75), Image.Resampling.LANCZOS)).clip(0, 255)
+    assert difference(picture(values, window=(1900.0, width), photometric=photometric), expected) < 0.8
+
+
+@pytest.mark.parametrize("width", [100.0, 4096.0])
+def test_reduced_values_are_read_again_where_the_window_is_narrow(make: SimpleNamespace, width: float) -> None:
+    values = make.chest(600, 512)
+    reduced = values.reshape(150, 4, 128, 4).mean((1, 3)).astype(np.uint16)
+    asked: list[bool] = []
+
+    def whole() -> Stored:
+        asked.append(True)
+        return Stored(values, 600, 512)
+
+    got, _ = to_picture(Stored(reduced, 600, 512, 4), header(window=(1900.0, width)), SIZE, whole)
+    assert bool(asked) == (width < 1000)
+    assert difference(got.astype(float), picture(values, window=(1900.0, width))) < 0.6
+
+
+@pytest.mark.parametrize("padding", [0, 4095, 3000, None])
+def test_reduced_values_are_read_again_where_padding_may_be_among_them(make: SimpleNamespace, padding: int | None) -> None:
+    values = make.chest(600, 512)
+    values[:, :101] = 4095 if padding is None else padding
+    reduced = values[::4, ::4]
+    changes = {"padding": padding, "photometric": "MONOCHROME1", "window": (1900.0, 3600.0)}
+    got, raised = to_picture(Stored(reduced, 600, 512, 4), header(**changes), SIZE, lambda: Stored(values, 600, 512))
+    assert ("padding" in raised) == (padding is not None)
+    assert padding is None or np.array_equal(got, picture(values, **changes)), "black, and sharp at its edge"
+
+
+@pytest.mark.parametrize(
+    ("value", "changes", "found"),
+    [
+        (63536, {"signed": 1, "bits_stored": 16}, -2000),  # written as US over signed pixels
+        (-2000, {"signed": 0, "bits_stored": 16}, 63536),  # written as SS over unsigned ones
+        (200, {"signed": 1, "bits_stored": 8, "bits_allocated": 8}, -56),
+        (63536, {"signed": 0, "bits_stored": 12}, None),  # no 12-bit value; masked it would be tissue
+        (-2000, {"signed": 1, "bits_stored": 12}, -2000),
+    ],
+)
+def test_padding_is_a_stored_value(value: int, changes: dict[str, int], found: int | None) -> None:
+    bounds = padding_bounds(header(padding=value, **changes))
+    assert bounds == (None if found is None else (found, found))
+
+
+def test_a_range_of_padding_counts_from_either_end() -> None:
+    assert padding_bounds(header(padding=20, padding_limit=10)) == padding_bounds(header(padding=10, padding_limit=20)) == (10, 20)
+    assert padding_bounds(header(padding=4000, padding_limit=65535)) == (4000, 4095)
+
+
+@pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i2", "i4", "u4", "f4"])
+def test_every_type_of_stored_value_goes_through_the_curve(make: SimpleNamespace, kind: str) -> None:
+    values = (make.chest() >> 5).astype(kind)
+    got = picture(values, voi_function="SIGMOID", window=(64.0, 60.0), bits_stored=7 if kind.endswith("1") else 12)
+    curve = 255 / (1 + np.exp(-4 * (values.astype(float) - 64) / 60))
+    expected = np.asarray(Image.fromarray(curve.astype(np.float32)).resize((64, 75), Image.Resampling.LANCZOS))
+    assert difference(got, expected) < 0.6

@@ -39,13 +39,13 @@ def lut(entries: int, first: int, bits: int, values: bytes) -> Sequence:
 def test_values_come_typed(make: SimpleNamespace, header_of) -> None:
     header = header_of(make.radiograph(WindowCenter=["2048", "100"], WindowWidth=["4096", "50"]))
     assert (header.rows, header.columns, header.bits_stored, header.signed) == (300, 256, 12, 0)
-    assert (header.window, header.slope, header.view, header.patient) == ((2048.0, 4096.0), 1.0, "PA", "CANARYID")
+    assert (header.windows, header.slope, header.view, header.patient) == (((2048.0, 4096.0), (100.0, 50.0)), 1.0, "PA", "CANARYID")
     assert header.patient_orientation == ("L", "F") and header.invalid == frozenset() and header.flags == ()
 
 
 def test_absent_values_are_none_or_empty(make: SimpleNamespace, header_of) -> None:
     header = header_of(make.radiograph(Rows=None, WindowCenter=None, WindowWidth=None, ViewPosition=None, RescaleSlope=None))
-    assert (header.rows, header.window, header.view, header.slope, header.flags) == (None, None, "", None, ())
+    assert (header.rows, header.windows, header.view, header.slope, header.flags) == (None, (), "", None, ())
 
 
 def test_a_value_of_the_wrong_kind_is_invalid_not_an_exception(make: SimpleNamespace, header_of) -> None:
@@ -73,7 +73,7 @@ def test_windows_are_judged_by_their_function(make, header_of, center, width, fu
     if function:
         ds.VOILUTFunction = function
     header = header_of(ds)
-    assert (header.window, header.flags) == (window, flags)
+    assert (header.windows, header.flags) == (() if window is None else (window,), flags)
 
 
 def test_lookup_tables(make: SimpleNamespace, header_of) -> None:
@@ -91,6 +91,35 @@ def test_lookup_tables(make: SimpleNamespace, header_of) -> None:
 def test_a_table_that_contradicts_itself_is_left_out(make: SimpleNamespace, header_of, table: tuple[int, int, int, bytes]) -> None:
     header = header_of(make.radiograph(VOILUTSequence=lut(*table)))
     assert (header.voi_lut, header.flags) == (None, ("bad_lut",))
+
+
+@pytest.mark.parametrize("little", [True, False])
+@pytest.mark.parametrize("packed", [True, False], ids=["two in a word", "one in a word"])
+def test_entries_of_eight_bits_come_in_words_of_either_order(make: SimpleNamespace, little: bool, packed: bool) -> None:
+    ramp = np.arange(256, dtype=np.uint8)
+    words = ramp.view("<u2") if packed else ramp.astype("<u2")
+    ds = make.radiograph(VOILUTSequence=lut(256, 0, 8, words.astype("<u2" if little else ">u2").tobytes()))
+    if not little:
+        ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.2"
+    content = make.to_bytes(ds)
+    view, meta = memoryview(content), read_meta(memoryview(content))
+    header = read_header(view, outline(view, meta.body, meta.transfer_syntax))
+    assert header.voi_lut is not None and header.flags == () and np.array_equal(header.voi_lut.values, ramp)
+
+
+def test_the_first_sound_table_and_the_first_sound_windows_are_taken(make: SimpleNamespace, header_of) -> None:
+    ramp = np.arange(4096, dtype="<u2").tobytes()
+    header = header_of(make.radiograph(VOILUTSequence=Sequence([*lut(4096, 0, 12, ramp[:50]), *lut(4096, 7, 12, ramp)])))
+    assert header.voi_lut is not None and header.voi_lut.first == 7 and header.flags == ("bad_lut",)
+    header = header_of(make.radiograph(WindowCenter=["5", "100", "7"], WindowWidth=["0", "50"]))
+    assert (header.windows, header.flags) == (((100.0, 50.0),), ("bad_window",))
+
+
+def test_a_sequence_of_large_tables_is_read(make: SimpleNamespace, header_of) -> None:
+    ramp = np.arange(65536, dtype="<u2").tobytes()
+    tables = Sequence([item for _ in range(3) for item in lut(0, 0, 16, ramp)])  # 0 stands for 65,536
+    header = header_of(make.radiograph(VOILUTSequence=tables))
+    assert header.voi_lut is not None and len(header.voi_lut.values) == 65536
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,251 @@
+"""Our pictures beside a plain reference: float64, full size, step after step as PS3.3 has them, no code shared with grey.py or tone.py.
+
+Tolerance: mean difference below 0.6 of 255; rounding to 8 bits alone is 0.25.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import pydicom
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from pydicom.sequence import Sequence
+
+from engine.dicom.reading import Reading
+
+TOLERANCE = 0.6
+SIZE = 128
+Read = Callable[..., Reading]
+
+
+@dataclass
+class Described:
+    """Stored values and all that the header says of their grey: what the file is made from, and what the reference goes by."""
+
+    values: np.ndarray  # (H, W), the numbers that the stored bits mean
+    bits: int = 12
+    signed: bool = False
+    slope: float | None = None
+    intercept: float | None = None
+    modality_lut: tuple[int, int, np.ndarray] | None = None  # first value mapped, bits, entries
+    voi_luts: list[tuple[int, int, np.ndarray]] = field(default_factory=list)
+    windows: list[tuple[float, float]] = field(default_factory=list)
+    function: str | None = None
+    photometric: str = "MONOCHROME2"
+    shape: str | None = None
+    padding: tuple[int, int | None] | None = None
+    aspect: tuple[int, int] = (1, 1)
+
+
+# --- the reference --------------------------------------------------------------------------------------------------------------
+
+
+def reference(d: Described, size: int = SIZE) -> np.ndarray:
+    """float64 (H, W), 0-255."""
+    x = d.values.astype(np.float64)
+    padded = np.zeros(x.shape, bool)
+    if d.padding is not None:  # C.7.5.1.1.2: Pixel Padding Value, or all from it to Pixel Padding Range Limit, in stored values
+        one, other = d.padding[0], d.padding[0] if d.padding[1] is None else d.padding[1]
+        padded = (x >= min(one, other)) & (x <= max(one, other))
+    units = modality(d, x)
+    grey = next((g for g in offered(d, units) if np.subtract(*np.percentile(g[~padded], (99, 1))) >= 1 / 8), None)
+    assert grey is not None
+    if d.photometric == "MONOCHROME1" or d.shape == "INVERSE":  # C.7.6.3.1.2, C.8.11.3.1.2
+        grey = 1 - grey
+    grey = np.where(padded, 0.0, grey)
+    height, width = grey.shape[0] * d.aspect[0] / d.aspect[1], float(grey.shape[1])  # C.7.6.3.1.7: vertical over horizontal size
+    scale = size / min(height, width)
+    picture = Image.fromarray((grey * 255).astype(np.float32))
+    small = picture.resize((max(size, round(width * scale)), max(size, round(height * scale))), Image.Resampling.LANCZOS)
+    return np.clip(np.asarray(small, np.float64), 0, 255)
+
+
+def modality(d: Described, x: np.ndarray) -> np.ndarray:
+    """C.11.1: output = m * SV + b, or the table."""
+    if d.modality_lut is not None:
+        return table(x, *d.modality_lut)
+    return x * (1.0 if d.slope is None else d.slope) + (0.0 if d.intercept is None else d.intercept)
+
+
+def offered(d: Described, units: np.ndarray) -> list[np.ndarray]:
+    """C.11.2 in the order that tone.py documents."""
+    result = [table(units, *lut) / (2.0 ** lut[1] - 1) for lut in d.voi_luts[:1]]
+    result += [window(units, c, w, d.function or "LINEAR") for c, w in d.windows]
+    if d.bits <= 8 and d.slope in (None, 1.0) and d.intercept in (None, 0.0) and d.modality_lut is None and not d.signed:
+        result.append(units / (2.0**d.bits - 1))
+    return result
+
+
+def window(x: np.ndarray, c: float, w: float, function: str) -> np.ndarray:
+    """C.11.2.1.2.1 and C.11.2.1.3, word by word, with ymin 0 and ymax 1."""
+    if function == "SIGMOID":
+        return 1 / (1 + np.exp(np.clip(-4 * (x - c) / w, -500, 500)))
+    if function == "LINEAR_EXACT":
+        return np.where(x <= c - w / 2, 0.0, np.where(x > c + w / 2, 1.0, (x - c) / w + 0.5))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (x - (c - 0.5)) / (w - 1) + 0.5
+    return np.where(x <= c - 0.5 - (w - 1) / 2, 0.0, np.where(x > c - 0.5 + (w - 1) / 2, 1.0, between))
+
+
+def table(x: np.ndarray, first: int, bits: int, entries: np.ndarray) -> np.ndarray:
+    """C.11.1.1: values up to the first value mapped take the first entry, values past the last one the last."""
+    return entries[np.clip(np.round(x).astype(np.int64) - first, 0, len(entries) - 1)].astype(np.float64)
+
+
+# --- the file -------------------------------------------------------------------------------------------------------------------
+
+
+def lut_item(first: int, bits: int, entries: np.ndarray, vr: str = "US", data_vr: str = "OW") -> Dataset:
+    """`first` is written in the sign of `vr`, whatever it means."""
+    item = Dataset()
+    first = first % 65536 - (65536 if vr == "SS" and first % 65536 > 32767 else 0)
+    item.add_new("LUTDescriptor", vr, [len(entries) % 65536, first, bits])
+    item.add_new("LUTData", data_vr, entries.astype("<u2").tobytes() if data_vr == "OW" else [int(entry) for entry in entries])
+    return item
+
+
+def written(make: SimpleNamespace, d: Described, lut_vr: str = "US") -> Dataset:
+    wide = np.dtype("u1") if d.bits <= 8 else np.dtype("<u2")
+    raw = (d.values.astype(np.int64) & ((1 << d.bits) - 1)).astype(wide)
+    ds = make.radiograph(raw, d.bits, WindowCenter=None, WindowWidth=None, RescaleSlope=None, RescaleIntercept=None)
+    ds.PixelRepresentation, ds.PhotometricInterpretation = int(d.signed), d.photometric
+    if d.shape is None:
+        del ds.PresentationLUTShape
+    else:
+        ds.PresentationLUTShape = d.shape
+    if d.slope is not None:
+        ds.RescaleSlope, ds.RescaleIntercept = decimal(d.slope), decimal(d.intercept or 0.0)
+    if d.modality_lut is not None:
+        ds.ModalityLUTSequence = Sequence([lut_item(*d.modality_lut, vr="SS" if d.signed else "US")])
+    if d.voi_luts:
+        ds.VOILUTSequence = Sequence([lut_item(*lut, vr=lut_vr) for lut in d.voi_luts])
+    if d.windows:
+        ds.WindowCenter, ds.WindowWidth = ([decimal(pair[i]) for pair in d.windows] for i in (0, 1))
+    if d.function is not None:
+        ds.VOILUTFunction = d.function
+    if d.padding is not None:
+        for keyword, value in zip(("PixelPaddingValue", "PixelPaddingRangeLimit"), d.padding, strict=True):
+            if value is not None:
+                ds.add_new(keyword, "SS" if d.signed else "US", value)
+    if d.aspect != (1, 1):
+        ds.PixelAspectRatio = list(d.aspect)
+    return ds
+
+
+def decimal(number: float) -> str:
+    """A DS of at most 16 characters (PS3.5 6.2)."""
+    return format(number if abs(number) > 1e-9 else 0.0, ".9g")
+
+
+def rounded(number: float) -> float:
+    return float(decimal(number))
+
+
+def difference(got: Reading, expected: np.ndarray) -> float:
+    assert got.picture is not None, got.reason
+    assert got.picture.shape == expected.shape
+    return float(np.abs(got.picture - expected).mean())
+
+
+# --- headers and pixels, generated ----------------------------------------------------------------------------------------------
+
+
+def scene(make: SimpleNamespace, bits: int, signed: bool, seed: int, rows: int = 560, columns: int = 512) -> np.ndarray:
+    """A chest with a shutter and a marker, over the whole of the stored range."""
+    rng = np.random.default_rng(seed)
+    share = (make.chest(rows, columns) - 300) / 3500
+    share[: int(rng.integers(1, 50))] = 0
+    share[:, -int(rng.integers(1, 50)) :] = 1
+    share[60:100, 60:120] = rng.random()
+    values = np.rint(np.clip(share, 0, 1) * (2**bits - 1)).astype(np.int64)
+    return values - 2 ** (bits - 1) if signed else values
+
+
+@st.composite
+def curves(draw: st.DrawFn, low: float, high: float) -> tuple[int, int, np.ndarray]:
+    """A table that begins and ends within or around [low, high], bent, rising or falling."""
+    first = round(low + draw(st.floats(-0.2, 0.3)) * (high - low))
+    count = min(65536, max(2, round(draw(st.floats(0.5, 1.4)) * (high - low))))
+    bits = draw(st.integers(8, 16))
+    rising = np.linspace(0, 1, count) ** draw(st.floats(0.5, 2))
+    return first, bits, np.rint((rising if draw(st.booleans()) else 1 - rising) * (2**bits - 1)).astype(np.int64)
+
+
+@st.composite
+def described(draw: st.DrawFn, make: SimpleNamespace) -> Described:
+    bits, signed = draw(st.integers(8, 16)), draw(st.booleans())
+    d = Described(scene(make, bits, signed, draw(st.integers(0, 9))), bits, signed)
+    d.photometric, d.shape = draw(st.sampled_from(["MONOCHROME1", "MONOCHROME2"])), draw(st.sampled_from([None, "IDENTITY", "INVERSE"]))
+    d.aspect = draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (1, 2)]))
+    low, high = float(d.values.min()), float(d.values.max())
+    if draw(st.booleans()):
+        d.modality_lut = draw(curves(low, high))
+        if not signed:
+            d.modality_lut = (max(0, d.modality_lut[0]), *d.modality_lut[1:])
+        if signed:
+            d.modality_lut = (max(-32768, min(32767, d.modality_lut[0])), *d.modality_lut[1:])
+    elif draw(st.booleans()):
+        d.slope = rounded(draw(st.sampled_from([1.0, -1.0])) * 10.0 ** draw(st.floats(-6, 2)))
+        d.intercept = rounded(draw(st.floats(-5000, 5000)))
+    units = modality(d, d.values.astype(np.float64))
+    least, most = float(units.min()), float(units.max())
+    if draw(st.booleans()) and most - least > 16 and least >= -32768 and most <= 65535:
+        first, table_bits, entries = draw(curves(least, most))
+        d.voi_luts = [(max(-32768, min(65535, first)), table_bits, entries)]
+    d.function = draw(st.sampled_from([None, "LINEAR", "LINEAR_EXACT", "SIGMOID"]))
+    for _ in range(draw(st.integers(1, 3))):
+        center = least + draw(st.floats(0.2, 0.8)) * (most - least)
+        width = max(10.0 ** draw(st.floats(-2.5, 0.5)) * (most - least), 1e-9 if d.function in ("LINEAR_EXACT", "SIGMOID") else 1.0)
+        d.windows.append((rounded(center), rounded(width)))
+    if draw(st.booleans()):
+        value = draw(st.integers(int(low), int(high)))
+        limit = draw(st.sampled_from([None, value, value + 5 if value + 5 <= high else value - 5]))
+        d.values[:, : draw(st.integers(1, 150))] = value if limit is None else draw(st.integers(*sorted((value, limit))))
+        d.padding = (value, limit)
+    return d
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_every_header_gives_the_reference_s_picture(make: SimpleNamespace, read: Read, data: st.DataObject) -> None:
+    d = data.draw(described(make))
+    contrasts = contrasts_of(d)
+    assume(any(c > 0.2 for c in contrasts) and all(abs(c - 1 / 8) > 0.03 for c in contrasts))
+    vr = data.draw(st.sampled_from(["US", "SS"]))  # a table's first value is the same 16 bits in either
+    assert difference(read(written(make, d, vr), size=SIZE), reference(d)) < TOLERANCE
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_the_reference_says_what_pydicom_says(make: SimpleNamespace, data: st.DataObject) -> None:
+    """A second witness for windows, rescale, and tables of 16 bits; of others it takes those of 8 bits, one entry in a byte."""
+    d = data.draw(described(make))
+    d.values, d.padding, d.modality_lut = d.values[::8, ::8], None, None
+    d.voi_luts = [lut for lut in d.voi_luts if lut[1] == 16 and d.slope is None]
+    ds = pydicom.dcmread(io.BytesIO(make.to_bytes(written(make, d, "SS" if d.voi_luts and d.voi_luts[0][0] < 32768 else "US"))))
+    units = apply_modality_lut(d.values.astype(np.int32), ds)
+    assert np.allclose(units, modality(d, d.values.astype(np.float64)), rtol=1e-9, atol=1e-9)
+    theirs = apply_voi_lut(units, ds).astype(np.float64)
+    least, most = (-(2.0 ** (d.bits - 1)), 2.0 ** (d.bits - 1) - 1) if d.signed else (0.0, 2.0**d.bits - 1)
+    if d.voi_luts:
+        least, most = 0.0, 2.0 ** d.voi_luts[0][1] - 1
+    elif d.slope is not None and d.intercept is not None:
+        least, most = least * d.slope + d.intercept, most * d.slope + d.intercept
+    assert np.abs((theirs - least) / (most - least) - offered(d, units.astype(np.float64))[0]).max() < 1e-6
+
+
+def contrasts_of(d: Described) -> list[float]:
+    units = modality(d, d.values.astype(np.float64))
+    inside = np.ones(units.shape, bool)
+    if d.padding is not None:
+        ends = sorted(value for value in d.padding if value is not None)
+        inside = (d.values < ends[0]) | (d.values > ends[-1])
+    return [float(np.subtract(*np.percentile(grey[inside], (99, 1)))) for grey in offered(d, units)]
