@@ -1,7 +1,9 @@
 """DICOM in: which files, what their headers say, and one grey picture from each, without ever trusting one of them.
 
 find.py       which files of a folder are worth opening (no file is opened here)
-policy.py     the closed list of reason codes and flags, and which pictures are scored
+kinds.py      what kind of file some bytes are: DICOM, a plain picture, an archive
+policy.py     the closed list of reason codes and flags, and what a header must say
+selection.py  which pictures are scored: frontal chest radiographs, told by their tags
 outline.py    where the elements of a data set lie: lengths, order and nesting checked before anything is parsed
 header.py     the typed header: every value validated before it is used
 codestream.py what a compressed picture claims about itself, read without decoding it

@@ -11,14 +11,16 @@ import logging
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.charset import python_encoding as _ENCODINGS  # defined terms of (0008,0005)
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
 
 from engine.dicom.outline import PIXEL_DATA, Outline
 from engine.dicom.policy import Refusal
@@ -32,7 +34,7 @@ _KEYWORDS = (
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "PixelAspectRatio"),
     *("ImagerPixelSpacing", "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
     *("PixelPaddingRangeLimit", "BurnedInAnnotation", "SyntheticData", "WindowCenter", "WindowWidth", "VOILUTFunction", "RescaleIntercept"),
-    *("RescaleSlope", "ModalityLUTSequence", "VOILUTSequence", "ViewCodeSequence", "PresentationLUTShape"),
+    *("RescaleSlope", "ModalityLUTSequence", "VOILUTSequence", "ViewCodeSequence", "PresentationLUTShape", "AnatomicRegionSequence"),
 )
 _TAGS = {keyword: int(tag) for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None}
 _IN_ORDER = sorted(_TAGS.values())
@@ -51,6 +53,18 @@ class LookupTable:
     values: NDArray[np.float32]
 
 
+_MOST_CODES = 64
+"""Items of a code sequence that are looked at; a picture has one view and shows few regions."""
+
+
+class Code(NamedTuple):
+    """One item of a code sequence (PS3.3 8.8): value, scheme and meaning; '' where absent."""
+
+    value: str
+    scheme: str = ""
+    meaning: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class Header:
     """What one data set says about itself.
@@ -67,7 +81,8 @@ class Header:
     patient: str = ""
     body_part: str = ""
     view: str = ""
-    view_codes: tuple[str, ...] = ()
+    views: tuple[Code, ...] = ()
+    regions: tuple[Code, ...] = ()
     presentation_intent: str = ""
     image_type: tuple[str, ...] = ()
     patient_orientation: tuple[str, ...] = ()
@@ -146,9 +161,10 @@ class _Reader:
             series_instance_uid=self.text("SeriesInstanceUID"),
             study_instance_uid=self.text("StudyInstanceUID"),
             patient="\\".join(filter(None, (self.text("PatientID"), self.text("IssuerOfPatientID")))),
-            body_part=self.text("BodyPartExamined").upper(),
-            view=self.text("ViewPosition").upper(),
-            view_codes=tuple(self.codes("ViewCodeSequence")),
+            body_part=self.local_text("BodyPartExamined").upper(),
+            view=self.local_text("ViewPosition").upper(),
+            views=self.codes("ViewCodeSequence"),
+            regions=self.codes("AnatomicRegionSequence"),
             presentation_intent=self.text("PresentationIntentType").upper(),
             image_type=self.texts("ImageType"),
             patient_orientation=self.texts("PatientOrientation"),
@@ -200,19 +216,29 @@ class _Reader:
     def text(self, keyword: str) -> str:
         return "\\".join(self.texts(keyword))
 
+    def local_text(self, keyword: str) -> str:
+        """A code string that may hold more than the letters of one (PS3.5 6.2): devices write UTF-8, or the data set's character set."""
+        text = self.text(keyword)
+        if text.isascii():
+            return text
+        declared = [_ENCODINGS[name] for name in self.texts("SpecificCharacterSet") if name in _ENCODINGS]
+        for encoding in ("utf-8", *reversed(declared)):
+            try:
+                return text.encode("latin-1").decode(encoding)  # latin-1 is how pydicom decodes code strings
+            except UnicodeError:  # not that encoding; or another value representation, decoded already
+                continue
+        return text
+
     def number(self, keyword: str) -> int | None:
         values = self.values(keyword)
         if not values:
             return None
-        if (
-            len(values) != 1
-            or isinstance(values[0], (str, bytes))
-            or not isinstance(values[0], (int, float))
-            or values[0] != int(values[0])
-        ):
+        value = values[0]
+        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())  # NaN and infinity are not
+        if len(values) != 1 or not whole or isinstance(value, BaseTag):
             self.invalid.add(keyword)
             return None
-        return int(values[0])
+        return int(value)
 
     def decimals(self, keyword: str) -> list[float] | None:
         values = self.values(keyword)
@@ -226,10 +252,15 @@ class _Reader:
 
     def decimal(self, keyword: str) -> float | None:
         values = self.decimals(keyword)
+        if values and len(values) > 1:
+            self.invalid.add(keyword)
+            return None
         return values[0] if values else None
 
-    def codes(self, keyword: str) -> list[str]:
-        return [_plain(item.get("CodeValue", "")) for item in self.values(keyword) or [] if isinstance(item, Dataset)]
+    def codes(self, keyword: str) -> tuple[Code, ...]:
+        items = [item for item in self.values(keyword) or [] if isinstance(item, Dataset)]
+        fields = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
+        return tuple(Code(*(_plain(item.get(field, "")) for field in fields)) for item in items[:_MOST_CODES])
 
     def windows(self) -> tuple[tuple[float, float], ...]:
         """Center and width of every window that can be one (PS3.3 C.11.2.1.2), in order; the flag bad_window where the first cannot."""

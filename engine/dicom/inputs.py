@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.dicom.find import find_files
-from engine.dicom.policy import LATERAL_VIEWS, Outcome
+from engine.dicom.policy import Outcome
+from engine.dicom.selection import says_lateral
 from engine.errors import InputMissing
 from engine.tables.images import TableRow, UserImageTable
 
@@ -85,6 +86,6 @@ def _of_row(row: TableRow) -> Item:
         pass
     except (OSError, ValueError):
         decided = ("reject", "unreadable")
-    if decided is None and (row.view or "").strip().upper() in LATERAL_VIEWS | {"L"}:
+    if decided is None and (says_lateral(row.view or "") or (row.view or "").strip().upper() == "L"):
         decided = ("reject", "lateral_view")
     return Item(row.file, row.given, decided, row.study, row.patient, row.view, picture=True)

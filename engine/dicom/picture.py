@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from engine.dicom.codestream import jpeg_claim
 from engine.dicom.grey import shrink
 from engine.dicom.pixels import Stored, hash_of
-from engine.dicom.policy import MIN_SIDE, Refusal
+from engine.dicom.policy import Refusal
+from engine.dicom.selection import MIN_SIDE
 
 _DRAFTS = (8, 4, 2)
 

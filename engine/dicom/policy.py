@@ -1,4 +1,4 @@
-"""The closed list of reason codes and flags, and which pictures are scored: one place to read, argue with and change.
+"""The closed list of reason codes and flags: one place to read, argue with and change. Which pictures are scored: selection.py.
 
 A file ends in exactly one outcome. `score` carries no reason, only flags; every other outcome carries one code of `REASONS`.
 Where several faults meet, the first of this order names the file:
@@ -94,7 +94,11 @@ REASONS: dict[str, Reason] = {
     "unsupported_sop_class": Reason(
         "reject", "no radiograph by SOP class (reports, structure sets, waveforms, unknown classes)", "nothing"
     ),
-    "wrong_body_part": Reason("reject", "tagged as another part of the body", "correct the tag where it is wrong"),
+    "wrong_body_part": Reason(
+        "reject",
+        "tagged as another part of the body, the ribs, the clavicle and the thoracic spine among them",
+        "correct the tag where it is wrong",
+    ),
     "wrong_modality": Reason("reject", "CT, MR, US, MG and others", "nothing"),
     # reject: the pixels
     "decode_error": Reason(
@@ -192,64 +196,7 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not an error
         super().__init__(code)
 
 
-# --- what is scored -------------------------------------------------------------------------------------------------------------
-
-CR = "1.2.840.10008.5.1.4.1.1.1"
-DX_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.1"
-DX_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
-SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-MULTI_FRAME_CAPTURES = frozenset(f"{SECONDARY_CAPTURE}.{n}" for n in (1, 2, 3, 4))
-DICOMDIR = "1.2.840.10008.1.3.10"
-
-RADIOGRAPH_CLASSES = frozenset({CR, DX_PRESENTATION, DX_PROCESSING})
-CAPTURE_CLASSES = frozenset({SECONDARY_CAPTURE}) | MULTI_FRAME_CAPTURES
-SCORED_CLASSES = RADIOGRAPH_CLASSES | CAPTURE_CLASSES
-RADIOGRAPH_MODALITIES = frozenset({"CR", "DX", "RG", "DR"})
-"""RG is what film scanners write; DR was never a defined term but is common in the field."""
-MIN_SIDE = 64
-"""Pixels; thumbnails and remnants below this are not scored."""
-
-CHEST_WORDS = ("CHEST", "THORAX", "LUNG", "RIB", "TORAX", "CHST", "TORACE", "THORAC", "PULM", "HEART", "CLAVICLE", "STERNUM")
-FRONTAL_VIEWS = frozenset({"PA", "AP", "", "APAX", "AXIAL", "ANTEROPOSTERIOR", "POSTEROANTERIOR", "FRONTAL", "AP_SUPINE", "AP_ERECT"})
-LATERAL_VIEWS = frozenset(
-    {"LL", "RL", "LLD", "RLD", "LLO", "RLO", "LAT", "LATERAL", "RAO", "LAO", "RPO", "LPO", "LO", "RO", "OBLIQUE", "XTL"}
-)
-LATERAL_VIEW_CODES = frozenset(
-    {
-        "R-10236", "R-10232", "R-10234", "R-10228", "R-10230", "R-1021A", "R-1021B", "R-10224", "R-10222", "R-10220", "R-1021F", "R-1021D",
-        "399173006", "399236008", "399198007", "399348003",
-    }
-)  # fmt: skip
-"""CID 4010 'DX View': left and right lateral, the obliques (SNOMED RT and CT)."""
-
-
-def is_chest(body_part: str) -> bool | None:
-    """True or False where the tag says so, None where it is blank or says nothing (PS3.3 C.8.11.1.1, free text in CR)."""
-    word = body_part.strip().upper()
-    if word in {"", "UNKNOWN", "OTHER", "BODY", "WHOLEBODY", "TRUNK", "UNDEFINED", "NONE", "NA", "N/A", "PORT CHEST"}:
-        return True if word == "PORT CHEST" else None
-    if any(part in word for part in ("SPINE", "CSPINE", "TSPINE", "LSPINE")) and "CHEST" not in word:
-        return False
-    return any(chest in word for chest in CHEST_WORDS)
-
-
-def refuse_class(sop_class: str, modality: str, *, has_picture: bool) -> None:
-    """Turn away what is no radiograph by modality and SOP class; both may be empty strings.
-
-    Objects without pixel data (reports, plans, structure sets, headers alone) are named by their class, pictures by their modality.
-
-    Raises:
-        Refusal: `wrong_modality`, `unsupported_sop_class`, `dicomdir`.
-    """
-    if sop_class == DICOMDIR:
-        raise Refusal("dicomdir")
-    other_class = bool(sop_class) and sop_class not in SCORED_CLASSES
-    other_modality = bool(modality) and modality not in RADIOGRAPH_MODALITIES
-    if other_modality and has_picture:
-        raise Refusal("wrong_modality")
-    if other_class or other_modality:
-        raise Refusal("unsupported_sop_class")
-
+# --- what may be public ----------------------------------------------------------------------------------------------------------
 
 MODALITIES = frozenset(
     (
@@ -296,20 +243,10 @@ def refuse_identity(header: Header) -> None:
         raise Refusal("invalid_uid")
 
 
-def refuse_selection(header: Header) -> None:
-    """Only frontal chest pictures for presentation; blank tags pass.
-
-    Raises:
-        Refusal: `for_processing`, `wrong_body_part`, `lateral_view`, `derived_image`.
-    """
-    if header.sop_class == DX_PROCESSING or header.presentation_intent == "FOR PROCESSING":
-        raise Refusal("for_processing")
-    if is_chest(header.body_part) is False:
-        raise Refusal("wrong_body_part")
-    if set(re.split("[^A-Z]+", header.view)) & LATERAL_VIEWS or any(code in LATERAL_VIEW_CODES for code in header.view_codes):
-        raise Refusal("lateral_view")
-    if "LOCALIZER" in (word.upper() for word in header.image_type[2:]):
-        raise Refusal("derived_image")
+NEEDED = frozenset(
+    ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "NumberOfFrames")
+)
+"""Keywords of attributes without which no picture can be made, where they are written at all."""
 
 
 def refuse_description(header: Header) -> None:
@@ -319,8 +256,7 @@ def refuse_description(header: Header) -> None:
         Refusal: `invalid_attribute`, `missing_attribute`, `invalid_dimensions`, `unsupported_photometric`, `color_image`,
             `unsupported_bits`, `invalid_bits`, `invalid_rescale`.
     """
-    required = {"Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation"}
-    if header.invalid & (required | {"HighBit", "NumberOfFrames"}):
+    if header.invalid & NEEDED:
         raise Refusal("invalid_attribute")
     numbers = (header.rows, header.columns, header.samples, header.bits_allocated, header.bits_stored, header.signed)
     if None in numbers or not header.photometric:
@@ -343,16 +279,26 @@ def refuse_description(header: Header) -> None:
     if header.signed not in (0, 1):
         raise Refusal("invalid_attribute")
     if header.modality_lut is None:
-        slope, intercept = (1.0 if header.slope is None else header.slope), (header.intercept or 0.0)
-        if {"RescaleSlope", "RescaleIntercept"} & header.invalid or not math.isfinite(slope) or not math.isfinite(intercept):
-            raise Refusal("invalid_rescale")
-        if not 1e-12 < abs(slope) < 1e12 or abs(intercept) > 1e12:
-            raise Refusal("invalid_rescale")
+        _refuse_rescale(header)
 
 
-def is_turned(orientation: tuple[str, ...]) -> bool:
-    """Whether PatientOrientation (PS3.3 C.7.6.1.1.1) says other than a frontal picture as it hangs: rows to L, columns to F."""
-    if len(orientation) != 2 or not all(orientation):
-        return False
-    row, column = orientation[0][:1].upper(), orientation[1][:1].upper()
-    return (row, column) != ("L", "F") and row in "LRHFAP" and column in "LRHFAP"
+def refuse_arrangement(header: Header) -> None:
+    """Native pixels of three channels: nothing but PlanarConfiguration tells whether they come pixel by pixel or plane by plane.
+
+    Raises:
+        Refusal: `missing_attribute`, `invalid_attribute`.
+    """
+    if header.samples == 3 and header.planar not in (0, 1):
+        raise Refusal("missing_attribute" if header.planar is None and "PlanarConfiguration" not in header.invalid else "invalid_attribute")
+
+
+_FARTHEST = 256
+"""An intercept of more than this many times the range of the stored values is no offset of theirs, and leaves no digits for them."""
+
+
+def _refuse_rescale(header: Header) -> None:
+    slope, intercept = (1.0 if header.slope is None else header.slope), (header.intercept or 0.0)
+    if {"RescaleSlope", "RescaleIntercept"} & header.invalid or not math.isfinite(slope) or not math.isfinite(intercept):
+        raise Refusal("invalid_rescale")
+    if not 1e-12 < abs(slope) < 1e12 or abs(intercept) > _FARTHEST * 2.0 ** (header.bits_stored or 0) * abs(slope):
+        raise Refusal("invalid_rescale")

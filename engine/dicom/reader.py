@@ -17,10 +17,11 @@ from typing import Any
 
 from isal import isal_zlib
 
-from engine.dicom import policy
+from engine.dicom import policy, selection
 from engine.dicom.grey import to_picture
 from engine.dicom.header import Header, read_header
 from engine.dicom.inside import load_inside
+from engine.dicom.kinds import is_named_as_picture, kind_of
 from engine.dicom.likeness import picture_flags
 from engine.dicom.limits import LIMITS, Limits
 from engine.dicom.outline import DEFLATED, EXPLICIT, IMPLICIT, PIXEL_DATA, FileMeta, Outline, outline, read_meta
@@ -129,13 +130,12 @@ def _read(data: bytes, facts: _Facts, size: int, limits: Limits, pictures: bool,
                 facts.flags.append("polarity")
             facts.flags += picture_flags(picture)
             return facts.reading("score", None, rows=rows, columns=columns, pixel_hash=pixel_hash, picture=picture)
-        named = facts.path.suffix.lower() in _PICTURE_SUFFIXES
-        return facts.reading("skip" if named else "reject", "not_dicom")
+        return facts.reading("skip" if is_named_as_picture(facts.path) else "reject", "not_dicom")
     if kind in ("archive", "os_junk"):
         raise Refusal(kind)
     view = memoryview(data)
     meta = read_meta(view)
-    if meta.sop_class == policy.DICOMDIR:
+    if meta.sop_class == selection.DICOMDIR:
         raise Refusal("dicomdir")
     facts.known["transfer_syntax"] = policy.public_uid(meta.transfer_syntax)
     body, walked = _walk(view, meta, limits)
@@ -193,38 +193,10 @@ def inflate(deflated: memoryview, most: int) -> bytes:
     return result
 
 
-_PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".svg"})
-_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM", b"GIF8", b"\0\0\0\x0cjP  ")
-_ARCHIVES = (
-    b"PK\x03\x04",
-    b"PK\x05\x06",
-    b"\x1f\x8b",
-    b"7z\xbc\xaf\x27\x1c",
-    b"Rar!\x1a\x07",
-    b"BZh",
-    b"\xfd7zXZ\0",
-    b"\x28\xb5\x2f\xfd",
-    b"\x04\x22\x4d\x18",
-)
-_JUNK = (b"\x00\x05\x16\x07\x00\x02", b"\x00\x05\x16\x00\x00\x02", b"\x00\x00\x00\x01Bud1", b"\xd0\xcf\x11\xe0")
-"""AppleDouble, AppleSingle, .DS_Store, and the OLE container of Thumbs.db."""
-
-
-def kind_of(data: bytes) -> str:
-    """'dicom', 'picture', 'archive', 'os_junk' or '' by content; a preamble may hold anything, so DICM at 128 wins over all else."""
-    if data[128:132] == b"DICM":
-        return "dicom"
-    if data.startswith(_PICTURES):
-        return "picture"
-    if data.startswith(_ARCHIVES) or data[257:262] == b"ustar":
-        return "archive"
-    return "os_junk" if data.startswith(_JUNK) else ""
-
-
 def _note(header: Header, facts: _Facts) -> None:
     facts.known |= {
         "modality": policy.public_code(header.modality, policy.MODALITIES),
-        "view": policy.public_code(header.view, policy.FRONTAL_VIEWS | policy.LATERAL_VIEWS),
+        "view": policy.public_code(header.view, selection.FRONTAL_VIEWS | selection.LATERAL_VIEWS),
         "sop_class": policy.public_uid(header.sop_class),
         "rows": header.rows,
         "columns": header.columns,
@@ -242,24 +214,25 @@ def _refuse_by_header(header: Header, walked: Outline, syntax: str, limits: Limi
         native = element is not None and not walked.encapsulated and None not in (header.samples, header.bits_allocated)
         short = native and element is not None and element.stop - element.value < expected_bytes(header)
         raise Refusal("pixel_length_mismatch" if short else "resource_limit")
-    capture = header.sop_class in policy.CAPTURE_CLASSES
-    if not header.modality and capture and not policy.is_chest(header.body_part):
+    capture = header.sop_class in selection.CAPTURE_CLASSES
+    if not header.modality and capture and not selection.shows_chest(header):
         raise Refusal("unsupported_sop_class")
-    policy.refuse_class(header.sop_class, header.modality, has_picture=walked.has_picture)
+    selection.refuse_class(header.sop_class, header.modality, has_picture=walked.has_picture)
     if walked.damage:
         raise Refusal(walked.damage)
     if not syntax or not header.sop_class or (capture and not header.modality):
         raise Refusal("missing_attribute")
     if element is None or element.value == element.stop or (walked.encapsulated and not walked.fragments):
         raise Refusal("no_pixel_data")
-    if header.rows and header.columns and 0 < min(header.rows, header.columns) < policy.MIN_SIDE:
+    if header.rows and header.columns and 0 < min(header.rows, header.columns) < selection.MIN_SIDE:
         raise Refusal("too_small")
     policy.refuse_identity(header)
-    policy.refuse_selection(header)
+    selection.refuse_selection(header)
     if syntax not in FAMILIES:
         raise Refusal("unsupported_transfer_syntax")
     policy.refuse_description(header)
     if FAMILIES[syntax] == "native" and not walked.encapsulated:
+        policy.refuse_arrangement(header)
         length, expected = element.stop - element.value, expected_bytes(header)
         if not expected <= length <= expected + 1:
             raise Refusal("pixel_length_mismatch")
@@ -269,11 +242,9 @@ def _refuse_by_header(header: Header, walked: Outline, syntax: str, limits: Limi
 
 def _flags_of(header: Header) -> list[str]:
     flags = list(header.flags)
-    if header.sop_class in policy.CAPTURE_CLASSES:
+    if header.sop_class in selection.CAPTURE_CLASSES:
         flags.append("secondary_capture")
-    if not header.modality or (header.sop_class == policy.DX_PRESENTATION and not header.presentation_intent):
-        flags.append("bad_attribute")
-    if not header.series_instance_uid or header.frames == 0 or header.bits_allocated == 32:
+    if _is_sloppy(header):
         flags.append("bad_attribute")
     if any(policy.uid_fault(uid) for uid in (header.sop_instance_uid, header.study_instance_uid, header.series_instance_uid) if uid):
         flags.append("invalid_uid")
@@ -281,10 +252,25 @@ def _flags_of(header: Header) -> list[str]:
         flags.append("synthetic")
     if header.burned_in == "YES":
         flags.append("burned_in")
-    elif header.burned_in != "NO" and header.sop_class == policy.DX_PRESENTATION:
+    elif header.burned_in != "NO" and header.sop_class == selection.DX_PRESENTATION:
         flags.append("burned_in_unknown")
-    if header.view not in policy.FRONTAL_VIEWS - {""} and not header.view_codes:
+    if not selection.names_view(header):
         flags.append("view_unknown")
-    if header.patient_orientation and policy.is_turned(header.patient_orientation):
+    if selection.is_turned(header.patient_orientation):
         flags.append("orientation")
     return flags
+
+
+_WINDOW = frozenset({"WindowCenter", "WindowWidth"})
+"""Their faults have a flag of their own."""
+
+
+def _is_sloppy(header: Header) -> bool:
+    """Whether an attribute that should be there is absent, out of its range or of the wrong kind, and was not needed."""
+    if header.sop_class == selection.DX_PRESENTATION and header.presentation_intent != "FOR PRESENTATION":
+        return True
+    if not header.modality or "\\" in header.modality or not header.series_instance_uid or header.high_bit is None:
+        return True
+    return (
+        (header.frames is not None and header.frames < 1) or header.bits_allocated == 32 or bool(header.invalid - policy.NEEDED - _WINDOW)
+    )

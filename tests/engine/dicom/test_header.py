@@ -53,6 +53,49 @@ def test_a_value_of_the_wrong_kind_is_invalid_not_an_exception(make: SimpleNames
     assert header_of(patched(content, 0x00280010, b"4a", b"LO")).invalid == {"Rows"}
     assert header_of(patched(content, 0x00281053, b"abc ")).invalid == {"RescaleSlope"}
     assert np.isnan(header_of(patched(content, 0x00281053, b"NaN ")).slope)
+    assert header_of(patched(content, 0x00281053, b"1\\2 ")).invalid == {"RescaleSlope"}
+
+
+@pytest.mark.parametrize(
+    ("vr", "value"),
+    [("FD", float("nan")), ("FD", float("inf")), ("DS", "12.5"), ("US", [3, 3]), ("AT", 0x00280010), ("OB", b"ab"), ("PN", "X")],
+)
+def test_a_number_is_one_whole_number_of_any_kind(make: SimpleNamespace, header_of, vr: str, value: object) -> None:
+    ds = make.radiograph()
+    del ds.Rows
+    ds.add_new(0x00280010, vr, value)
+    header = header_of(ds)
+    assert (header.rows, header.invalid) == (None, {"Rows"})
+
+
+def coded(value: str, scheme: str, meaning: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
+
+
+def test_codes_come_with_scheme_and_meaning(make: SimpleNamespace, header_of) -> None:
+    ds = make.radiograph(ViewCodeSequence=Sequence([coded("R-10206", "SRT", "antero-posterior"), Dataset()]))
+    ds.AnatomicRegionSequence = Sequence([coded("51185008", "SCT", "Chest")])
+    header = header_of(ds)
+    assert header.views == (("R-10206", "SRT", "antero-posterior"), ("", "", ""))
+    assert header.regions == (("51185008", "SCT", "Chest"),)
+
+
+@pytest.mark.parametrize(
+    ("charset", "raw"),
+    [
+        ("GB18030", "胸部".encode("gb18030")),
+        ("ISO_IR 192", "胸部".encode()),
+        ("ISO_IR 100", "胸部".encode()),
+        ("\\ISO 2022 IR 149", "흉부".encode("euc_kr")),
+        ("ISO_IR 100", "tórax".encode("latin-1") + b" "),
+    ],
+)
+def test_body_parts_come_in_the_letters_of_their_land(make: SimpleNamespace, header_of, charset: str, raw: bytes) -> None:
+    ds = make.radiograph(SpecificCharacterSet=charset.split("\\") if "\\" in charset else charset, BodyPartExamined="X" * len(raw))
+    content = make.to_bytes(ds).replace(b"X" * len(raw), raw)
+    assert header_of(content).body_part in {"胸部", "흉부", "TÓRAX"}
 
 
 @pytest.mark.parametrize(

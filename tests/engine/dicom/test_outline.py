@@ -60,7 +60,14 @@ def test_damage_is_named_and_nothing_before_it_is_lost(make: SimpleNamespace, ex
 
 
 @pytest.mark.parametrize(
-    ("tail", "damage", "trailing"), [(b"\0" * 1000, None, True), (b"\0" * 5, None, True), (b"\xff" * 1000, "corrupt_header", False)]
+    ("tail", "damage", "trailing"),
+    [
+        (b"\0" * 1000, None, True),
+        (b"\0" * 200_000, None, True),
+        (b"\0" * 100_000 + b"x" * 9, "corrupt_header", False),
+        (b"\0" * 5, None, True),
+        (b"\xff" * 1000, "corrupt_header", False),
+    ],
 )
 def test_what_follows_the_data_set(make: SimpleNamespace, tail: bytes, damage: str | None, trailing: bool) -> None:
     found = walk(make.to_bytes(make.radiograph()) + tail)
@@ -73,6 +80,104 @@ def test_nesting_has_a_limit(make: SimpleNamespace, depth: int, damage: str | No
     closing = struct.pack("<HHI", 0xFFFE, 0xE00D, 0) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
     found = walk(before_pixels(make.to_bytes(make.radiograph()), opening * depth + closing * depth))
     assert found.damage == damage
+
+
+def item(content: bytes) -> bytes:
+    return struct.pack("<HHI", 0xFFFE, 0xE000, len(content)) + content
+
+
+def nested(depth: int, shape: str) -> bytes:
+    """A sequence in a sequence, `depth` deep: of defined length, with items of undefined length, or unknown and so implicit inside."""
+    content = b""
+    for level in range(depth):
+        if shape == "unknown":
+            content = item(content)
+            head = element(0x0040A730, b"UN", b"", len(content))
+            content = (struct.pack("<HHI", 0x0040, 0xA730, len(content)) if level < depth - 1 else head) + content
+        else:
+            closing = struct.pack("<HHI", 0xFFFE, 0xE00D, 0)
+            content = item(content) if shape == "defined" else struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF) + content + closing
+            content = element(0x0040A730, b"SQ", content)
+    return content
+
+
+@pytest.mark.parametrize("shape", ["defined", "undefined items", "unknown"])
+@pytest.mark.parametrize(("depth", "damage"), [(1, None), (64, None), (65, "nesting_too_deep"), (2000, "nesting_too_deep")])
+def test_nesting_has_a_limit_in_sequences_that_are_stepped_over(make: SimpleNamespace, shape: str, depth: int, damage: str | None) -> None:
+    found = walk(before_pixels(make.to_bytes(make.radiograph()), nested(depth, shape)))
+    assert found.damage == damage
+    assert PIXEL_DATA in found.elements, "the walk goes on, so that the file is named for what it is"
+
+
+def test_nesting_counts_what_is_open_around_it(make: SimpleNamespace) -> None:
+    content = make.to_bytes(make.radiograph())
+
+    def inside(depth: int) -> bytes:
+        return element(0x0040A730, b"SQ", item(nested(depth, "defined")) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0), 0xFFFFFFFF)
+
+    assert walk(before_pixels(content, inside(63))).damage is None
+    assert walk(before_pixels(content, inside(64))).damage == "nesting_too_deep"
+
+
+def test_what_a_sequence_of_defined_length_holds_is_not_judged(make: SimpleNamespace) -> None:
+    assert walk(before_pixels(make.to_bytes(make.radiograph()), element(0x0040A730, b"SQ", b"\xff" * 4000))).damage is None
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        element(0x00111001, b"SH", b""),
+        element(0x0040A730, b"SQ", item(element(0x00111001, b"SH", b"")) * 600_000),
+        element(PIXEL_DATA, b"OB", item(b"") * 1_000_001, 0xFFFFFFFF),
+    ],
+    ids=["elements", "items", "fragments"],
+)
+def test_a_file_of_nothing_but_elements_meets_a_limit(part: bytes) -> None:
+    many = element(0x00080005, b"CS", b"") + part * (1_000_001 if len(part) == 8 else 1)
+    assert outline(memoryview(many), 0, EXPLICIT).damage == "resource_limit"
+
+
+def test_private_elements_are_walked_and_not_kept() -> None:
+    content = element(0x00080005, b"CS", b"") + element(0x00091001, b"LO", b"CANARY")
+    assert set(outline(memoryview(content), 0, EXPLICIT).elements) == {0x00080005}
+    only = outline(memoryview(element(0x00091001, b"LO", b"CANARY")), 0, EXPLICIT)
+    assert (only.elements, only.damage) == ({}, None)
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_no_group_is_ffff(make: SimpleNamespace, implicit: bool) -> None:
+    content = b"\0" * 128 + b"DICM" + b"\xff" * 1000 if implicit else make.to_bytes(make.radiograph()) + element(0xFFFF0010, b"LO", b"x ")
+    assert walk(content).damage == "corrupt_header"
+
+
+def meta_with(*elements: bytes) -> bytes:
+    return b"\0" * 128 + b"DICM" + b"".join(elements)
+
+
+SYNTAX = 0x00020010
+
+
+@pytest.mark.parametrize(
+    "value", [b"1.2.840.10008.1.2.1", b"1.2.840.10008.1.2.1\0", b" 1.2.840.10008.1.2.1\r\n\0", b"1.2.840.10008.1.2.1  "]
+)
+def test_a_transfer_syntax_is_read_without_its_padding(value: bytes) -> None:
+    assert read_meta(memoryview(meta_with(element(SYNTAX, b"UI", value), b"\x08\0\x05\0CS\0\0"))).transfer_syntax == EXPLICIT
+
+
+def test_two_transfer_syntaxes_are_none() -> None:
+    twice = [element(SYNTAX, b"UI", b"1.2.840.10008.1.2.1\0"), element(SYNTAX, b"UI", b"1.2.840.10008.1.2.4.50")]
+    assert read_meta(memoryview(meta_with(twice[0], twice[0]))).transfer_syntax == EXPLICIT
+    with pytest.raises(Refusal) as raised:
+        read_meta(memoryview(meta_with(*twice)))
+    assert raised.value.code == "corrupt_header"
+
+
+@pytest.mark.parametrize("left", range(2, 8))
+def test_a_meta_group_cut_in_the_head_of_an_element_is_truncated(left: int) -> None:
+    whole = meta_with(element(SYNTAX, b"UI", b"1.2.840.10008.1.2.1\0"))
+    with pytest.raises(Refusal) as raised:
+        read_meta(memoryview(whole + element(0x00020012, b"UI", b"1.2.3.4\0")[:left]))
+    assert raised.value.code == "truncated"
 
 
 def test_fragments_are_listed_without_the_offset_table(make: SimpleNamespace) -> None:

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from engine.dicom import policy
 from engine.dicom.header import Header
-from engine.dicom.policy import FLAGS, REASONS, Refusal, is_chest, is_turned, refuse_class, refuse_description, refuse_selection, uid_fault
+from engine.dicom.policy import FLAGS, REASONS, Refusal, refuse_arrangement, refuse_description, uid_fault
+from engine.dicom.selection import CR
 
 
 def test_every_reason_says_what_it_means_and_what_to_do() -> None:
@@ -44,69 +45,6 @@ def test_sloppy_uids_are_flagged_and_hostile_ones_refused(uid: str, fault: str) 
     assert uid_fault(uid) == fault
 
 
-@pytest.mark.parametrize(
-    ("sop_class", "modality", "has_picture", "code"),
-    [
-        (policy.CR, "CR", True, None),
-        (policy.DX_PRESENTATION, "", True, None),
-        (policy.SECONDARY_CAPTURE, "RG", True, None),
-        (policy.SECONDARY_CAPTURE, "OT", True, "wrong_modality"),
-        ("1.2.840.10008.5.1.4.1.1.2", "CT", True, "wrong_modality"),
-        ("1.2.840.10008.5.1.4.1.1.2", "CT", False, "unsupported_sop_class"),
-        ("1.2.840.10008.5.1.4.1.1.2", "DX", True, "unsupported_sop_class"),
-        ("1.2.840.10008.5.1.4.1.1.2", "", True, "unsupported_sop_class"),
-        ("1.2.840.10008.5.1.4.1.1.88.11", "SR", False, "unsupported_sop_class"),
-        ("", "MR", True, "wrong_modality"),
-        (policy.DICOMDIR, "", False, "dicomdir"),
-    ],
-)
-def test_class_and_modality(sop_class: str, modality: str, has_picture: bool, code: str | None) -> None:
-    if code is None:
-        refuse_class(sop_class, modality, has_picture=has_picture)
-        return
-    with pytest.raises(Refusal) as raised:
-        refuse_class(sop_class, modality, has_picture=has_picture)
-    assert raised.value.code == code
-
-
-@pytest.mark.parametrize(
-    ("word", "answer"),
-    [
-        ("CHEST", True),
-        ("Thorax pa", True),
-        ("", None),
-        ("UNKNOWN", None),
-        ("HAND", False),
-        ("CSPINE", False),
-        ("Becken", False),
-        ("LUNGE", True),
-    ],
-)
-def test_body_parts_are_free_text(word: str, answer: bool | None) -> None:
-    assert is_chest(word) is answer
-
-
-@pytest.mark.parametrize(
-    ("changes", "code"),
-    [
-        ({"view": "LL"}, "lateral_view"),
-        ({"view": "LATERAL"}, "lateral_view"),
-        ({"view": "CHEST LAT ERECT"}, "lateral_view"),
-        ({"view_codes": ("R-10236",)}, "lateral_view"),
-        ({"body_part": "HAND"}, "wrong_body_part"),
-        ({"presentation_intent": "FOR PROCESSING"}, "for_processing"),
-        ({"sop_class": policy.DX_PROCESSING}, "for_processing"),
-        ({"image_type": ("DERIVED", "SECONDARY", "LOCALIZER")}, "derived_image"),
-    ],
-)
-def test_selection(changes: dict[str, object], code: str) -> None:
-    refuse_selection(Header(body_part="CHEST", view="PA"))
-    refuse_selection(Header())
-    with pytest.raises(Refusal) as raised:
-        refuse_selection(Header(**changes))  # type: ignore[arg-type]
-    assert raised.value.code == code
-
-
 GOOD = {
     "rows": 100,
     "columns": 100,
@@ -139,6 +77,8 @@ GOOD = {
         ({"slope": float("nan")}, "invalid_rescale"),
         ({"slope": 1e308}, "invalid_rescale"),
         ({"intercept": float("inf")}, "invalid_rescale"),
+        ({"intercept": 1e9}, "invalid_rescale"),
+        ({"intercept": -70000.0, "slope": 0.01}, "invalid_rescale"),
         ({"invalid": frozenset({"RescaleSlope"})}, "invalid_rescale"),
     ],
 )
@@ -149,17 +89,27 @@ def test_the_pixel_description_is_checked_before_use(changes: dict[str, object],
     assert raised.value.code == code
 
 
+@pytest.mark.parametrize("intercept", [0.0, -1024.0, 32768.0, 1e6])
+def test_offsets_of_real_pictures_pass(intercept: float) -> None:
+    refuse_description(Header(**(GOOD | {"intercept": intercept})))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
-    ("orientation", "turned"), [(("L", "F"), False), (("R", "F"), True), (("F", "R"), True), ((), False), (("L",), False)]
+    ("planar", "invalid", "code"),
+    [(None, (), "missing_attribute"), (2, (), "invalid_attribute"), (None, ("PlanarConfiguration",), "invalid_attribute")],
 )
-def test_patient_orientation_tells_turned_pictures(orientation: tuple[str, ...], turned: bool) -> None:
-    assert is_turned(orientation) is turned
+def test_three_channels_are_not_read_in_an_order_that_nobody_named(planar: int | None, invalid: tuple[str, ...], code: str) -> None:
+    refuse_arrangement(Header(samples=1))
+    refuse_arrangement(Header(samples=3, planar=1))
+    with pytest.raises(Refusal) as raised:
+        refuse_arrangement(Header(samples=3, planar=planar, invalid=frozenset(invalid)))
+    assert raised.value.code == code
 
 
 def test_public_codes_are_those_of_the_standard() -> None:
     assert policy.public_code("DX", policy.MODALITIES) == "DX" and policy.public_code("", policy.MODALITIES) is None
     assert policy.public_code("=cmd|calc", policy.MODALITIES) == "OTHER"
-    assert policy.public_uid(policy.CR) == policy.CR and policy.public_uid("") is None
+    assert policy.public_uid(CR) == CR and policy.public_uid("") is None
     assert policy.public_uid("1.2.826.0.1.19440506") == policy.public_uid("DOE^JANE") == "OTHER"
 
 

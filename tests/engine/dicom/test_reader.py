@@ -14,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 from pydicom.uid import DigitalXRayImageStorageForProcessing, SecondaryCaptureImageStorage
 
 from engine.dicom.limits import Limits
@@ -71,9 +73,9 @@ def zipped() -> bytes:
     return stream.getvalue()
 
 
-def png() -> bytes:
+def png(kind: str = "PNG") -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(np.arange(10000, dtype=np.uint8).reshape(100, 100)).save(stream, "PNG")
+    Image.fromarray(np.arange(10000, dtype=np.uint8).reshape(100, 100)).save(stream, kind)
     return stream.getvalue()
 
 
@@ -86,6 +88,7 @@ def png() -> bytes:
         ("a.dcm", b"%PDF-1.4\n" + b"0" * 400, "reject", "not_dicom"),
         ("a.dcm", png(), "reject", "not_dicom"),
         ("a.png", png(), "skip", "not_dicom"),
+        ("a.webp", png("WEBP"), "skip", "not_dicom"),
         ("a.zip", zipped(), "skip", "archive"),
         ("a.dcm", zipped(), "skip", "archive"),
         ("a.dcm.gz", gzip.compress(b"x", mtime=0), "skip", "archive"),
@@ -103,6 +106,27 @@ def with_transfer_syntax_removed(content: bytes) -> bytes:
     at = content.index(b"\x02\x00\x10\x00UI")
     (length,) = struct.unpack_from("<H", content, at + 6)
     return content[:at] + content[at + 8 + length :]
+
+
+def with_vr(ds: Dataset, tag: int, vr: str, value: object) -> Dataset:
+    """The element replaced by one of another value representation."""
+    del ds[tag]
+    ds.add_new(tag, vr, value)
+    return ds
+
+
+def coded(value: str) -> Sequence:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator = value, "SCT"
+    return Sequence([item])
+
+
+def in_colour(make: SimpleNamespace, planar: int | None) -> Dataset:
+    ds = make.radiograph((make.chest() >> 4).astype(np.uint8), 8, SamplesPerPixel=3, PhotometricInterpretation="RGB")
+    ds.PixelData = np.repeat((make.chest() >> 4).astype(np.uint8)[..., None], 3, -1).tobytes()
+    if planar is not None:
+        ds.PlanarConfiguration = planar
+    return ds
 
 
 CAPTURE = SecondaryCaptureImageStorage
@@ -131,6 +155,14 @@ FAULTS = {
     "hand": (lambda m: m.radiograph(BodyPartExamined="HAND"), "wrong_body_part"),
     "lateral": (lambda m: m.radiograph(ViewPosition="LL"), "lateral_view"),
     "for processing": (lambda m: m.radiograph(SOPClassUID=DigitalXRayImageStorageForProcessing), "for_processing"),
+    "two slopes": (lambda m: m.to_bytes(m.radiograph(RescaleSlope="1.00")).replace(b"1.00", b"1\\2 "), "invalid_rescale"),
+    "an intercept beyond all values": (lambda m: m.radiograph(RescaleIntercept="1e9"), "invalid_rescale"),
+    "rows of no number": (lambda m: with_vr(m.radiograph(), 0x00280010, "FD", float("nan")), "invalid_attribute"),
+    "a region code of a hand": (lambda m: m.radiograph(BodyPartExamined="", AnatomicRegionSequence=coded("85562004")), "wrong_body_part"),
+    "a lateral view code": (lambda m: m.radiograph(ViewCodeSequence=coded("399067008")), "lateral_view"),
+    "rows that run to the back": (lambda m: m.radiograph(ViewPosition="", PatientOrientation=["P", "F"]), "lateral_view"),
+    "colour in an order that nobody names": (lambda m: in_colour(m, None), "missing_attribute"),
+    "colour in an order that nobody knows": (lambda m: in_colour(m, 7), "invalid_attribute"),
     "a path for a UID": (
         lambda m: m.to_bytes(m.radiograph(StudyInstanceUID="1.2.3.4.5.6")).replace(b"1.2.3.4.5.6", b"/etc/passwd"),
         "invalid_uid",
@@ -158,7 +190,13 @@ HARMLESS = {
     "no modality": (lambda m: m.radiograph(Modality=None), ("bad_attribute",)),
     "no intent": (lambda m: m.radiograph(PresentationIntentType=None), ("bad_attribute",)),
     "frames of zero": (lambda m: m.radiograph(NumberOfFrames=0), ("bad_attribute",)),
+    "frames below zero": (lambda m: m.radiograph(NumberOfFrames=-1), ("bad_attribute",)),
     "one frame": (lambda m: m.radiograph(NumberOfFrames=1), ()),
+    "no high bit": (lambda m: m.radiograph(HighBit=None), ("bad_attribute",)),
+    "two modalities, both radiographs": (lambda m: m.radiograph(Modality=["CR", "DX"]), ("bad_attribute",)),
+    "a padding value in words": (lambda m: with_vr(m.radiograph(PixelPaddingValue=0), 0x00280120, "LO", "CANARY"), ("bad_attribute",)),
+    "an AP view by code alone": (lambda m: m.radiograph(ViewPosition="", ViewCodeSequence=coded("399348003")), ()),
+    "a chest by code alone": (lambda m: m.radiograph(BodyPartExamined="", AnatomicRegionSequence=coded("816094009")), ()),
     "letters in a UID": (
         lambda m: m.to_bytes(m.radiograph(SOPInstanceUID="1.2.840.3")).replace(b"1.2.840.3", b"1.2.abc.3"),
         ("invalid_uid",),

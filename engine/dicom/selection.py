@@ -1,0 +1,224 @@
+"""Which pictures are scored: frontal chest radiographs for presentation, told by SOP class, modality, body part, view and intent.
+
+Tags are free text in the field: other languages, other spellings, several values, any case. A tag that says something else than a frontal
+chest turns the picture away; one that is blank, or says nothing ("PORTABLE"), does not. Descriptions of studies and series are not read:
+they name what was asked for, and patients.
+
+Where tags contradict each other: BodyPartExamined goes before AnatomicRegionSequence, which is only looked at where the former says
+nothing. A view is lateral where ViewPosition or ViewCodeSequence says so, either of them; where neither names a view, PatientOrientation
+decides (rows that run to the patient's front or back are a lateral's).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from engine.dicom.policy import Refusal
+
+if TYPE_CHECKING:
+    from engine.dicom.header import Code, Header
+
+CR = "1.2.840.10008.5.1.4.1.1.1"
+DX_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.1"
+DX_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+MULTI_FRAME_CAPTURES = frozenset(f"{SECONDARY_CAPTURE}.{n}" for n in (1, 2, 3, 4))
+DICOMDIR = "1.2.840.10008.1.3.10"
+
+RADIOGRAPH_CLASSES = frozenset({CR, DX_PRESENTATION, DX_PROCESSING})
+CAPTURE_CLASSES = frozenset({SECONDARY_CAPTURE}) | MULTI_FRAME_CAPTURES
+SCORED_CLASSES = RADIOGRAPH_CLASSES | CAPTURE_CLASSES
+RADIOGRAPH_MODALITIES = frozenset({"CR", "DX", "RG", "DR"})
+"""RG is what film scanners write; DR was never a defined term but is common in the field."""
+MIN_SIDE = 64
+"""Pixels; thumbnails and remnants below this are not scored."""
+
+
+# --- words ----------------------------------------------------------------------------------------------------------------------
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a tag in capital letters without accents, whatever stands between them: "Tórax (AP)" -> TORAX, AP."""
+    plain = "".join(letter for letter in unicodedata.normalize("NFKD", text.upper()) if not unicodedata.combining(letter))
+    return re.findall(r"[^\W\d_]+", unicodedata.normalize("NFC", plain))
+
+
+# --- body part ------------------------------------------------------------------------------------------------------------------
+
+_CHEST_PARTS = (
+    *("CHEST", "CHST", "THORAX", "TORAX", "TORACE", "THORAKS", "TORAKS", "LUNG", "PULM", "POUMON", "POITRINE", "BRUSTKORB", "BORSTKAS"),
+    *("BRYSTKASS", "BROSTKORG", "RINTAKEH", "KEUHKO", "KLATK", "HRUDNI", "MELLKAS", "AKCIGER", "MEDIASTIN", "HEART"),
+    *("肺", "흉부", "폐", "ЛЕГКИ", "ΠΝΕΥΜ", "صدر", "חזה", "ทรวงอก"),
+)
+"""Parts of words: compounds and endings go with them (CHESTPA, RTG KLATKI PIERSIOWEJ)."""
+_CHEST_WORDS = frozenset({"BRUST", "THX", "CXR", "TORSE", "RINTA", "TUDO", "PLUCA", "PLICE", "PLUC", "BORST", "GOGUS", "ОГК"})
+_OF_THE_CHEST = ("THORAC", "THORAK", "TORAC", "TORAK", "GRUDN", "ГРУД", "ΘΩΡΑ", "胸")
+"""THORACIC, THORACAL, TORACICA: of the chest, or of the spine behind it."""
+_SPINE_PARTS = (
+    *("SPIN", "VERTEBR", "WIRBEL", "RACHIS", "COLUMN", "COLONN", "COLUNA", "LUMB", "CERVIC", "DORSAL", "POZVON"),
+    *("ПОЗВОН", "ΣΠΟΝΔ", "椎"),
+)
+_SAYS_NOTHING = frozenset(
+    (
+        *("UNKNOWN", "UNK", "OTHER", "OTHERS", "BODY", "WHOLEBODY", "WHOLE", "ENTIRE", "TRUNK", "TORSO", "UNDEFINED", "UNSPECIFIED", "NOT"),
+        *("SPECIFIED", "APPLICABLE", "NONE", "NULL", "NIL", "NA", "N", "A", "MISC", "MISCELLANEOUS", "VARIOUS", "GENERAL", "DEFAULT"),
+        *("PART", "PORT", "PORTABLE", "BEDSIDE", "MOBILE"),
+    )
+)
+
+_CHEST_CODES = frozenset(
+    {
+        "T-D3000", "T-D3050", "T-D3200", "T-28000", "T-280A0", "T-26000", "T-D3300", "T-32000",
+        "R-FAB52", "R-FAB53", "R-FAB54", "R-FAB55", "R-FAB56",
+        "51185008", "78904004", "43799004", "816094009", "39607008", "86598002", "955009", "72410000", "80891009",
+        "417437006", "416152001", "416319003", "416550000", "416775004",
+    }
+)  # fmt: skip
+"""CID 4009 'DX Anatomy Imaged' (SNOMED RT and CT): chest, its wall and cavity, lung, bronchus, mediastinum, heart, and what includes it."""
+_NEUTRAL_CODES = frozenset({"T-D0010", "38266002", "T-D2000", "22943007"})
+"""Entire body, trunk."""
+_STANDARD_SCHEMES = frozenset({"SRT", "SNM3", "99SDM", "SCT"})
+
+
+def is_chest(body_part: str) -> bool | None:
+    """True or False where BodyPartExamined says so, None where it is blank or says nothing (PS3.3 C.8.11.1.1; free text in CR).
+
+    What includes the chest is one (CHEST_ABDOMEN, two values); its bones alone are none (RIBS, STERNUM, CLAVICLE, TSPINE): they are
+    taken with another exposure, often obliquely. A word of no meaning to us is another part.
+    """
+    words = words_of(body_part)
+    if not words or _SAYS_NOTHING.issuperset(words):
+        return None
+    bones = any(part in word for word in words for part in _SPINE_PARTS)
+    if any(part in word for word in words for part in _CHEST_PARTS):
+        return True
+    return not bones and (not _CHEST_WORDS.isdisjoint(words) or any(part in word for word in words for part in _OF_THE_CHEST))
+
+
+def _is_chest_region(region: Code) -> bool | None:
+    """As `is_chest`, for one item of AnatomicRegionSequence (C.8.11.2.1): codes of SNOMED decide, of others what they mean in words."""
+    if region.value in _CHEST_CODES or is_chest(region.meaning):
+        return True
+    return False if region.scheme in _STANDARD_SCHEMES and region.value and region.value not in _NEUTRAL_CODES else None
+
+
+def shows_chest(header: Header) -> bool | None:
+    """True or False where the tags say which part of the body was taken, None where they do not."""
+    said = is_chest(header.body_part)
+    if said is not None or not header.regions:
+        return said
+    answers = [_is_chest_region(region) for region in header.regions]
+    return True if True in answers else None if None in answers else False
+
+
+# --- view -----------------------------------------------------------------------------------------------------------------------
+
+FRONTAL_VIEWS = frozenset({"PA", "AP", "", "APAX", "AXIAL", "ANTEROPOSTERIOR", "POSTEROANTERIOR", "FRONTAL", "AP_SUPINE", "AP_ERECT"})
+LATERAL_VIEWS = frozenset(
+    {"LL", "RL", "LLD", "RLD", "LLO", "RLO", "LAT", "LATERAL", "RAO", "LAO", "RPO", "LPO", "LO", "RO", "OBLIQUE", "XTL"}
+)
+"""Laterals, obliques and lateral decubitus: terms of ViewPosition (C.8.7.1.1.1, C.8.11.5.1.1), and common words."""
+_LATERAL_WORDS = LATERAL_VIEWS | {"OBL", "LLAT", "RLAT", "SIDE", "SEITLICH", "SEITE", "XTABLE"}
+_LATERAL_PARTS = ("LATER", "OBLIQ", "OBLIC", "PROFIL", "PERFIL", "BOCZN", "БОКОВ", "側", "侧")
+_FRONTAL_CODES = frozenset({"R-10214", "R-40888", "R-10206", "R-10202", "272479007", "399348003", "399033003"})
+_LATERAL_CODES = frozenset(
+    {
+        "R-102CD", "R-10236", "R-10232", "R-10224", "R-10228", "G-A145",
+        "399067008", "399173006", "399198007", "399260004", "399352003", "30730003",
+        "R-102C1", "R-10234", "R-10238", "R-10204", "R-10208", "R-10216", "R-10210", "R-10212", "R-10220", "R-40985",
+        "R-10226", "R-10230", "R-40782", "R-40783", "R-10246", "R-10248", "R-10250", "R-10252", "R-10254",
+        "399182000", "399236003", "399184004", "399160007", "399312000", "399059000", "399038007", "399006002", "399135007", "399356000",
+        "399368009", "399099002", "260426006", "260427002", "399004004", "399288005", "399225005", "399132005", "399325008",
+    }
+)  # fmt: skip
+"""CID 4010 'DX View' (SNOMED RT and CT): sagittal, the laterals; then the obliques."""
+
+
+def says_lateral(view: str) -> bool:
+    """Whether words name a lateral, oblique or lateral decubitus view, in whatever company ("CHEST LAT ERECT", "L-L", "Profil gauche").
+
+    Decubitus alone is taken for lateral decubitus; lying on the back (supine, dorsal) is a frontal picture.
+    """
+    words = words_of(view)
+    if not _LATERAL_WORDS.isdisjoint([*words, "".join(words)]) or any(part in word for word in words for part in _LATERAL_PARTS):
+        return True
+    return "DECUB" in view.upper() and not any(word.startswith(("SUPIN", "DORSAL")) for word in words)
+
+
+def _says_frontal(view: str) -> bool:
+    words = words_of(view)
+    return not (FRONTAL_VIEWS - {""}).isdisjoint([*words, "".join(words)])
+
+
+def names_view(header: Header) -> bool:
+    """Whether a tag says that the view is frontal."""
+    return _says_frontal(header.view) or any(code.value in _FRONTAL_CODES or _says_frontal(code.meaning) for code in header.views)
+
+
+def is_lateral(header: Header) -> bool:
+    """Whether the tags say that the view is lateral or oblique."""
+    if says_lateral(header.view) or any(code.value in _LATERAL_CODES for code in header.views):
+        return True
+    if any(code.value not in _FRONTAL_CODES and says_lateral(code.meaning) for code in header.views):
+        return True
+    return not names_view(header) and _directions(header.patient_orientation)[:1] in ("A", "P")
+
+
+def is_turned(orientation: tuple[str, ...]) -> bool:
+    """Whether PatientOrientation (C.7.6.1.1.1) says other than a frontal picture as it hangs: rows to L, columns to F."""
+    return _directions(orientation) not in ("", "LF")
+
+
+def _directions(orientation: tuple[str, ...]) -> str:
+    """The main directions of rows and columns, two letters of LRHFAP; '' where they are not told."""
+    if len(orientation) != 2 or not all(orientation):
+        return ""
+    main = (orientation[0][0] + orientation[1][0]).upper()
+    return main if set(main) <= set("LRHFAP") else ""
+
+
+# --- what the header rules out --------------------------------------------------------------------------------------------------
+
+_DERIVED = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "MPR", "MIP", "MINIP", "DRR", "REFORMATTED"})
+"""Words of ImageType (C.7.6.1.1.2) that name pictures made of something else than a radiograph."""
+
+
+def refuse_class(sop_class: str, modality: str, *, has_picture: bool) -> None:
+    """Turn away what is no radiograph by modality and SOP class; both may be empty strings, the modality may have several values.
+
+    Objects without pixel data (reports, plans, structure sets, headers alone) are named by their class, pictures by their modality.
+
+    Raises:
+        Refusal: `wrong_modality`, `unsupported_sop_class`, `dicomdir`.
+    """
+    if sop_class == DICOMDIR:
+        raise Refusal("dicomdir")
+    other_class = bool(sop_class) and sop_class not in SCORED_CLASSES
+    other_modality = bool(modality) and not RADIOGRAPH_MODALITIES.issuperset(_values(modality))
+    if other_modality and has_picture:
+        raise Refusal("wrong_modality")
+    if other_class or other_modality:
+        raise Refusal("unsupported_sop_class")
+
+
+def refuse_selection(header: Header) -> None:
+    """Only frontal chest pictures for presentation; blank tags pass.
+
+    Raises:
+        Refusal: `for_processing`, `wrong_body_part`, `lateral_view`, `derived_image`.
+    """
+    if header.sop_class == DX_PROCESSING or "PROCESSING" in "".join(words_of(header.presentation_intent)):
+        raise Refusal("for_processing")
+    if shows_chest(header) is False:
+        raise Refusal("wrong_body_part")
+    if is_lateral(header):
+        raise Refusal("lateral_view")
+    if not _DERIVED.isdisjoint(word.upper() for word in header.image_type):
+        raise Refusal("derived_image")
+
+
+def _values(text: str) -> Iterable[str]:
+    return (value.strip() for value in text.split("\\"))
