@@ -2,6 +2,7 @@
 
 EngineError              70   anything below, when nothing closer fits
 ├── UsageError            2   an option or a call that makes no sense
+├── TooManyFailures      65   so many files failed that the run is not worth going on with
 ├── InputMissing         66   no such input
 ├── NotFinite            70   a loss or a score that is NaN or infinite
 ├── OutputError          73   the output cannot be written
@@ -43,6 +44,12 @@ class UsageError(EngineError):
     """An option or a call that makes no sense."""
 
     exit_code = 2
+
+
+class TooManyFailures(EngineError):  # noqa: N818
+    """So many files failed that the run is not worth going on with."""
+
+    exit_code = 65
 
 
 class InputMissing(EngineError):  # noqa: N818 - the name says what happened

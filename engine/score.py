@@ -25,7 +25,7 @@ from engine.dicom.inputs import Item, check_inputs, input_items
 from engine.dicom.limits import LIMITS, Limits, as_settings
 from engine.dicom.policy import Outcome
 from engine.dicom.remembered import Found, Remembered, found_readings, known_files, reader_version
-from engine.errors import InputMissing, NotFinite, UsageError
+from engine.errors import InputMissing, NotFinite, TooManyFailures, UsageError
 from engine.metrics.calibration import CalibrationMap
 from engine.metrics.findings import FindingFigures, figures
 from engine.model.asked import Asked, what_is_asked
@@ -41,7 +41,15 @@ from engine.tables.labels import Joined, read_labels
 from engine.tables.parts import ImageTable
 from engine.tables.publish import locked, make_folder
 from engine.tables.results import Aggregate, Results
-from engine.tables.run_record import clear_previous, contents_hash, publish_metrics, publish_record, publish_tables, versions
+from engine.tables.run_record import (
+    changed_outputs,
+    clear_previous,
+    contents_hash,
+    publish_metrics,
+    publish_record,
+    publish_tables,
+    versions,
+)
 from engine.tables.sheets import KEY, Sheets, sheet_key
 
 if TYPE_CHECKING:
@@ -138,6 +146,7 @@ def score(
     retain_uids: bool = False,
     min_age: float = 0.0,
     min_files: int = 0,
+    max_failures: int | None = None,
     workers: int | None = None,
     batch_size: int | None = None,
     limits: Limits = LIMITS,
@@ -159,6 +168,7 @@ def score(
         retain_uids: name studies and images by their UIDs, not by hashes of them.
         min_age: seconds a file must have stood still.
         min_files: files that must be found, lest a folder that is not mounted pass for an empty one; the last results stay as they are.
+        max_failures: files that may fail; one more ends the run, which keeps what was done, and leaves the last results as they are.
         workers: processes that read files; None: as many as this process has cores.
         batch_size: images per forward pass; None: 8 on a CPU, 64 on a GPU. Scores agree to 1e-5 between batch sizes.
         limits: what one file may cost. Files that were turned away for a limit are not remembered: a higher one reads them again.
@@ -171,6 +181,7 @@ def score(
     Raises:
         InputMissing: an input, the recipe or the model is not there, or fewer than `min_files` files are.
         RecipeError, ModelError, LabelsError, ConfigError: one of them cannot be used.
+        TooManyFailures: more than `max_failures` files are damaged or out of reach.
         OutputError, LockHeld: `out` cannot be written, or another run is at it.
         NotFinite: the model gives NaN, or the same scores to every image.
     """
@@ -209,6 +220,7 @@ def score(
             for each, features in _with_features(found, bundle, size):
                 image, settled = run.take(each, features, each.scores if features is None else scores_of(features[None])[0])
                 yield Seen(image, settled.outcome, settled.reason, each.known)
+                _refuse_failures(run.failed, max_failures)
         clock.lap("images")
         run.reflag()
         results = run.results
@@ -236,6 +248,8 @@ def score(
         studies = _calibrated(results.studies(aggregate), maps)
         labelled = (joined or Joined({}, {})).frame(findings)
         rows = _figures(studies, labelled, run, findings) if joined else []
+        for name in changed_outputs(out):
+            yield Notice(f"{name} was changed after the last run had written it; it is written anew")
         clear_previous(out)
         publish_tables(out, studies, results.images(), results.private())
         if joined:
@@ -372,6 +386,15 @@ def _refuse_few(files: int, least: int) -> None:
             f"{files} files were found, at least {least} are expected",
             why="an input folder is not mounted, or not filled yet",
             hint="check the inputs, or a lower --min-files; the results of the last run stay as they are",
+        )
+
+
+def _refuse_failures(failed: int, most: int | None) -> None:
+    if most is not None and failed > most:
+        raise TooManyFailures(
+            f"{failed} files failed, at most {most} may",
+            why="a disk, a mount or an export is likely at fault",
+            hint="mmclip score --dry-run, a few of the files by themselves, or a higher --max-failures; the results of the last run stay",
         )
 
 

@@ -3,9 +3,10 @@
 0    done                                   74   input or output failed midway
 1    done, but some file failed             75   another run holds the lock
 2    usage                                  78   bad recipe, model or labels
-66   no such input                          130  stopped by Ctrl-C, after committing what was done
-70   internal, or scores not finite         141  whoever read our output has gone
-73   cannot write output                    143  stopped by SIGTERM, after committing what was done
+65   more files failed than --max-failures  130  stopped by Ctrl-C, after committing what was done
+66   no such input                          141  whoever read our output has gone
+70   internal, or scores not finite         143  stopped by SIGTERM, after committing what was done
+73   cannot write output
 """
 
 from __future__ import annotations
@@ -79,6 +80,8 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """The exit code of one command line."""
+    _open_standard_streams()
+    _leave_a_folder_that_is_gone()
     console.hush_libraries()
     if not console.debugging():
         _no_core_dump()
@@ -91,6 +94,26 @@ def run(arguments: list[str]) -> int:
         return code if isinstance(code, int) else 0
     except BaseException as error:
         return _exit_code(error)
+
+
+def _open_standard_streams() -> None:
+    """Where stdin, stdout or stderr were closed, /dev/null stands in: the next file to be opened would get their number, and their text."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - a number, for good
+
+
+def _leave_a_folder_that_is_gone() -> None:
+    """MKL ends a process whose working folder was removed; stand where relative paths still lead to nothing, and nothing can be made."""
+    try:
+        Path.cwd()
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.chdir("/proc/self/fdinfo")
 
 
 def _no_core_dump() -> None:

@@ -45,7 +45,7 @@ def log(message: str, *, level: str = "info", **fields: object) -> None:
     else:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         line = json.dumps(plain({"time": now, "level": level, "message": message, **fields}), ensure_ascii=False)
-    with contextlib.suppress(BrokenPipeError, ValueError):
+    with contextlib.suppress(OSError, ValueError):  # a log whose reader has gone, or whose disk is full, ends no run
         if "tqdm" in sys.modules and on_terminal():
             from tqdm import tqdm
 

@@ -39,6 +39,9 @@ def command(
         float, typer.Option(min=0, metavar="SECONDS", help="Leave files that changed within so many seconds for later.")
     ] = 0.0,
     min_files: Annotated[int, typer.Option(min=0, help="Fail where fewer files are found: a folder that is not mounted looks empty.")] = 0,
+    max_failures: Annotated[
+        int | None, typer.Option(min=0, help="Give up when more files than these are damaged or out of reach.", show_default=False)
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that read files.", show_default="cores")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass.", show_default="8, on a GPU 64")] = None,
     limit: Annotated[
@@ -79,6 +82,7 @@ def command(
         retain_uids=retain_uids,
         min_age=min_age,
         min_files=min_files,
+        max_failures=max_failures,
         workers=workers,
         batch_size=batch_size,
         limits=limits_from(limit or ()),

@@ -43,6 +43,8 @@ class Gathered:
     table: ImageTable
     registry: Registry = field(default_factory=Registry)
     reused: int = 0
+    failed: int = 0
+    """Files that are damaged or out of reach (policy.FAILURES)."""
     scored: list[Item] = field(default_factory=list)
     """The files of the rows of outcome `score`, in their order."""
     pictures: set[bytes] = field(default_factory=set)
@@ -70,6 +72,7 @@ class Gathered:
         row = result_row(item, settled, scores, self.names)
         self.results.add(row)
         self.reused += found.known
+        self.failed += settled.reason in FAILURES
         return row.public["image"], settled
 
     def close(self) -> None:
@@ -89,9 +92,7 @@ class Gathered:
 
     def counts(self, studies: int) -> dict[str, Any]:
         """Files by outcome and reason, those that failed among them, studies."""
-        counts = self.results.counts()
-        failed = sum(count for reason, count in counts["reasons"].items() if reason in FAILURES)
-        return {**counts, "failed": failed, "reused": self.reused, "studies": studies}
+        return {**self.results.counts(), "failed": self.failed, "reused": self.reused, "studies": studies}
 
     def joined(self, truth: Sequence[Labels]) -> Joined | None:
         """Labels of scored studies: by UID, by the name of the study in the tables, or by file."""

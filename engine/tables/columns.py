@@ -7,9 +7,11 @@ a comment line. In Parquet it is in the file's metadata.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import RawIOBase
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import polars as pl
 
@@ -18,6 +20,8 @@ from engine.tables.publish import publish
 
 NOTICE = "RESEARCH USE ONLY - not for clinical use"
 TABLE_VERSION = "1"
+METADATA = {"notice": NOTICE, "mmclip_table_version": TABLE_VERSION}
+"""Of every Parquet file."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """A spreadsheet takes a cell that begins with one of these for a formula (OWASP, CSV injection)."""
 
@@ -121,7 +125,8 @@ def write_csv(frame: pl.DataFrame, path: Path) -> None:
     safe = safe.with_columns(pl.lit(None, dtype=pl.String).alias(NOTICE))
 
     def write(stream: BinaryIO) -> None:
-        safe.write_csv(stream, float_precision=6)
+        with _watched(stream) as watched:
+            safe.write_csv(watched, float_precision=6)
 
     publish(path, write)
 
@@ -134,9 +139,40 @@ def write_parquet(frame: pl.DataFrame, path: Path, *, mode: int = 0o666) -> None
     """
 
     def write(stream: BinaryIO) -> None:
-        frame.write_parquet(stream, metadata={"notice": NOTICE, "mmclip_table_version": TABLE_VERSION})
+        with _watched(stream) as watched:
+            frame.write_parquet(watched, metadata=METADATA)
 
     publish(path, write, mode=mode)
+
+
+class _Watched(RawIOBase):
+    """A stream that remembers how the system refused it. Without a descriptor of its own, so that Polars writes through it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        try:
+            return self._stream.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+
+@contextmanager
+def _watched(stream: BinaryIO) -> Iterator[IO[bytes]]:
+    """The stream for Polars, which makes errors of its own, without a number, of what the system says (a full disk, say)."""
+    watched = _Watched(stream)
+    try:
+        yield cast("IO[bytes]", watched)
+    except Exception:
+        if watched.error is not None:
+            raise watched.error from None
+        raise
 
 
 def file_hash(path: Path) -> str:

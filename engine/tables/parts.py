@@ -5,16 +5,20 @@ disk never share a file, and a later run does only what is new. The key of a row
 by the same code and encoded by the same weights need not be read or encoded again, whatever the prompts. Neither names nor dates of files
 count.
 
-    table/<model hash, 16 digits>/part-<random>.parquet            no identifiers: what the file is, its outcome by itself, its features
-    private/table/<model hash, 16 digits>/part-<random>.parquet    the UIDs and the patient of the same rows
+    table/<model hash, 16 digits>/part-<hashes>.parquet            no identifiers: what the file is, its outcome by itself, its features
+    private/table/<model hash, 16 digits>/part-<hashes>.parquet    the UIDs and the patient of the same rows
+
+Both halves of a part are called by the SHA-256 of their bytes (16 digits of each), so that a disk that turns a bit, or a hand that edits a
+score, makes a part that is left out, not another score.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +27,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from engine.errors import ConfigError
-from engine.tables.columns import TABLE_VERSION, write_parquet
-from engine.tables.publish import make_folder
+from engine.tables.columns import METADATA, TABLE_VERSION
+from engine.tables.publish import make_folder, publish
 
 PART_COLUMNS: dict[str, type[pl.DataType]] = {
     "content_hash": pl.String,
@@ -87,7 +91,6 @@ class ImageTable:
             return
         make_folder(self.folder)
         make_folder(self.private_folder, mode=0o700)
-        name = f"part-{secrets.token_hex(8)}.parquet"
         identifiers = pl.DataFrame([{key: row[key] for key in IDENTIFIER_COLUMNS} for row in rows], schema=IDENTIFIER_COLUMNS)
         public: dict[str, Any] = {**PART_COLUMNS, "features": pl.Array(pl.Float32, self.width)}
         own = {"model": self.model, "reader": self.reader}
@@ -95,9 +98,11 @@ class ImageTable:
             {key: own.get(key, row.get(key)) for key in PART_COLUMNS} | {"features": None if vector is None else vector.tolist()}
             for row, vector in zip(rows, features, strict=True)
         ]
+        private, shown = _as_parquet(identifiers), _as_parquet(pl.DataFrame(records, schema=public))
+        name = f"part-{_digest(private)}-{_digest(shown)}.parquet"
         # Identifiers first: rows without them are not used, so a kill between the two files costs the part and nothing else.
-        write_parquet(identifiers, self.private_folder / name, mode=0o600)
-        write_parquet(pl.DataFrame(records, schema=public), self.folder / name)
+        publish(self.private_folder / name, lambda stream: stream.write(private), mode=0o600)
+        publish(self.folder / name, lambda stream: stream.write(shown))
 
     def parts(self) -> Iterator[Part]:
         """The rows that this model and reader made, part by part. A part that cannot be read is left out and noted in `unreadable`.
@@ -109,13 +114,16 @@ class ImageTable:
             return
         for path in sorted(self.folder.glob("part-*.parquet")):
             try:
-                version = pl.read_parquet_metadata(path).get("mmclip_table_version", "")
+                _, _, digests = path.stem.partition("-")
+                private, _, shown = digests.partition("-")
+                content = path.read_bytes()
+                version = pl.read_parquet_metadata(BytesIO(content)).get("mmclip_table_version", "")
                 if version.isdigit() and int(version) > int(TABLE_VERSION):
                     raise ConfigError("the image table was written by a newer version", hint="that version, or another folder with --out")
-                rows = pl.read_parquet(path).filter(pl.col("model") == self.model, pl.col("reader") == self.reader)
+                rows = _sound(content, shown).filter(pl.col("model") == self.model, pl.col("reader") == self.reader)
                 vectors = rows["features"].cast(pl.Array(pl.Float32, self.width))
                 # Left to right by hash: a row is only of use with its identifiers.
-                identifiers = pl.read_parquet(self.private_folder / path.name).unique("content_hash", keep="first")
+                identifiers = _sound((self.private_folder / path.name).read_bytes(), private).unique("content_hash", keep="first")
                 joined = rows.drop("features").with_row_index("row").join(identifiers, on="content_hash", how="inner").sort("row")
                 features = np.full((rows.height, self.width), np.nan, dtype=np.float32)
                 present = vectors.is_not_null().to_numpy()
@@ -127,6 +135,23 @@ class ImageTable:
                 self.unreadable.append(path.name)
                 continue
             yield Part(frame, features[kept])
+
+
+def _as_parquet(frame: pl.DataFrame) -> bytes:
+    stream = BytesIO()
+    frame.write_parquet(stream, metadata=METADATA)
+    return stream.getvalue()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _sound(content: bytes, digest: str) -> pl.DataFrame:
+    """The table in a file that is still what was written; a ValueError where it is not."""
+    if _digest(content) != digest:
+        raise ValueError("damaged")
+    return pl.read_parquet(BytesIO(content))
 
 
 def text_of_path(path: Path) -> str:

@@ -35,6 +35,15 @@ def versions() -> dict[str, str]:
     return found
 
 
+def changed_outputs(out: Path) -> list[str]:
+    """Files of the last run that are no longer what it wrote, by its run.json; none where that is gone or unreadable."""
+    try:
+        written = json.loads((out / RECORD).read_text("utf-8"))["outputs"]
+        return [name for name in OUTPUTS if name in written and (out / name).is_file() and file_hash(out / name) != written[name]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
 def clear_previous(out: Path) -> None:
     """Take away what an earlier run left and this one may not write again, run.json first.
 
