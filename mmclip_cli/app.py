@@ -26,12 +26,14 @@ import typer
 from mmclip_cli import console
 
 NOTICE = "RESEARCH USE ONLY - not for clinical use."
-VERBS = ("score", "evaluate", "ingest", "pretrain", "finetune", "recipes", "models", "doctor")
+VERBS = ("score", "evaluate", "finetune", "ingest", "pretrain", "recipes", "models", "doctor")
+"""In the order of a newcomer's first hour, which `mmclip --help` and README.md keep."""
 BROKEN_PIPE = 128 + 13
 
 app = typer.Typer(
     name="mmclip",
     help=f"Score chest radiographs against words, and train the model that does it. {NOTICE}",
+    epilog="Start with: mmclip score FOLDER --prompts chest14. Each verb has a --help of its own; README.md tells the whole story.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -70,7 +72,12 @@ def _register() -> None:
         if hasattr(module, "app"):
             app.add_typer(module.app, name=verb)
         else:
-            app.command(verb)(module.command)
+            app.command(verb, epilog=_examples(module.EXAMPLES))(module.command)
+
+
+def _examples(commands: tuple[str, ...]) -> str:
+    """The end of a help page; \\b keeps its lines as they are."""
+    return "\n".join(["\b", "Examples:", *(f"  {each}" for each in commands)])
 
 
 def main() -> None:
@@ -152,7 +159,7 @@ def _exit_code(error: BaseException) -> int:
         return 2
     usage = _usage(error)
     if usage:
-        return _leave(f"{usage}. See mmclip --help.", 2)
+        return _leave(f"{usage}. See {_helpful(error)} --help.", 2)
     if isinstance(error, OSError):
         try:
             sys.stdout.flush()
@@ -172,7 +179,12 @@ def _usage(error: BaseException) -> str:
     said = getattr(error, "format_message", None)
     if not callable(said) or getattr(error, "exit_code", None) != 2:
         return ""
-    return " ".join(str(said()).split()).rstrip(".")
+    return " ".join(str(said()).split()).rstrip(".?")
+
+
+def _helpful(error: BaseException) -> str:
+    """The command whose --help lists what was got wrong."""
+    return str(getattr(getattr(error, "ctx", None), "command_path", None) or "mmclip")
 
 
 def _leave(message: str, code: int, **fields: object) -> int:

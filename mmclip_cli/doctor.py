@@ -13,9 +13,11 @@ import typer
 from mmclip_cli import console
 from mmclip_cli.options import Json
 
+EXAMPLES = ("mmclip doctor", "mmclip doctor --json")
+
 
 def command(json: Json = False) -> None:
-    """Show versions, device, memory, shipped models, entity recognisers and what is amiss."""
+    """Show what is installed here, and what is amiss."""
     from importlib import metadata
 
     packages, amiss = _packages()

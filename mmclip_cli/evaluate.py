@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
     from engine.metrics.events import Event, Measured
 
+EXAMPLES = (
+    "mmclip evaluate --scores mmclip-out --labels labels.csv",
+    "mmclip evaluate --scores mmclip-out --labels labels.csv --calibrate",
+    "mmclip evaluate eval/kermany --model tiny --against random:tiny",
+)
 LOGGED_FILES = 1000
 SHOWN_FINDINGS = 30
 """Findings shown one by one in a terminal; metrics.csv has them all."""
@@ -26,22 +31,31 @@ def command(
         str | None,
         typer.Argument(metavar="[RECIPE]", help="An evaluation recipe or a set of them: a file, or a shipped name.", show_default=False),
     ] = None,
-    scores: Annotated[Path | None, typer.Option(help="Judge these instead: what `mmclip score` wrote to --out, or a table.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="With --scores: StudyInstanceUID, study or file, and 1/0/blank per finding.")] = None,
+    scores: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Judge these instead: what `mmclip score` wrote to --out, or a table.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="TABLE", help="With --scores: StudyInstanceUID, study or file, and 1/0/blank per finding.")
+    ] = None,
     model: Annotated[
-        str | None, typer.Option(help="In place of the recipe's; random:NAME draws weights.", show_default="the recipe's")
+        str | None, typer.Option(metavar="MODEL", help="In place of the recipe's; random:NAME draws weights.", show_default="the recipe's")
     ] = None,
     against: Annotated[str | None, typer.Option(metavar="MODEL", help="A second model on the same studies, with a paired test.")] = None,
     calibrate: Annotated[bool, typer.Option("--calibrate", help="Fit calibration.json on patients set aside; judge the others.")] = False,
     settings: Settings = None,
-    out: Annotated[Path, typer.Option(help="Folder of the results; features kept there make the next run cheap.")] = Path("mmclip-eval"),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the results go; features kept there make the next run cheap.")] = Path(
+        "mmclip-eval"
+    ),
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that read files.", show_default="cores")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes that read files.", show_default="cores")] = None,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure a model on labelled studies, with intervals, beside the figures that were published."""
+    """Measure a model on labelled studies, with confidence intervals.
+
+    RECIPE names data and model, and the published figures to stand beside; --scores and --labels judge what mmclip score wrote.
+    """
     from engine.errors import UsageError
     from engine.evaluate import evaluate
     from engine.judge import judge

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from json import dumps as as_json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
     from engine.metrics.learning import Measured
     from engine.recipe.finetuning import FinetuneRecipe
 
+EXAMPLES = (
+    "mmclip finetune labels.csv",
+    "mmclip finetune labels.csv --fraction 0.1,1 --set mode=linear",
+    "mmclip finetune own.yaml --model runs/own/bundle --out runs/classifier",
+)
+TABLES = (".csv", ".tsv", ".parquet", ".csv.gz")
+OWN_TABLE = "finetune_table"
+"""The shipped recipe that a table is read by."""
 LOG_SECONDS = 10
 """Between two log lines of steps, where stderr is no terminal; out/log.jsonl holds every step."""
 SHOWN_FINDINGS = 3
@@ -25,17 +34,27 @@ SHOWN_FINDINGS = 3
 
 
 def command(
-    recipe: Annotated[str, typer.Argument(help="A file, or the name of a shipped recipe with or without .yaml.")] = "finetune",
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="[RECIPE|TABLE]", help="A table (CSV, Parquet) of your labelled images; or a recipe: a file, or a shipped name."
+        ),
+    ] = "finetune",
     fraction: Annotated[
         str, typer.Option(metavar="SHARE[,SHARE]...", help="Share of the training patients; several give a learning curve.")
     ] = "1",
     model: Annotated[
-        str | None, typer.Option(help="A shipped name, a bundle folder, or a Hugging Face id.", show_default="the recipe's: tiny")
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="A shipped name, a folder that mmclip wrote, or a Hugging Face id.", show_default="the recipe's: tiny"
+        ),
     ] = None,
     settings: Settings = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/NAME, after the recipe")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder of the run.", show_default="runs/NAME, after the recipe or table")
+    ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of prepared pictures and features, shared by several runs.", show_default="OUT/data")
+        Path | None, typer.Option(metavar="FOLDER", help="Prepared pictures and features, shared by several runs.", show_default="OUT/data")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
@@ -43,20 +62,30 @@ def command(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a classifier of a model and labels; OUT/bundle is what `mmclip score --model` takes, without --prompts."""
+    """Make a classifier of a model and labelled images.
+
+    The table has a column `file`, one per finding (1, 0, blank = unknown), and optional patient and split columns. OUT/bundle is what
+    mmclip score --model takes, without --prompts.
+    """
+    from engine.data.parts import wanted_findings
+    from engine.data.sources import read_sources
     from engine.data.sources.published import check_there
     from engine.recipe.finetuning import FinetuneRecipe
     from engine.recipe.loader import find_recipe, load_recipe
 
-    path = find_recipe(recipe)
-    loaded = load_recipe(path, FinetuneRecipe, [*(settings or ()), *([f"model={model}"] if model else [])])
-    out = out or Path("runs") / path.stem
+    table = Path(recipe) if recipe.endswith(TABLES) else None
+    path = find_recipe(recipe if table is None else OWN_TABLE)
+    name = path.stem if table is None else table.name.partition(".")[0]
+    own = [f"sources.0.file={as_json(str(table))}"] if table is not None else []
+    loaded = load_recipe(path, FinetuneRecipe, [*own, *(settings or ()), *([f"model={model}"] if model else [])])
+    out = out or Path("runs") / name
     fractions = _fractions(fraction)
     check_there(loaded.sources)
     if dry_run:
-        _say_plan(path.stem, loaded, fractions, out, json=json)
+        wanted_findings(loaded, read_sources(loaded.sources))  # tells what is wrong with a table
+        _say_plan(name, loaded, fractions, out, json=json)
         return
-    _run(path.stem, loaded, out, fractions, data, resume=resume, device=device, json=json, quiet=quiet)
+    _run(name, loaded, out, fractions, data, resume=resume, device=device, json=json, quiet=quiet)
 
 
 def _fractions(text: str) -> tuple[float, ...]:

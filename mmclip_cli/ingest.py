@@ -14,6 +14,11 @@ from mmclip_cli.options import DryRun, Json, Quiet, Settings
 if TYPE_CHECKING:
     from engine.ingest import Planned
 
+EXAMPLES = (
+    "mmclip ingest mimic_padchest --out data/prepared",
+    "mmclip ingest ./dicoms --out data/ours",
+    "mmclip ingest images.csv --out data/ours",
+)
 LOG_SECONDS = 30
 """Between two log lines where stderr is no terminal."""
 SHOWN_REASONS = 12
@@ -26,7 +31,7 @@ def command(
             metavar="INPUT...", help="A recipe, folders of published data sets, tables, or folders of DICOM.", show_default=False
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the image table and its pictures.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the image table and its pictures go.", show_default=False)],
     kind: Annotated[
         str | None,
         typer.Option(
@@ -34,13 +39,16 @@ def command(
         ),
     ] = None,
     settings: Settings = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that read files.", show_default="cores")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes that read files.", show_default="cores")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Compare the content of known files, not only size and time.")] = False,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Prepare images once: an image table, and every picture as a small square in one file."""
+    """Prepare images once, for many runs.
+
+    Writes an image table, and every picture as a small square in one file, which pretrain and score read.
+    """
     from engine.data.filling import Filled
     from engine.ingest import Finished, Planned, Recognised, ingest
 

@@ -36,7 +36,10 @@ def list_models(json: Json = False) -> None:
 def show(
     model: Annotated[str, typer.Argument(help="A shipped name or the folder of a bundle.", show_default=False)], json: Json = False
 ) -> None:
-    """Print a model's card; with --json, everything it says about itself."""
+    """Print a model's card.
+
+    With --json, everything it says about itself.
+    """
     from engine.model.catalogue import describe
 
     found = describe(model)
@@ -56,7 +59,9 @@ def import_(
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the new bundle; it must not hold anything yet.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder of the new bundle; it must not hold anything yet.", show_default=False)
+    ],
     name: Annotated[str | None, typer.Option(help="What the model is called.", show_default="as the folder")] = None,
     preprocessing: Annotated[
         Literal["clip", "chexzero"] | None,
@@ -75,7 +80,9 @@ def import_(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Make a bundle of weights from elsewhere, without running anything in them.
+    """Make a model of weights from elsewhere.
+
+    Nothing in them is run.
 
     The bundle works as --model of score, as model.init of a recipe, and in transformers.CLIPModel.from_pretrained. Files of weights do not
     always tell their activation and preprocessing; where neither they nor our records do, you are asked rather than guessed at.

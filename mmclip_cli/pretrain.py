@@ -18,29 +18,41 @@ if TYPE_CHECKING:
     from engine.pretrain import Event
     from engine.recipe.pretraining import PretrainRecipe
 
+EXAMPLES = (
+    "mmclip pretrain mimic_padchest --dry-run",
+    "mmclip pretrain own.yaml --max-steps 20 --out runs/try",
+    "mmclip pretrain own.yaml --out runs/own --resume",
+)
 LOG_SECONDS = 10
 """Between two log lines of pictures or steps, where stderr is no terminal; out/log.jsonl holds every step."""
 
 
 def command(
-    recipe: Annotated[str, typer.Argument(help="A file, or the name of a shipped recipe with or without .yaml.", show_default=False)],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A file, or the name of a shipped recipe with or without .yaml.", show_default=False)
+    ],
     settings: Settings = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/NAME, after the recipe")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder of the run.", show_default="runs/NAME, after the recipe")
+    ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of prepared data, as `mmclip ingest` fills it.", show_default="data in the run's folder")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Prepared data, as `mmclip ingest` fills it.", show_default="data in the run's folder"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     force_resume: Annotated[
         bool,
         typer.Option("--force-resume", help="Go on even from a checkpoint of another recipe, other data or other code; run.json says so."),
     ] = False,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps in all, to be resumed later.")] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Stop after this many steps in all, to be resumed later.")
+    ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Pretrain a model as a recipe says.
+    """Train a model on images and reports, as a recipe says.
 
     On eight GPUs: torchrun --standalone --nproc-per-node 8 --no-python mmclip pretrain RECIPE
     """

@@ -51,7 +51,10 @@ def list_recipes(json: Json = False) -> None:
 
 @app.command()
 def show(name: Name, json: Json = False, settings: Settings = None) -> None:
-    """Print a recipe as it is written, with all that it takes from its bases; with --json, every default and override in its place."""
+    """Print a recipe, with all that it takes from its bases.
+
+    As it is written; with --json, every default and override in its place.
+    """
     from engine.errors import UsageError
     from engine.recipe.kinds import KINDS, kind_of
     from engine.recipe.loader import check_recipe, label, read_recipe
@@ -85,7 +88,10 @@ def check(
     json: Json = False,
     settings: Settings = None,
 ) -> None:
-    """Report every fault of a recipe, each with its line, in what it differs from its base, and which of its data are not there."""
+    """Report every fault of a recipe, and the data that it lacks.
+
+    Each fault with its line; and in what the recipe differs from its base.
+    """
     from engine.errors import ConfigError, EngineError, Fault, RecipeError
     from engine.recipe.loader import recipe_names
 

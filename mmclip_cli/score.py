@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 SHOWN_STUDIES = 10
 SHOWN_FINDINGS = 3
 SHOWN_REASONS = 12
+EXAMPLES = (
+    "mmclip score ./dicoms --prompts chest14",
+    "mmclip score ./dicoms --prompts own.yaml --labels labels.csv --out results",
+    "mmclip score pictures.csv --model runs/labels/bundle",
+)
 LOGGED_FILES = 1000
 """Where nobody watches a progress bar, a line of log for every so many files."""
 
@@ -26,24 +31,36 @@ def command(
         typer.Argument(metavar="INPUT...", help="Folders, DICOM files, or CSV/Parquet tables with a column `file`.", show_default=False),
     ],
     prompts: Annotated[
-        str | None, typer.Option(help="A prompt recipe: a file, or a shipped name. None for a classifier bundle.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="RECIPE",
+            help="Words for each finding: a shipped name, or a file of your own. None for a classifier.",
+            show_default=False,
+        ),
     ] = None,
-    model: Annotated[str, typer.Option(help="A shipped name, a bundle folder, or a Hugging Face id.")] = "tiny",
-    labels: Annotated[Path | None, typer.Option(help="CSV/Parquet: StudyInstanceUID, study or file, and 1/0/blank per finding.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("mmclip-out"),
+    model: Annotated[str, typer.Option(metavar="MODEL", help="A shipped name, a folder that mmclip wrote, or a Hugging Face id.")] = "tiny",
+    labels: Annotated[
+        Path | None, typer.Option(metavar="TABLE", help="CSV/Parquet: StudyInstanceUID, study or file, and 1/0/blank per finding.")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the results go.")] = Path("mmclip-out"),
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
-    aggregate: Annotated[Literal["mean", "max"], typer.Option(help="From images to a study.")] = "mean",
-    calibration: Annotated[Path | None, typer.Option(help="calibration.json of mmclip evaluate --calibrate.")] = None,
+    aggregate: Annotated[Literal["mean", "max"], typer.Option(help="A study's score from those of its images.")] = "mean",
+    calibration: Annotated[Path | None, typer.Option(metavar="FILE", help="calibration.json of mmclip evaluate --calibrate.")] = None,
     retain_uids: Annotated[bool, typer.Option("--retain-uids", help="Name studies and images by their UIDs, not by hashes.")] = False,
     min_age: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Leave files that changed within so many seconds for later.")
     ] = 0.0,
-    min_files: Annotated[int, typer.Option(min=0, help="Fail where fewer files are found: a folder that is not mounted looks empty.")] = 0,
+    min_files: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Fail where fewer files are found: a folder that is not mounted looks empty.")
+    ] = 0,
     max_failures: Annotated[
-        int | None, typer.Option(min=0, help="Give up when more files than these are damaged or out of reach.", show_default=False)
+        int | None,
+        typer.Option(min=0, metavar="N", help="Give up when more files than these are damaged or out of reach.", show_default=False),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that read files.", show_default="cores")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per forward pass.", show_default="8, on a GPU 64")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes that read files.", show_default="cores")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Images per forward pass.", show_default="8, on a GPU 64")
+    ] = None,
     limit: Annotated[
         list[str] | None,
         typer.Option(
@@ -65,7 +82,10 @@ def command(
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Score chest radiographs against words, zero-shot, or with a classifier of mmclip finetune; write scores, figures and a report."""
+    """Score chest radiographs: against words, or with a classifier.
+
+    Writes scores, a row per file, figures where there are labels, and a report into --out. A second run does only what is new.
+    """
     from engine.dicom.limits import limits_from
     from engine.report import report
     from engine.score import Drawn, Finished, Notice, Planned, Published, Seen, score

@@ -37,7 +37,7 @@ def with_parts(frame: pl.DataFrame, parts: Parts) -> pl.DataFrame:
     split, held_out = pl.col("split"), pl.col("held_out")
     validation = split == parts.validation if parts.validation is not None else pl.lit(False)
     test = {"held_out": held_out, "all": pl.lit(True)}.get(parts.test, split == parts.test) & ~validation
-    train = ~held_out & split.is_in(["", "train"]) & ~test & ~validation
+    train = ~held_out & split.str.to_lowercase().is_in(["", "train", "training"]) & ~test & ~validation
     frame = frame.with_columns(
         part=pl.when(test)
         .then(pl.lit(TEST))

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.data.filling import build_store
-from engine.data.parts import PARTS, Split, split_hash, split_of
+from engine.data.parts import PARTS, Split, split_hash, split_of, wanted_findings
 from engine.data.pictures import Resize
 from engine.data.prepared import digest_of
 from engine.data.store import PixelStore
-from engine.errors import ConfigError
 from engine.tables.publish import make_folder
 
 if TYPE_CHECKING:
@@ -107,9 +106,7 @@ def labelled_pictures(recipe: FinetuneRecipe, folder: Path, *, size: int, resize
 
     make_folder(folder)
     table = read_sources(recipe.sources)
-    findings = recipe.findings or table.findings
-    if not findings:
-        raise ConfigError("the sources label no finding", hint="`labels`, or columns named as findings, or `rename` in the source")
+    findings = wanted_findings(recipe, table)
     made_from = [[source.kind, str(getattr(source, "file", "")), str(source.root)] for source in recipe.sources]
 
     def store(side: int | None) -> PixelStore:

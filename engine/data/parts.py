@@ -8,11 +8,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
 from engine.errors import ConfigError, LabelsError
+
+if TYPE_CHECKING:
+    from engine.data.sources.image_table import ImageTable
+    from engine.recipe.finetuning import FinetuneRecipe
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
@@ -41,6 +45,27 @@ class Split:
         return self.frame.filter(pl.col("part") == name)
 
 
+def wanted_findings(recipe: FinetuneRecipe, table: ImageTable) -> tuple[str, ...]:
+    """What a recipe learns: the findings that it names, else all that its sources label.
+
+    Raises:
+        ConfigError: there are none, or no source labels one of them.
+    """
+    if unknown := [name for name in recipe.findings if name not in table.findings]:
+        raise ConfigError(
+            f"no source labels {', '.join(unknown)}",
+            why=f"they label {', '.join(table.findings) or 'no finding'}",
+            hint="`findings` as the sources' columns or `rename` spell them",
+        )
+    if not table.findings:
+        raise ConfigError(
+            "the sources label no finding",
+            why="no column is called as one of the 14 findings of chest14",
+            hint="`rename: {COLUMN: Finding}` in the source, or `labels: COLUMN` where one column lists findings",
+        )
+    return recipe.findings or table.findings
+
+
 def split_of(frame: pl.DataFrame, findings: Sequence[str], contents: Mapping[str, str], *, share: float, seed: int) -> Split:
     """Every labelled image in one part.
 
@@ -53,10 +78,8 @@ def split_of(frame: pl.DataFrame, findings: Sequence[str], contents: Mapping[str
 
     Raises:
         LabelsError: the table's own split has a patient in two parts (leakage).
-        ConfigError: a finding that no source labels, or a part without images.
+        ConfigError: a part without images.
     """
-    if unknown := [name for name in findings if name not in frame.columns]:
-        raise ConfigError(f"no source labels {', '.join(unknown)}", hint="`findings` as the sources' columns or `rename` spell them")
     _refuse_leakage(frame)
     known = pl.any_horizontal(pl.col(name).is_not_null() for name in findings) if findings else pl.lit(False)
     labelled = frame.filter(known)

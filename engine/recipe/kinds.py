@@ -22,9 +22,15 @@ KINDS: dict[str, type[Recipe]] = {
 
 
 def kind_of(values: Value, wanted: str | None = None) -> str | None:
-    """The kind whose keys the values share most, or None when they share none; `wanted` where it shares as many as any other."""
+    """The kind whose keys the values share most, or None when they share none.
+
+    Of several that share as many: `wanted`, else the one of whose required keys the fewest are missing.
+    """
     if not isinstance(values, dict):
         return None
     shared = {name: len(values.keys() & (kind.model_fields.keys() - Recipe.model_fields.keys())) for name, kind in KINDS.items()}
-    best = max(shared, key=lambda name: (shared[name], name == wanted))
+    missing = {
+        name: sum(key not in values for key, each in kind.model_fields.items() if each.is_required()) for name, kind in KINDS.items()
+    }
+    best = max(shared, key=lambda name: (shared[name], name == wanted, -missing[name]))
     return best if shared[best] else None

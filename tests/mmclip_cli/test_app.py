@@ -72,7 +72,7 @@ def test_faults_of_a_recipe_are_also_told_one_by_one_to_machines(capsys):
     [
         (["scroe"], "Did you mean 'score'"),
         (["recipes", "shw"], "Did you mean 'show'"),
-        (["pretrain"], "Missing argument 'recipe'"),
+        (["pretrain"], "Missing argument 'RECIPE'"),
         (["pretrain", "tiny", "--device", "tpu"], "tpu"),
         (["pretrain", "tiny", "--max-steps", "0"], "max-steps"),
         (["doctor", "--frobnicate"], "--frobnicate"),
@@ -86,6 +86,33 @@ def test_usage_errors_are_one_line_and_2(mmclip, arguments, words):
     line = json.loads(done.stderr)
     assert words in line["message"]
     assert (line["level"], line["exit_code"]) == ("error", 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "end"),
+    [
+        (["scroe"], "Did you mean 'score'. See mmclip --help."),
+        (["score"], "See mmclip score --help."),
+        (["recipes", "shw"], "See mmclip recipes --help."),
+        (["score", "x", "--prompt", "chest14"], "See mmclip score --help."),
+    ],
+)
+def test_a_usage_error_names_the_help_that_helps(mmclip, arguments, end):
+    assert json.loads(mmclip(*arguments).stderr)["message"].endswith(end)
+
+
+def test_the_list_of_verbs_cuts_no_sentence_short(mmclip):
+    pages = [mmclip(*words, "--help").stdout for words in ([], ["recipes"], ["models"])]
+    listed = [page.partition("Commands:")[2] for page in pages]
+    assert all(each.strip() for each in listed)
+    assert [line for each in listed for line in each.splitlines() if line.endswith("...")] == []
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("recipes", "models")])
+def test_help_ends_with_examples_of_the_verb(mmclip, verb):
+    examples = mmclip(verb, "--help").stdout.partition("Examples:")[2].strip().splitlines()
+    assert examples
+    assert all(line.strip().startswith(f"mmclip {verb}") for line in examples)
 
 
 @pytest.mark.parametrize("arguments", [[], ["recipes"], ["models"]])

@@ -92,3 +92,28 @@ def test_json_holds_the_curve(work, toy):
 def drawn_out(salted, share):
     """The rule of TableSource.split, written once more."""
     return int.from_bytes(hashlib.sha256(salted.encode()).digest()[:8], "big") >= share * 2**64
+
+
+def test_a_table_is_all_that_a_classifier_needs(work, toy):
+    (work.folder / "table.csv").rename(work.folder / "labels.csv")
+    done = work("finetune", "labels.csv", "--model", toy, "--set", "mode=linear", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert "classifier in runs/labels/bundle" in done.stdout
+    scored = work("score", "labels.csv", "--model", "runs/labels/bundle", "--json", "--quiet")
+    assert {"study", "n_images", "flags", "Edema"} == set(json.loads(scored.stdout)["scores"][0])
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("filename,patient,Edema", "no column 'file' (did you mean 'filename'?)"),
+        ("file,patient,Swelling", "the sources label no finding"),
+    ],
+)
+def test_a_dry_run_tells_what_is_wrong_with_a_table(work, toy, header, said):
+    rows = (work.folder / "table.csv").read_text().splitlines()
+    (work.folder / "labels.csv").write_text("\n".join([header, *rows[1:]]))
+    done = work("finetune", "labels.csv", "--model", toy, "--dry-run")
+    assert done.returncode == 78
+    assert said in json.loads(done.stderr)["message"]
+    assert not (work.folder / "runs").exists()

@@ -28,17 +28,24 @@ class Findings:
 
 
 def finding_columns(header: Sequence[str], source: TableSource) -> dict[str, str]:
-    """The table's finding columns -> findings: those that `rename` names and those named as one of the 14. {} where `labels` is set."""
+    """The table's finding columns -> findings: those that `rename` names, and those named as one of the 14, in any case.
+
+    {} where `labels` is set.
+    """
     if source.labels:
         return {}
-    renamed = {column: source.rename.get(column, column) for column in header}
-    known = {*source.rename, *CHEXPERT_FINDINGS, *source.exhaustive, *source.implies}
-    columns = {column: finding for column, finding in renamed.items() if finding and column in known}
+    known = {_bare(name): name for name in (*source.exhaustive, *source.implies, *CHEXPERT_FINDINGS)}
+    named = {column: source.rename.get(column, known.get(_bare(column))) for column in header}
+    columns = {column: finding for column, finding in named.items() if finding}
     if len(set(columns.values())) < len(columns):
         raise ConfigError(
             "two columns of the table are the same finding", why="see `rename`", hint="drop one with `rename: {column: null}`"
         )
     return columns
+
+
+def _bare(name: str) -> str:
+    return name.strip().replace("_", " ").casefold()
 
 
 def findings_of(cells: Mapping[str, str], columns: Mapping[str, str], source: TableSource) -> Findings:
@@ -89,6 +96,6 @@ def _celled(cells: Mapping[str, str], columns: Mapping[str, str]) -> tuple[list[
             raise ConfigError(
                 f"column {column} holds something that is no label",
                 why="labels are 1 (present), 0 (absent), -1 (uncertain) and blank (unknown)",
-                hint=f"drop it with `rename: {{{column}: null}}`",
+                hint=f"write 1, 0 or nothing, or leave the column out with `rename: {{{column}: null}}`",
             )
     return present, absent

@@ -22,6 +22,10 @@ OURS: tuple[Ours, ...] = ("file", "study", "patient", "view", "report", "split",
 """Our columns; all but `file` are optional."""
 
 
+FILE_COLUMNS = frozenset({"filename", "file_name", "filepath", "path", "image", "image_path", "img", "img_path", "image index"})
+"""What other tables call our column `file`, to ask whether one of these was meant."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One row: our columns ("" = blank), all cells by the table's own names, and whether `where` leaves it out."""
@@ -62,11 +66,12 @@ def _check_columns(header: Sequence[str], names: Mapping[str, str], source: Tabl
     missing = sorted(needed - set(header))
     if missing:
         near = {name: difflib.get_close_matches(name, header, n=1) for name in missing}
+        near["file"] = near.get("file") or [name for name in header if name.casefold() in FILE_COLUMNS][:1]
         said = [f"no column {name!r}" + (f" (did you mean {near[name][0]!r}?)" if near[name] else "") for name in missing]
         raise ConfigError(
             "the recipe does not fit the table",
             why="; ".join(said),
-            hint=f"name the table's columns under `columns`; it has {', '.join(header)}",
+            hint=f"other names under `columns` of the source, as in columns: {{file: image}}; the table has {', '.join(header)}",
         )
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
@@ -107,7 +112,8 @@ def _csv(path: Path) -> Iterator[list[str]]:
         text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
         if text.startswith("version https://git-lfs.github.com/spec/"):
             raise ReadError("the table is a Git-LFS pointer", why="the data themselves were never fetched", hint="git lfs pull")
-        records = [record for record in csv.reader(io.StringIO(text, newline=""), strict=True) if record]
+        separator = max(",;\t", key=text.partition("\n")[0].count)  # spreadsheets of half of Europe write ;
+        records = [record for record in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True) if record]
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise ReadError(
             "the table cannot be read as CSV", why=str(error), hint="save it as UTF-8 CSV with a header, or as Parquet"

@@ -25,6 +25,7 @@ from engine.errors import ConfigError
 from engine.recipe.sentences import WeakSentences
 from engine.recipe.sources import TableSource
 
+TRAIN = frozenset({"train", "training"})
 SENTENCE_END = re.compile(r"(?<=[.!?;])\s+")
 
 
@@ -32,9 +33,9 @@ def read_table(source: TableSource) -> ImageTable:
     """The images of one table.
 
     Split and unpaired share go by patient: every image of a patient falls on one side, whatever else the table holds, because the
-    side is a hash of the seed and the patient alone. A table's own `split` column holds out what is not `train`, with the
-    patient's other images. Without a patient column every study, and without a study column every image, stands for itself. A file
-    that is named again with the same labels is taken once; with other labels, not at all.
+    side is a hash of the seed and the patient alone. Where the table's own `split` column says something, that decides: what is not
+    `train` is held out, with the patient's other images. Without a patient column every study, and without a study column every image,
+    stands for itself. A file that is named again with the same labels is taken once; with other labels, not at all.
 
     Raises:
         InputMissing: there is no such table.
@@ -58,7 +59,7 @@ def read_table(source: TableSource) -> ImageTable:
         if row.left_out:
             left_out += 1
             continue
-        file = root / row.file
+        file = _there(root, row.file)
         reason = _why_dropped(row, file, seen)
         found = findings_of(row.cells, columns, source)
         if reason is None and found.contradicts:
@@ -87,7 +88,9 @@ def read_table(source: TableSource) -> ImageTable:
                 "report_key": words.key if words.texts else "",
                 "report_group": words.group if words.texts else "",
                 "paired": bool(words.texts) and not _drawn(f"{source.split.seed}:unpaired:{patient}", source.unpaired_share),
-                "held_out": not _drawn(f"{source.split.seed}:{patient}", source.split.train) or row.split not in ("", "train"),
+                "held_out": row.split.casefold() not in TRAIN
+                if row.split
+                else not _drawn(f"{source.split.seed}:{patient}", source.split.train),
                 "source": name,
                 "repeat": source.repeat,
                 **{finding: value for finding, value in found.values.items() if value is not None},
@@ -102,7 +105,7 @@ def read_table(source: TableSource) -> ImageTable:
         raise ConfigError(
             f"no image is left of source {name}",
             why="; ".join(filter(None, [why, filters])) or "the table has no rows",
-            hint="check the table's `file` column against `root`, and the values under `where`",
+            hint="in the column `file`, whole names with their suffix, relative to the table or to `root`; and the values under `where`",
         )
     findings = _finding_names(kept, columns, source)
     frame = pl.DataFrame(kept, schema={**COLUMNS, **dict.fromkeys(findings, FINDING_TYPE)}, orient="row")
@@ -112,6 +115,12 @@ def read_table(source: TableSource) -> ImageTable:
     distinct = len({text for words in texts.values() for text in words})
     facts = facts_of(name, frame, findings, gone, left_out=left_out, texts=distinct)
     return ImageTable(frame, gone, findings, texts, {**facts, "split": _split_facts(name, frame, source)})
+
+
+def _there(root: Path, name: str) -> Path:
+    """The file of a row; a name with backslashes that is not there is read as a path of Windows."""
+    file = root / name
+    return root / name.replace("\\", "/") if "\\" in name and not file.exists() else file
 
 
 def _split_facts(name: str, frame: pl.DataFrame, source: TableSource) -> dict[str, Any]:

@@ -74,6 +74,11 @@ def test_a_table_without_findings_says_so(recipe, tmp_path):
         labelled_pictures(blind, tmp_path / "data", size=16, resize="squash", verify=True)
 
 
+def test_a_finding_that_is_not_there_is_named_beside_those_that_are(recipe, tmp_path):
+    with pytest.raises(ConfigError, match="no source labels Oedema: they label Edema, Cardiomegaly"):
+        labelled_pictures(recipe(findings=["Oedema"]), tmp_path / "data", size=16, resize="squash", verify=True)
+
+
 @pytest.fixture
 def batches(tmp_path):
     names = []

@@ -101,7 +101,6 @@ def test_a_blank_beside_a_label_is_no_disagreement():
 @pytest.mark.parametrize(
     ("frame", "findings", "message"),
     [
-        (table(), ("Oedema",), "no source labels Oedema"),
         (table(held_out=pl.lit(False)), ("Edema",), "no labelled image is left for the test part"),
         (table(held_out=pl.lit(True)), ("Edema",), "no labelled image is left for the train part"),
     ],

@@ -12,6 +12,7 @@ from engine.recipe.kinds import KINDS, kind_of
         ({"sources": [], "mode": "linear"}, "finetuning"),
         ({"findings": {}, "score": "cosine"}, "prompts"),
         ({"findings": {}, "plain": {}, "openings": []}, "sentences"),
+        ({"version": 1, "source": "x", "findings": {"Edema": {"positive": ["edema"]}}}, "prompts"),
         ({"version": 1, "source": "x"}, None),
         ([], None),
         (None, None),
@@ -22,7 +23,8 @@ def test_a_document_looks_like_the_kind_whose_keys_it_holds(values, kind):
 
 
 def test_what_fits_two_kinds_is_of_the_kind_that_is_wanted():
-    assert kind_of({"sources": []}) == "pretraining"
+    assert kind_of({"sources": []}) == "finetuning"  # which asks for no other key
+    assert kind_of({"sources": []}, wanted="pretraining") == "pretraining"
     assert kind_of({"sources": []}, wanted="finetuning") == "finetuning"
     assert kind_of({"sources": [], "steps": 1}, wanted="finetuning") == "pretraining"
 

@@ -48,3 +48,9 @@ def test_a_cell_that_is_no_label_is_an_error_without_its_value() -> None:
 def test_two_columns_of_one_finding_are_refused() -> None:
     with pytest.raises(ConfigError, match="same finding"):
         finding_columns(["Effusion", "Pleural Effusion"], source(rename={"Effusion": "Pleural Effusion"}))
+
+
+def test_a_finding_is_known_in_any_case_and_others_by_rename_alone() -> None:
+    source = TableSource(file="t.csv", rename={"tb": "Tuberculosis", "edema": None})
+    columns = finding_columns(["file", "pneumonia", " PLEURAL_EFFUSION ", "tb", "edema", "weight"], source)
+    assert columns == {"pneumonia": "Pneumonia", " PLEURAL_EFFUSION ": "Pleural Effusion", "tb": "Tuberculosis"}

@@ -74,3 +74,19 @@ def test_an_age_is_in_years_or_unknown(cell, years):
 @pytest.mark.parametrize(("cell", "sex"), [("Female", "F"), ("m", "M"), (" F ", "F"), ("Unknown", ""), ("", ""), ("O", "")])
 def test_a_sex_is_f_or_m_or_unknown(cell, sex):
     assert sex_of(cell) == sex
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_the_separator_is_the_one_of_the_header(tmp_path: Path, separator: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f'file{separator}report\na.png{separator}"one, two; three"\n')
+    header, rows = rows_of(path, TableSource(file=str(path)))
+    assert header == ("file", "report")
+    assert [(row.file, row.report, row.ragged) for row in rows] == [("a.png", "one, two; three", False)]
+
+
+def test_a_column_that_may_be_meant_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("Path,sex\na.png,F\n")
+    with pytest.raises(ConfigError, match=r"no column 'file' \(did you mean 'Path'\?\).*columns: \{file: image\}"):
+        rows_of(path, TableSource(file=str(path)))

@@ -266,3 +266,17 @@ def test_split_sex_and_age_are_read_where_the_table_has_them(make_table: Any) ->
     rows = [{"file": "a.png", "split": "test", "sex": "female", "age": "063Y"}, {"file": "b.png", "split": "", "sex": "", "age": ""}]
     frame = read_table(source(make_table(rows))).frame.sort("file")
     assert frame.select("split", "sex", "age", "held_out").rows() == [("test", "F", 63.0, True), ("", "", None, False)]
+
+
+def test_a_split_column_decides_alone_where_it_says_something(make_table: Any) -> None:
+    rows = [{"file": f"{i}.png", "patient": f"p{i}", "split": "Train" if i % 2 else "test"} for i in range(40)]
+    table = read_table(source(make_table(rows), split=PatientSplit(train=0.5)))
+    assert table.frame["held_out"].to_list() == [row["split"] == "test" for row in rows]
+
+
+def test_a_path_of_windows_is_read_as_one(make_table: Any, tmp_path: Path) -> None:
+    path = make_table([{"file": "sub/a.png"}])
+    path.write_text("file\nsub\\a.png\n")
+    table = read_table(source(path))
+    assert table.frame["file"].to_list() == [str(tmp_path / "sub/a.png")]
+    assert table.frame["image"].to_list() == ["sub\\a.png"]
