@@ -1,4 +1,13 @@
-"""Plain PNG and JPEG files, as image tables of published data sets name them: 8 or 16 bit, grey or grey stored in colour."""
+"""Plain PNG and JPEG files, as image tables of published data sets name them: grey, or grey stored in colour, of any depth but 1 bit.
+
+What such a file shows is decided as follows.
+  - Grey values are taken as they are stored. Gamma, sRGB and ICC profiles say how a screen should look; radiographs come with any of them.
+  - 8 bits or fewer are shown as they are, deeper pictures over the range of their data (tone.py): 12 bits in 16 are common, and reading
+    them through an 8-bit conversion clips. Nothing tells their polarity: they are taken to be bone bright.
+  - What is transparent is black, as padding is.
+  - The orientation that Exif asks for is applied: every viewer does.
+  - Of a JPEG of several pictures (MPO) the first is the picture and the others are previews; an animated PNG is refused.
+"""
 
 from __future__ import annotations
 
@@ -11,48 +20,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.dicom.codestream import jpeg_claim
-from engine.dicom.grey import shrink
+from engine.dicom.codestream import Claim, jpeg_claim
+from engine.dicom.grey import to_picture
+from engine.dicom.header import Header
 from engine.dicom.pixels import Stored, hash_of
 from engine.dicom.policy import Refusal
 from engine.dicom.selection import MIN_SIDE
 
 _DRAFTS = (8, 4, 2)
+_ORIENTATION = 0x0112
+_TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
+"""Exif orientation -> quarter turns to the left, and whether the result is then mirrored left to right (Exif 2.32, 4.6.5.1)."""
 
 
 def read_picture(data: bytes, size: int, max_pixels: int) -> tuple[NDArray[np.uint8], int, int, str | None, list[str]]:
     """uint8 (H, W) with shorter side == size; full rows and columns; pixel hash (None for JPEG); flags.
 
-    8-bit pictures keep their grey values. 16-bit ones are scaled by the range that they truly use (12 bits in a 16-bit file are common):
-    reading them through an 8-bit conversion clips. Nothing tells their polarity: they are taken to be bone bright.
+    Rows and columns are those of the upright picture.
 
     Raises:
         Refusal: `not_dicom` for other kinds of picture, `truncated`, `decode_error`, `resource_limit`, `too_small`, `color_image`,
-            `degenerate_image`.
+            `multi_frame`, `unsupported_bits` (1 bit), `degenerate_image`.
     """
-    from PIL import Image
-
     kind = "JPEG" if data[:2] == b"\xff\xd8" else "PNG" if data[:4] == b"\x89PNG" else ""
     if not kind:
         raise Refusal("not_dicom")
-    if kind == "JPEG":
-        claim = jpeg_claim(data)
-        if claim.rows * claim.columns > max_pixels:
-            raise Refusal("resource_limit")
+    claim = jpeg_claim(data) if kind == "JPEG" else None
+    if claim is not None and claim.rows * claim.columns > max_pixels:
+        raise Refusal("resource_limit")
     try:
-        with warnings.catch_warnings(), _any_size(), Image.open(io.BytesIO(data), formats=[kind]) as image:
-            warnings.simplefilter("ignore")
-            columns, rows = image.size
-            if rows * columns > max_pixels:
-                raise Refusal("resource_limit")
-            if min(rows, columns) < MIN_SIDE:
-                raise Refusal("too_small")
-            factor = 1
-            if kind == "JPEG":
-                factor = next((factor for factor in _DRAFTS if min(rows, columns) // factor >= 2 * size), 1)
-                if factor > 1:
-                    image.draft(image.mode, (-(-columns // factor), -(-rows // factor)))
-            values, flags = _grey_values(image)
+        deep = claim is not None and (claim.coding != "jpeg" or claim.bits != 8)
+        values, rows, columns, factor, turn = _deep_jpeg(data, claim) if deep and claim else _opened(data, kind, size, max_pixels)
     except Refusal:
         raise
     except MemoryError:
@@ -61,14 +59,79 @@ def read_picture(data: bytes, size: int, max_pixels: int) -> tuple[NDArray[np.ui
         raise Refusal("truncated" if "truncated" in str(error).lower() else "decode_error") from None
     except Exception:
         raise Refusal("decode_error") from None
-    if values.max() == values.min():
-        raise Refusal("degenerate_image")
-    small = shrink(values, Stored(values, rows, columns, factor), 1.0, size)
-    if values.dtype.itemsize > 1:
-        low, high = float(values.min()), float(values.max())
-        small = (small - low) * (255.0 / (high - low))
-    picture = np.rint(np.clip(small, 0, 255)).astype(np.uint8)
+    values, flags = _one_channel(values)
+    header = Header(photometric="MONOCHROME2", samples=1, bits_stored=8 * values.dtype.itemsize)
+    picture, _ = to_picture(Stored(values, rows, columns, factor), header, size)
+    if turn in _TURNS:
+        quarters, mirrored = _TURNS[turn]
+        picture = np.rot90(picture, quarters)
+        picture = np.ascontiguousarray(picture[:, ::-1] if mirrored else picture)
+        rows, columns = (columns, rows) if quarters % 2 else (rows, columns)
     return picture, rows, columns, hash_of(values) if kind == "PNG" else None, flags
+
+
+_Opened = tuple[NDArray[Any], int, int, int, int]
+"""Values (h, w) or (h, w, channels), full rows and columns, what the values are reduced by, and the orientation that Exif asks for."""
+
+
+def _opened(data: bytes, kind: str, size: int, max_pixels: int) -> _Opened:
+    from PIL import Image
+
+    with warnings.catch_warnings(), _any_size(), Image.open(io.BytesIO(data), formats=[kind]) as image:
+        warnings.simplefilter("ignore")
+        columns, rows = image.size
+        if rows * columns > max_pixels:
+            raise Refusal("resource_limit")
+        if min(rows, columns) < MIN_SIDE:
+            raise Refusal("too_small")
+        if kind == "PNG" and getattr(image, "n_frames", 1) > 1:
+            raise Refusal("multi_frame")
+        if image.mode == "1":
+            raise Refusal("unsupported_bits")
+        factor = 1
+        if kind == "JPEG":
+            factor = next((factor for factor in _DRAFTS if min(rows, columns) // factor >= 2 * size), 1)
+            if factor > 1:
+                image.draft(image.mode, (-(-columns // factor), -(-rows // factor)))
+        return _values(image, data, kind), rows, columns, factor, _orientation(image)
+
+
+def _orientation(image: Any) -> int:
+    """What the Exif data of a loaded image ask for; 1, upright, where they are absent or broken: they are no part of the picture."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # Pillow raises almost anything on broken ones
+        return 1
+
+
+def _values(image: Any, data: bytes, kind: str) -> NDArray[Any]:
+    """The values of an image that Pillow has opened; those of 16 bits and several channels, which it cuts to 8, by another decoder."""
+    if kind == "PNG" and data[24] == 16 and data[25] != 0:  # IHDR: bit depth, colour type
+        import imagecodecs
+
+        image.load()  # which finds what is truncated or broken
+        values: NDArray[Any] = np.asarray(imagecodecs.png_decode(data))
+        return values
+    if image.mode == "P":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    elif image.mode == "PA":
+        image = image.convert("RGBA")
+    elif image.mode in ("CMYK", "YCbCr"):
+        image = image.convert("RGB")
+    values = np.asarray(image)
+    return values.astype(np.uint16) if values.dtype.kind == "i" else values
+
+
+def _deep_jpeg(data: bytes, claim: Claim) -> _Opened:
+    """A JPEG that is lossless, JPEG-LS, or deeper than 8 bits, which Pillow does not decode."""
+    import imagecodecs
+
+    if min(claim.rows, claim.columns) < MIN_SIDE:
+        raise Refusal("too_small")
+    values = np.asarray(imagecodecs.jpegls_decode(data) if claim.coding == "jpegls" else imagecodecs.jpeg8_decode(data))
+    if values.shape[:2] != (claim.rows, claim.columns) or values.dtype.kind != "u" or values.dtype.itemsize > 2:
+        raise Refusal("decode_error")
+    return values, claim.rows, claim.columns, 1, 1
 
 
 @contextmanager
@@ -83,15 +146,26 @@ def _any_size() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def _grey_values(image: Any) -> tuple[NDArray[Any], list[str]]:
-    if image.mode in ("P", "PA", "LA", "RGBA", "CMYK", "YCbCr"):
-        image = image.convert("RGB")
-    values = np.asarray(image)
-    if image.mode == "1":
-        raise Refusal("unsupported_bits")
+def _one_channel(values: NDArray[Any]) -> tuple[NDArray[Any], list[str]]:
+    """Values (h, w), (h, w, 2) with alpha, (h, w, 3) or (h, w, 4) with alpha -> (h, w), and flags.
+
+    Raises:
+        Refusal: `color_image` when more than 1 pixel in 1,000 is coloured by more than 24/255 of the brightest.
+    """
     if values.ndim == 2:
-        return (values.astype(np.int32) if values.dtype.kind == "i" else values), []
-    spread = values.max(-1).astype(np.int32) - values.min(-1)
-    if np.count_nonzero(spread > 24) > spread.size / 1000:
-        raise Refusal("color_image")
-    return np.ascontiguousarray(values[..., 1]), ["color_as_grey"]
+        return values, []
+    channels = values.shape[2]
+    alpha = values[..., -1] if channels in (2, 4) else None
+    flags = []
+    if channels >= 3:
+        colors = values[..., :3]
+        spread = colors.max(-1) - colors.min(-1)
+        limit = 24 if values.dtype.itemsize == 1 else 24 / 255 * int(colors.max())
+        if np.count_nonzero(spread > limit) > spread.size / 1000:
+            raise Refusal("color_image")
+        flags.append("color_as_grey")
+    grey = np.ascontiguousarray(values[..., 1 if channels >= 3 else 0])
+    if alpha is not None and int(alpha.min()) != int(alpha.max()):  # one alpha everywhere hides nothing from anything
+        white = np.iinfo(values.dtype).max
+        grey = ((grey.astype(np.uint32) * alpha + white // 2) // white).astype(values.dtype)
+    return grey, flags

@@ -235,7 +235,8 @@ def test_the_reference_says_what_pydicom_says(make: SimpleNamespace, data: st.Da
     ds = pydicom.dcmread(io.BytesIO(make.to_bytes(written(make, d, "SS" if d.voi_luts and d.voi_luts[0][0] < 32768 else "US"))))
     units = apply_modality_lut(d.values.astype(np.int32), ds)
     assert np.allclose(units, modality(d, d.values.astype(np.float64)), rtol=1e-9, atol=1e-9)
-    theirs = apply_voi_lut(units, ds).astype(np.float64)
+    with np.errstate(over="ignore"):  # of its narrow sigmoids
+        theirs = apply_voi_lut(units, ds).astype(np.float64)
     least, most = (-(2.0 ** (d.bits - 1)), 2.0 ** (d.bits - 1) - 1) if d.signed else (0.0, 2.0**d.bits - 1)
     if d.voi_luts:
         least, most = 0.0, 2.0 ** d.voi_luts[0][1] - 1
