@@ -14,11 +14,26 @@ from typing import Literal
 
 from engine.errors import InputMissing
 
-_JUNK = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", ".localized", ".keep", ".gitkeep", ".directory", "autorun.inf"})
-_JUNK_FOLDERS = frozenset(
-    {"__macosx", "$recycle.bin", "system volume information", ".trash", ".trashes", "lost+found", ".git", ".svn", ".snapshot"}
+_JUNK = frozenset(
+    (
+        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "autorun.inf", ".ds_store", ".localized", ".apdisk", "icon\r"),
+        *(".volumeicon.icns", ".com.apple.timemachine.supported", ".keep", ".gitkeep", ".directory"),
+    )
 )
-_UNFINISHED = re.compile(r"\.(part|tmp|filepart|crdownload|partial|incomplete|swp)$|^\..+\.[A-Za-z0-9]{6}$", re.IGNORECASE)
+_LEFT_OVER = re.compile(r"\._|\.nfs[0-9a-f]{8}|\.fuse_hidden|~\$|\.~lock\.", re.IGNORECASE)
+"""How names begin that macOS, NFS, FUSE and office programs leave beside files."""
+_JUNK_FOLDERS = frozenset(
+    (
+        *("__macosx", ".trash", ".trashes", ".spotlight-v100", ".fseventsd", ".temporaryitems", ".documentrevisions-v100", ".appledouble"),
+        *("network trash folder", "$recycle.bin", "recycler", "system volume information", "lost+found", "@eadir", "#recycle"),
+        *(".git", ".svn", ".snapshot", ".zfs"),
+    )
+)
+_TRASH = re.compile(r"\.trash-\d+", re.IGNORECASE)
+_UNFINISHED = re.compile(
+    r"\.(part|te?mp|filepart|crdownload|(op)?download|partial|incomplete|aria2|!ut|!qb|sw[op])$|^\.goutputstream-|^\..+\.[A-Za-z0-9]{6}$",
+    re.IGNORECASE,
+)
 """Names of files that are still being written; rsync writes .NAME.Xa81Qz."""
 
 
@@ -75,7 +90,7 @@ def _walk(folder: Path, min_age: float) -> Iterator[Found]:
                 yield Found(path, "reject", "unreadable")
                 continue
             if stat.S_ISDIR(status.st_mode):
-                if entry.name.lower() in _JUNK_FOLDERS:
+                if entry.name.lower() in _JUNK_FOLDERS or _TRASH.fullmatch(entry.name):
                     yield Found(path, "skip", "os_junk")
                 else:
                     folders.append(path)
@@ -91,7 +106,7 @@ def _judge(path: Path, status: os.stat_result, min_age: float) -> Found:
     if not stat.S_ISREG(status.st_mode):
         return Found(path, "skip", "not_regular")
     bare = name.lower()
-    if bare in _JUNK or name.startswith("._"):
+    if bare in _JUNK or _LEFT_OVER.match(name):
         return Found(path, "skip", "os_junk")
     if bare == "dicomdir":
         return Found(path, "skip", "dicomdir")

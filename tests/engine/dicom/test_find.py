@@ -28,7 +28,15 @@ def test_files_come_once_and_sorted_by_the_bytes_of_their_names(tmp_path: Path) 
         ("Thumbs.db", "os_junk"),
         (".DS_Store", "os_junk"),
         ("._IM0001.dcm", "os_junk"),
+        ("Icon\r", "os_junk"),
+        (".nfs00000000abcd0001", "os_junk"),
+        ("~$findings.docx", "os_junk"),
         ("DICOMDIR", "dicomdir"),
+        ("x.dcm.download", "in_progress"),
+        ("x.dcm.!ut", "in_progress"),
+        (".x.dcm.swo", "in_progress"),
+        ("temp", None),
+        ("download.dcm", None),
         ("x.dcm.part", "in_progress"),
         ("x.dcm.tmp", "in_progress"),
         (".x.dcm.Xa81Qz", "in_progress"),
@@ -44,10 +52,11 @@ def test_names_decide_only_what_names_can(tmp_path: Path, name: str, reason: str
     assert [found.reason for found in find_files([tmp_path / name])] == [reason]
 
 
-def test_a_folder_of_the_system_is_one_row(tmp_path: Path) -> None:
-    (tmp_path / "__MACOSX").mkdir()
-    (tmp_path / "__MACOSX/x.dcm").write_bytes(b"x")
-    assert outcomes(tmp_path) == {"__MACOSX": "os_junk"}
+@pytest.mark.parametrize("name", ["__MACOSX", ".Spotlight-V100", ".Trash-1000", "@eaDir", "RECYCLER"])
+def test_a_folder_of_the_system_is_one_row(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "x.dcm").write_bytes(b"x")
+    assert outcomes(tmp_path) == {name: "os_junk"}
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
