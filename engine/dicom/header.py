@@ -235,7 +235,7 @@ class _Reader:
             return None
         value = values[0]
         whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())  # NaN and infinity are not
-        if len(values) != 1 or not whole or isinstance(value, BaseTag):
+        if len(values) != 1 or not whole or isinstance(value, BaseTag) or abs(value) > 0xFFFFFFFF:
             self.invalid.add(keyword)
             return None
         return int(value)
@@ -245,10 +245,12 @@ class _Reader:
         if values is None:
             return None
         try:
-            return [float(value) for value in values]
+            if not any(isinstance(value, (BaseTag, bytes)) for value in values):
+                return [float(value) for value in values]
         except (TypeError, ValueError):
-            self.invalid.add(keyword)
-            return None
+            pass
+        self.invalid.add(keyword)
+        return None
 
     def decimal(self, keyword: str) -> float | None:
         values = self.decimals(keyword)
@@ -323,5 +325,6 @@ class _Reader:
 
 
 def _plain(value: Any) -> str:
+    """Text without the padding around it (PS3.5 6.2); a NUL inside stays visible, as U+FFFD, and makes a UID none."""
     text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-    return text.replace("\0", "").strip()
+    return text.strip("\0 \t\r\n").replace("\0", "\ufffd")

@@ -218,8 +218,8 @@ def _walk(data: memoryview, at: int, result: Outline, max_depth: int) -> None:
         if depth == 0 and tag == 0 and _is_zero(data, at):
             result.trailing, result.damage = True, inner
             return
-        if implicit or depth >= implicit_from:
-            vr = b""
+        if implicit or (depth >= implicit_from and vr not in _SHORT and vr not in _LONG):
+            vr = b""  # some write explicit VRs inside unknown sequences, where PS3.5 6.2.2 has implicit ones
         found = length_of(at, vr, short)
         if found is None or group == 0xFFFF:  # PS3.5 7.8.1: no element may have that group
             result.damage = "corrupt_header"

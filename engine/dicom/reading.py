@@ -121,7 +121,7 @@ class Registry:
         series, study, patient = (_digest(uid or "") for uid in (reading.series_instance_uid, reading.study_instance_uid, reading.patient))
         if reading.series_instance_uid and self.study_of_series.setdefault(series, study) != study:
             self.conflicting.add(series)
-        if reading.study_instance_uid and self.patient_of_study.setdefault(study, patient) != patient:
+        if reading.study_instance_uid and reading.patient and self.patient_of_study.setdefault(study, patient) != patient:
             self.conflicting.add(study)
 
     def final_flags(self, reading: Reading) -> tuple[str, ...]:

@@ -58,7 +58,16 @@ def test_a_value_of_the_wrong_kind_is_invalid_not_an_exception(make: SimpleNames
 
 @pytest.mark.parametrize(
     ("vr", "value"),
-    [("FD", float("nan")), ("FD", float("inf")), ("DS", "12.5"), ("US", [3, 3]), ("AT", 0x00280010), ("OB", b"ab"), ("PN", "X")],
+    [
+        ("FD", float("nan")),
+        ("FD", float("inf")),
+        ("DS", "12.5"),
+        ("US", [3, 3]),
+        ("AT", 0x00280010),
+        ("FD", 1e300),
+        ("OB", b"ab"),
+        ("PN", "X"),
+    ],
 )
 def test_a_number_is_one_whole_number_of_any_kind(make: SimpleNamespace, header_of, vr: str, value: object) -> None:
     ds = make.radiograph()
@@ -192,3 +201,12 @@ def test_text_in_no_known_encoding_blocks_nothing(make: SimpleNamespace, header_
     content = make.to_bytes(make.radiograph(SpecificCharacterSet="ISO_IR 999"))
     header = header_of(content.replace(b"CANARYID", b"C\xff\xfe\x00\x80YID"))
     assert header.rows == 300 and "\0" not in header.patient
+
+
+@pytest.mark.parametrize(
+    ("raw", "uid"), [(b"1.2.3.4.5\0", "1.2.3.4.5"), (b"1.2.3.4.5 ", "1.2.3.4.5"), (b"1.2.3\0.4.5", "1.2.3\ufffd.4.5"), (b"\0" * 10, "")]
+)
+def test_padding_goes_and_what_it_hides_does_not(make: SimpleNamespace, header_of, raw: bytes, uid: str) -> None:
+    content = make.to_bytes(make.radiograph(SOPInstanceUID="1.2.3.4.59"))
+    at = content.rindex(b"1.2.3.4.59")
+    assert header_of(content[:at] + raw + content[at + 10 :]).sop_instance_uid == uid

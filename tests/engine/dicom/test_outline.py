@@ -180,6 +180,15 @@ def test_a_meta_group_cut_in_the_head_of_an_element_is_truncated(left: int) -> N
     assert raised.value.code == "truncated"
 
 
+@pytest.mark.parametrize("explicit", [False, True])
+def test_an_unknown_sequence_is_walked_as_it_was_written(make: SimpleNamespace, explicit: bool) -> None:
+    inside = element(0x00111002, b"LO", b"CANARY") if explicit else struct.pack("<HHI", 0x0011, 0x1002, 6) + b"CANARY"
+    ends = struct.pack("<HHI", 0xFFFE, 0xE00D, 0) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    content = struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF) + inside + ends
+    found = walk(before_pixels(make.to_bytes(make.radiograph()), element(0x00111001, b"UN", content, 0xFFFFFFFF)))
+    assert found.damage is None and PIXEL_DATA in found.elements
+
+
 def test_fragments_are_listed_without_the_offset_table(make: SimpleNamespace) -> None:
     content = make.LOSSLESS["jpegls"](make.chest(), 12)
     found = walk(content)

@@ -68,6 +68,8 @@ def test_shared_series_and_studies_flag_every_file_that_has_them() -> None:
     assert outcomes(reading(1), series, reading(3)) == [flagged, flagged, SCORED]
     patient = reading(2, study_instance_uid="1.4.1")
     assert outcomes(reading(1), patient, reading(3)) == [flagged, flagged, SCORED]
+    nobody = reading(2, study_instance_uid="1.4.1", patient=None, series_instance_uid="1.3.1")
+    assert outcomes(nobody, reading(1)) == [SCORED, SCORED], "a patient without a name is not another one"
     again = reading(2, study_instance_uid="1.4.1", patient="patient 1", series_instance_uid="1.3.1")
     assert outcomes(reading(1), again) == [SCORED, SCORED]
 
