@@ -7,6 +7,7 @@ Sources: ITU-T T.81 annex B (JPEG), T.87 annex C (JPEG-LS), T.800 annex A (JPEG 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -20,7 +21,9 @@ from engine.dicom.policy import Refusal
 class Claim:
     """Size, channels, bits and sign of a codestream; coding names the family; levels counts the wavelet reductions it allows.
 
-    start, end: the bytes of the codestream itself, without boxes before and padding after it.
+    start, end: the bytes of the codestream itself, without boxes before and padding after it. scans: of JPEG; data_end: where the
+    entropy-coded data of the last of them end, at a marker. whole: False where tiles, tile-parts that others announce, restart markers
+    or the last bits of progressive coding are missing; that is to be asked once the size has been compared, which may be what is wrong.
     """
 
     rows: int
@@ -33,13 +36,21 @@ class Claim:
     lossy: bool = False
     start: int = 0
     end: int | None = None
+    scans: int = 0
+    data_end: int = 0
+    whole: bool = True
 
 
-_SOF = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7})
+_HUFFMAN = frozenset({0xC0, 0xC1, 0xC2, 0xC3})
+"""Frame headers of sequential, progressive and lossless JPEG."""
+_OTHER_FRAMES = frozenset({0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
+"""Hierarchical and arithmetic coding: no transfer syntax has them, and an arithmetic decoder makes a picture of any bytes at all."""
+_JPEG_LS = 0xF7
 
 
 _PART = 1 << 18
 """Bytes of entropy-coded data that are searched for markers at once: what is held does not grow with the file."""
+_NONE = np.zeros(0, np.int64)
 
 
 def jpeg_claim(data: bytes | memoryview) -> Claim:
@@ -50,65 +61,150 @@ def jpeg_claim(data: bytes | memoryview) -> Claim:
     """
     if data[:2] != b"\xff\xd8":
         raise Refusal("decode_error")
-    claim: Claim | None = None
-    at, end = 2, len(data)
-    while True:
-        if at + 2 > end:
-            raise Refusal("truncated")
-        if data[at] != 0xFF:
+    frame, walk = _Frame(), _Segments(data)
+    for marker, body in walk:
+        if marker in _OTHER_FRAMES:
             raise Refusal("decode_error")
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        if marker == 0xD9:
-            break
-        if at + 4 > end:
-            raise Refusal("truncated")
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        if length < 2 or marker in (0x00, 0x01, 0xD8) or 0xD0 <= marker <= 0xD7:
-            raise Refusal("decode_error")
-        if at + 2 + length > end:
-            raise Refusal("truncated")
-        if marker in _SOF:
-            if claim is not None or length < 8:
-                raise Refusal("decode_error")
-            bits, rows, columns, samples = struct.unpack_from(">BHHB", data, at + 4)
-            coding: Literal["jpeg", "lossless", "jpegls"] = (
-                "jpegls" if marker == 0xF7 else "lossless" if marker in (0xC3, 0xC7, 0xCB, 0xCF) else "jpeg"
-            )
-            claim = Claim(rows, columns, samples, bits, coding=coding, lossy=coding == "jpeg")
-        at += 2 + length
-        if marker == 0xDA:
-            if claim is None:
-                raise Refusal("decode_error")
-            if claim.coding == "jpegls":
-                if data[at - 3] > 0:
-                    claim = Claim(claim.rows, claim.columns, claim.samples, claim.bits, coding="jpegls", lossy=True)
-                at = _end_of_scan(data, at, stuffed_bit=True)
-            else:
-                at = _end_of_scan(data, at, stuffed_bit=False)
-    if claim is None or not claim.rows or not claim.columns:
-        raise Refusal("decode_error")
-    return claim
+        if marker in _HUFFMAN or marker == _JPEG_LS:
+            frame.begin(marker, body)
+        elif marker == 0xDD and len(body) >= 2:
+            frame.interval = int.from_bytes(body[:2])
+        elif marker == 0xDA:
+            walk.at, restarts = _end_of_scan(data, walk.at, stuffed_bit=frame.marker == _JPEG_LS)
+            frame.scan(body, restarts)
+            frame.data_end = walk.at
+    return frame.claim(walk.at)
 
 
-def _end_of_scan(data: bytes | memoryview, at: int, *, stuffed_bit: bool) -> int:
-    """The position of the marker that ends the entropy-coded data; JPEG stuffs a zero byte after FF, JPEG-LS a zero bit."""
-    restart = None
-    whole, lowest = np.frombuffer(data, np.uint8), 0x80 if stuffed_bit else 1
+class _Segments:
+    """The marker segments of a JPEG stream after SOI: (marker, body) up to EOI. at: the byte after the last one; scans must move it on."""
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self.data, self.at = data, 2
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        data, end = self.data, len(self.data)
+        while True:
+            if self.at + 2 > end:
+                raise Refusal("truncated")
+            if data[self.at] != 0xFF:
+                raise Refusal("decode_error")
+            marker = data[self.at + 1]
+            if marker == 0xFF:  # fill byte
+                self.at += 1
+                continue
+            if marker == 0xD9:
+                self.at += 2
+                return
+            if self.at + 4 > end:
+                raise Refusal("truncated")
+            (length,) = struct.unpack_from(">H", data, self.at + 2)
+            if length < 2 or marker in (0x00, 0x01, 0xD8) or 0xD0 <= marker <= 0xD7:
+                raise Refusal("decode_error")
+            if self.at + 2 + length > end:
+                raise Refusal("truncated")
+            body = bytes(data[self.at + 4 : self.at + 2 + length])
+            self.at += 2 + length
+            yield marker, body
+
+
+class _Frame:
+    """What a JPEG stream says of its frame and scans, checked as far as that takes no decoding."""
+
+    def __init__(self) -> None:
+        self.marker = self.interval = self.scans = self.data_end = 0
+        self.bits = self.rows = self.columns = 0
+        self.near, self.whole = False, True
+        self.sampling: dict[int, tuple[int, int]] = {}  # component -> horizontal and vertical factor
+        self.left: dict[int, list[int]] = {}  # of progressive coding: component -> bits that are still missing, per coefficient
+
+    def begin(self, marker: int, body: bytes) -> None:
+        if self.marker or len(body) < 6 or len(body) < 6 + 3 * body[5]:
+            raise Refusal("decode_error")
+        self.marker = marker
+        self.bits, self.rows, self.columns, samples = struct.unpack_from(">BHHB", body)
+        self.samples = samples
+        for at in range(6, 6 + 3 * samples, 3):
+            self.sampling[body[at]] = (body[at + 1] >> 4, body[at + 1] & 15)
+        if marker == 0xC2:
+            self.left = {component: [self.bits] * 64 for component in self.sampling}
+
+    def scan(self, body: bytes, restarts: int) -> None:
+        """One scan header and the restart markers that followed it (T.81 B.2.3, T.87 C.2.3)."""
+        count = body[0] if body else 0
+        if not self.marker or not count or len(body) < 4 + 2 * count:
+            raise Refusal("decode_error")
+        components, (first, last, shifts) = body[1 : 1 + 2 * count : 2], body[1 + 2 * count : 4 + 2 * count]
+        self.scans += 1
+        if self.marker == _JPEG_LS:
+            self.near |= first > 0
+            if any(body[2 : 2 + 2 * count : 2]):  # a mapping table: what is coded are indexes, not grey values
+                raise Refusal("decode_error")
+            return
+        for component in components:
+            if component in self.left and first <= last < 64:
+                self.left[component][first : last + 1] = [shifts & 15] * (last + 1 - first)
+        if self.interval and restarts + 1 < -(-self._units(components) // self.interval):
+            self.whole = False
+
+    def _units(self, components: bytes) -> int:
+        """MCUs of a scan: samples (lossless) or blocks of 8 x 8, alone or interleaved with those of other components (T.81 A.2)."""
+        side = 1 if self.marker == 0xC3 else 8
+        factors = list(self.sampling.values())
+        if any(not h or not v for h, v in factors):
+            raise Refusal("decode_error")
+        most_h, most_v = max(h for h, _ in factors), max(v for _, v in factors)
+        wide, high = side * most_h, side * most_v
+        if len(components) == 1:
+            h, v = self.sampling.get(components[0], factors[0])
+            wide, high = wide // h if most_h % h == 0 else side, high // v if most_v % v == 0 else side
+        return -(-self.columns // wide) * -(-self.rows // high)
+
+    def claim(self, end: int) -> Claim:
+        if not self.scans or not self.rows or not self.columns:
+            raise Refusal("decode_error")
+        coding: Literal["jpeg", "lossless", "jpegls"] = (
+            "jpegls" if self.marker == _JPEG_LS else "lossless" if self.marker == 0xC3 else "jpeg"
+        )
+        return Claim(
+            self.rows,
+            self.columns,
+            self.samples,
+            self.bits,
+            coding=coding,
+            lossy=self.near if coding == "jpegls" else coding == "jpeg",
+            end=end,
+            scans=self.scans,
+            data_end=self.data_end,
+            whole=self.whole and not any(any(bits) for bits in self.left.values()),
+        )
+
+
+def _end_of_scan(data: bytes | memoryview, at: int, *, stuffed_bit: bool) -> tuple[int, int]:
+    """The position of the marker that ends the entropy-coded data, and the number of restart markers before it.
+
+    JPEG stuffs a zero byte after FF, JPEG-LS a zero bit.
+    """
+    restart, restarts = None, 0
+    whole = np.frombuffer(data, np.uint8)
     while at + 1 < len(whole):
         part = whole[at : at + _PART + 1]
-        marks = part[:-1] == 0xFF
-        marks &= part[1:] >= lowest
-        for mark in (np.flatnonzero(marks) + at).tolist():
+        if stuffed_bit:  # (next | 7F) & byte is FF where both hold: half the time of two comparisons
+            both = part[1:] | 0x7F
+            both &= part[:-1]
+            marks = np.flatnonzero(both == 0xFF) if both.max() == 0xFF else _NONE
+        else:
+            here = (part[:-1] == 0xFF) & (part[1:] != 0)
+            marks = np.flatnonzero(here) if here.any() else _NONE
+        for mark in (marks + at).tolist():
             following = data[mark + 1]
             if 0xD0 <= following <= 0xD7:
                 if restart is not None and following - 0xD0 != (restart + 1) % 8:
                     raise Refusal("decode_error")
                 restart = following - 0xD0
+                restarts += 1
             elif following != 0xFF:
-                return int(mark)
+                return int(mark), restarts
             elif data[mark : mark + 8] == b"\xff" * 8:  # fill bytes exist, runs of them inside a scan do not
                 raise Refusal("decode_error")
         at += len(part) - 1
@@ -121,16 +217,11 @@ def j2k_claim(data: bytes | memoryview) -> Claim:
     Raises:
         Refusal: `decode_error`, `truncated`.
     """
-    at = 0
-    if data[4:8] == b"jP  ":
-        at = bytes(data).find(b"jp2c")
-        if at < 0:
-            raise Refusal("decode_error")
-        at += 4
+    at = _inside_boxes(data) if data[4:8] == b"jP  " else 0
     if data[at : at + 4] != b"\xff\x4f\xff\x51":
         raise Refusal("decode_error")
     try:
-        _, _, x1, y1, x0, y0, _, _, _, _, samples = struct.unpack_from(">HHIIIIIIIIH", data, at + 4)
+        _, _, x1, y1, x0, y0, wide, high, left, top, samples = struct.unpack_from(">HHIIIIIIIIH", data, at + 4)
         depth = data[at + 42]
         position, levels, transform, high_throughput = at + 2, 0, 1, False
         while data[position : position + 2] != b"\xff\x90":
@@ -142,36 +233,63 @@ def j2k_claim(data: bytes | memoryview) -> Claim:
             if code == 0xFF52:
                 levels, transform = data[position + 9], data[position + 13]
             position += 2 + length
-        end = _end_of_tile_parts(data, position)
+        if x1 <= x0 or y1 <= y0 or not samples or not wide or not high or left > x0 or top > y0:
+            raise Refusal("decode_error")
+        tiles = -(-(x1 - left) // wide) * -(-(y1 - top) // high)
+        end, whole = _end_of_tile_parts(data, position, tiles)
     except (struct.error, IndexError):
         raise Refusal("truncated") from None
-    if x1 <= x0 or y1 <= y0 or not samples:
-        raise Refusal("decode_error")
     coding: Literal["j2k", "htj2k"] = "htj2k" if high_throughput else "j2k"
-    return Claim(y1 - y0, x1 - x0, samples, (depth & 0x7F) + 1, bool(depth & 0x80), coding, levels, transform == 0, at, end)
+    bits, signed = (depth & 0x7F) + 1, bool(depth & 0x80)
+    return Claim(y1 - y0, x1 - x0, samples, bits, signed, coding, levels, transform == 0, at, end, whole=whole)
 
 
-def _end_of_tile_parts(data: bytes | memoryview, at: int) -> int:
-    """Follow SOT segments by their lengths (Psot) to the end of the stream; one that ends before the last of them is truncated."""
-    while True:
+def _inside_boxes(data: bytes | memoryview) -> int:
+    """The first byte of the codestream of a JP2 file (T.800 annex I). A palette makes indexes of its values: such a file is refused."""
+    at = 0
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        head = 8
+        if length == 1 and at + 16 <= len(data):
+            (length,), head = struct.unpack_from(">Q", data, at + 8), 16
+        if kind == b"jp2c":
+            return at + head
+        if length < head or (kind == b"jp2h" and b"pclr" in bytes(data[at + head : at + length])):
+            raise Refusal("decode_error")
+        at += length
+    raise Refusal("truncated")
+
+
+def _end_of_tile_parts(data: bytes | memoryview, at: int, tiles: int) -> tuple[int, bool]:
+    """Follow SOT segments by their lengths (Psot) to the end of the stream, and tell whether every tile is there.
+
+    A stream that ends before the last tile-part does is truncated.
+    """
+    parts: dict[int, int] = {}
+    announced: dict[int, int] = {}
+    end = None
+    while end is None:
         code = data[at : at + 2]
         if code == b"\xff\xd9":
-            return at + 2
-        if code != b"\xff\x90":
-            if at >= len(data) or not any(data[at:]):
-                return at  # no EOC, but every tile-part is whole: old encoders write such files
-            raise Refusal("decode_error")
-        _, _, _, length, _, _ = struct.unpack_from(">HHHIBB", data, at)
-        if length == 0:  # the last tile-part, to the end of the stream
-            end = len(bytes(data).rstrip(b"\0"))
-            if data[end - 2 : end] != b"\xff\xd9":
+            end = at + 2
+        elif code != b"\xff\x90":
+            if np.frombuffer(data, np.uint8)[at:].any():
+                raise Refusal("decode_error")
+            end = at  # no EOC, but every tile-part is whole: old encoders write such files
+        else:
+            _, _, tile, length, _, count = struct.unpack_from(">HHHIBB", data, at)
+            parts[tile] = parts.get(tile, 0) + 1
+            announced[tile] = max(count, announced.get(tile, 1))
+            if parts[tile] > 255 or 0 < length < 14:
+                raise Refusal("decode_error")
+            if at + length > len(data):
                 raise Refusal("truncated")
-            return end
-        if length < 14:
-            raise Refusal("decode_error")
-        if at + length > len(data):
-            raise Refusal("truncated")
-        at += length
+            if length == 0:  # the last tile-part, to the end of the stream
+                end = len(bytes(data).rstrip(b"\0"))
+                if data[end - 2 : end] != b"\xff\xd9":
+                    raise Refusal("truncated")
+            at += length
+    return end, len(parts) == tiles and all(parts[tile] >= count for tile, count in announced.items())
 
 
 def rle_segments(data: bytes | memoryview, count: int) -> list[tuple[int, int]]:

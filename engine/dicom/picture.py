@@ -48,6 +48,8 @@ def read_picture(data: bytes, size: int, max_pixels: int) -> tuple[NDArray[np.ui
     claim = jpeg_claim(data) if kind == "JPEG" else None
     if claim is not None and claim.rows * claim.columns > max_pixels:
         raise Refusal("resource_limit")
+    if claim is not None and not claim.whole:
+        raise Refusal("truncated")
     try:
         deep = claim is not None and (claim.coding != "jpeg" or claim.bits != 8)
         values, rows, columns, factor, turn = _deep_jpeg(data, claim) if deep and claim else _opened(data, kind, size, max_pixels)

@@ -8,11 +8,7 @@ header before a decoder is called, lengths after.
 from __future__ import annotations
 
 import hashlib
-import io
-import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -21,6 +17,7 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from engine.dicom.codestream import Claim, j2k_claim, jpeg_claim, rle_segments
+from engine.dicom.decoders import Codestream, exact_jpeg, htj2k, j2k, over_range, scaled_jpeg
 from engine.dicom.header import Header
 from engine.dicom.outline import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, PIXEL_DATA, Outline
 from engine.dicom.policy import Refusal
@@ -49,8 +46,7 @@ FAMILIES: dict[str, Family] = {
 SecondDecoder = Callable[[bytes | memoryview, Claim], NDArray[Any]]
 """What second.decode is: a codestream of one channel and its claim -> values (rows, columns); any error means that it cannot read it."""
 
-_Codestream = Any
-"""A memoryview: a copy of 4 MB is 5 % of an HTJ2K reading. imagecodecs takes one, its stubs do not know."""
+_END_OF_IMAGE = b"\xff\xd9"
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +120,7 @@ def read_pixels(
     return _second(frame, header, family, second)
 
 
-def _second(frame: _Codestream, header: Header, family: Family, second: SecondDecoder) -> Stored:
+def _second(frame: Codestream, header: Header, family: Family, second: SecondDecoder) -> Stored:
     """The same from the second decoder: grey pictures only, whole ones, every value within BitsStored."""
     claim = jpeg_claim(frame) if family == "jpeg" else j2k_claim(frame)
     try:
@@ -154,7 +150,7 @@ def _native(raw: memoryview, header: Header, little: bool, vr: str) -> Stored:
     return _whole(values, header)
 
 
-def _rle(frame: _Codestream, header: Header) -> Stored:
+def _rle(frame: Codestream, header: Header) -> Stored:
     import imagecodecs
 
     wide, samples = (header.bits_allocated or 0) // 8, header.samples or 1
@@ -162,44 +158,49 @@ def _rle(frame: _Codestream, header: Header) -> Stored:
     plane = (header.rows or 0) * (header.columns or 0)
     try:
         raw = np.frombuffer(imagecodecs.dicomrle_decode(frame, f"<u{wide}", out=plane * wide * samples), np.uint8)
-        if len(raw) != plane * wide * samples:
-            raise Refusal("decode_error")
-    except imagecodecs.DicomrleError:  # a segment that decodes to a little more than a plane occurs; much more is a bomb
-        planes = [np.frombuffer(imagecodecs.packbits_decode(frame[start:stop]), np.uint8) for start, stop in segments]
-        if not all(plane <= len(part) <= plane * 1.05 for part in planes):
-            raise Refusal("decode_error") from None
+    except imagecodecs.DicomrleError:
+        raw = np.zeros(0, np.uint8)
+    if len(raw) != plane * wide * samples:  # a segment that decodes to a little more than a plane occurs; much more is a bomb
+        planes = [_unpacked(frame[start:stop], plane + plane // 20) for start, stop in segments]
+        if any(len(part) < plane for part in planes):
+            raise Refusal("truncated" if all(len(part) >= plane for part in planes[:-1]) else "decode_error")
         stacked = np.stack([part[:plane] for part in planes]).reshape(samples, wide, plane)
         raw = np.ascontiguousarray(np.moveaxis(stacked[:, ::-1], 1, -1)).reshape(-1)  # PS3.5 G.2: the most significant byte comes first
     return _whole(raw.view(f"<u{wide}"), header, planar=1)
 
 
-def _jpeg(frame: _Codestream, header: Header, least: int, max_pixels: int) -> Stored:
+def _unpacked(segment: Codestream, most: int) -> NDArray[np.uint8]:
+    """The bytes of one RLE segment, at most `most`; none where it ends inside a run."""
     import imagecodecs
 
+    try:
+        return np.frombuffer(imagecodecs.packbits_decode(segment, out=most), np.uint8)
+    except imagecodecs.PackbitsError as error:
+        if "TOO_SMALL" in str(error):
+            raise Refusal("decode_error") from None
+        return np.zeros(0, np.uint8)
+
+
+def _jpeg(frame: Codestream, header: Header, least: int, max_pixels: int) -> Stored:
     claim = jpeg_claim(frame)
     _compare(claim, header, max_pixels)
     if claim.coding == "jpegls":
-        values = imagecodecs.jpegls_decode(frame)
+        import imagecodecs
+
+        values = imagecodecs.jpegls_decode(frame[: claim.end])
     elif claim.bits == 8 and claim.coding == "jpeg":
-        return _baseline(frame, claim, header, least)
+        return _baseline(frame, claim, least)
     else:
-        values = imagecodecs.jpeg8_decode(frame)
+        values = exact_jpeg(frame, claim)
     if values.shape[:2] != (claim.rows, claim.columns):
         raise Refusal("decode_error")
-    return _whole(values, header, planar=0, lossy=claim.lossy, precision=claim.bits)
+    over = claim.coding == "lossless" and over_range(values, claim)
+    return _whole(values, header, planar=0, lossy=claim.lossy, precision=None if over else claim.bits)
 
 
-def _baseline(frame: _Codestream, claim: Claim, header: Header, least: int) -> Stored:
-    """8-bit JPEG by scaled DCT: libjpeg skips the coefficients that a picture of half, a quarter or an eighth the size does not need."""
-    from PIL import Image
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(frame), formats=["JPEG"]) as picture:
-            factor = _power_of_two(min(claim.rows, claim.columns), least, 3)
-            if factor > 1:
-                picture.draft(picture.mode, (claim.columns // factor, claim.rows // factor))
-            values = np.asarray(picture)
+def _baseline(frame: Codestream, claim: Claim, least: int) -> Stored:
+    factor = _power_of_two(min(claim.rows, claim.columns), least, 3)
+    values: NDArray[Any] = scaled_jpeg(frame, claim, factor)
     if values.shape[:2] != (-(-claim.rows // factor), -(-claim.columns // factor)):
         raise Refusal("decode_error")
     grey = claim.samples == 3
@@ -208,71 +209,24 @@ def _baseline(frame: _Codestream, claim: Claim, header: Header, least: int) -> S
     return Stored(values, claim.rows, claim.columns, factor, grey_from_color=grey)
 
 
-def _j2k(frame: _Codestream, header: Header, least: int, max_pixels: int) -> Stored:
+def _j2k(frame: Codestream, header: Header, least: int, max_pixels: int) -> Stored:
     claim = j2k_claim(frame)
     _compare(claim, header, max_pixels)
     stream = frame[claim.start : claim.end]
+    if stream[-2:] != _END_OF_IMAGE:  # whole, but old encoders leave the last marker out
+        stream = bytes(stream) + _END_OF_IMAGE
     # values whose sign the header contradicts are reinterpreted bit by bit, which only whole ones can be
     whole = claim.samples != 1 or claim.signed != bool(header.signed) or claim.bits > 16
     factor = 1 if whole else _power_of_two(min(claim.rows, claim.columns), least, claim.levels)
     bits = min(claim.bits, header.bits_stored or claim.bits)
     if claim.coding == "htj2k" and (bits in (8, 16) or claim.signed):
         factor = 1  # the overshoot of a reduced picture wraps around where the container has no spare bit
-    values = _openjph(stream, bits, factor) if claim.coding == "htj2k" else _openjpeg(stream, claim, factor, whole)
+    values = htj2k(stream, bits, factor) if claim.coding == "htj2k" else j2k(stream, claim, factor, whole)
     if values.shape[:2] != (-(-claim.rows // factor), -(-claim.columns // factor)):
         raise Refusal("decode_error")
     if factor == 1:
         return _whole(values, header, planar=0, lossy=claim.lossy, photometric="RGB")
     return Stored(values, claim.rows, claim.columns, factor, 0.5 - 0.5 / factor)
-
-
-def _openjph(stream: _Codestream, bits: int, factor: int) -> NDArray[Any]:
-    import imagecodecs
-
-    level = factor.bit_length() - 1
-    with _errors_that_are_ignored() as ignored:
-        values: NDArray[Any] = imagecodecs.htj2k_decode(stream, skipres=(level, level) if level else None)
-    if ignored:
-        raise ValueError("the decoder stopped before its last row")
-    if level and values.dtype == np.uint16:
-        values = np.clip(values.view(np.int16), 0, (1 << bits) - 1)  # what wrapped below zero
-    return values
-
-
-@contextmanager
-def _errors_that_are_ignored() -> Iterator[list[Any]]:
-    """Errors that native code cannot hand on (sys.unraisablehook): imagecodecs loses OpenJPH's, and returns memory that nobody filled."""
-    before, ignored = sys.unraisablehook, list[Any]()
-    sys.unraisablehook = lambda lost: ignored.append(lost.exc_type)
-    try:
-        yield ignored
-    finally:
-        sys.unraisablehook = before
-
-
-def _openjpeg(stream: _Codestream, claim: Claim, factor: int, whole: bool) -> NDArray[Any]:
-    """Pillow's OpenJPEG where it can (it reduces, and refuses broken streams), else imagecodecs'."""
-    if whole:
-        import imagecodecs
-
-        result: NDArray[Any] = imagecodecs.jpeg2k_decode(stream, numthreads=1)
-        return result
-    from PIL import Image
-
-    shape = (-(-claim.rows // factor), -(-claim.columns // factor))
-    with Image.open(io.BytesIO(stream), formats=["JPEG2000"]) as picture:
-        _ask_for_level(picture, factor.bit_length() - 1, shape)
-        values = np.asarray(picture)
-    values = values >> (8 * values.dtype.itemsize - claim.bits)  # Pillow shifts 12 bits up to 16
-    return (values.astype(np.int32) - (1 << (claim.bits - 1))).astype(np.int16) if claim.signed else values
-
-
-def _ask_for_level(picture: Any, level: int, shape: tuple[int, int]) -> None:
-    """Tell Pillow's JPEG 2000 decoder to leave out `level` resolutions. Its own `reduce` rounds the size where the standard rounds up."""
-    tile = picture.tile[0]
-    picture._size = (shape[1], shape[0])
-    arguments = (tile[3][0], level, *tile[3][2:])
-    picture.tile = [tile._replace(extents=(0, 0, *picture.size), args=arguments)]
 
 
 # --- what the routes share ------------------------------------------------------------------------------------------------------
@@ -293,6 +247,8 @@ def _compare(claim: Claim, header: Header, max_pixels: int) -> None:
         raise Refusal("invalid_dimensions")
     if claim.samples != header.samples or claim.bits > (header.bits_allocated or 0):
         raise Refusal("decode_error")
+    if not claim.whole:
+        raise Refusal("truncated")
 
 
 def _whole(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import struct
 import sys
 from collections.abc import Iterator
@@ -26,13 +27,16 @@ _SYNTAX = {"lossless": "57", "jpegls": "81", "j2k": "91", "htj2k": "203"}
 """Coding -> last part of the transfer syntax UID that allows all of it; JPEG goes by its bits."""
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _ANY_INSTANCE = "1.2.3"
+_RAN_OUT = re.compile(rb"premature end|bad Huffman code|instead of RST", re.IGNORECASE)
+_LEFT_OVER, _SPARE = re.compile(rb"(\d+) extraneous bytes"), 16
+"""What GDCM's libjpeg says on standard error while it fills a damaged picture with grey and returns it as if it were whole."""
 
 
 def decode(stream: bytes | memoryview, claim: Claim) -> NDArray[Any]:
     """The values (rows, columns) of a codestream of one channel, as GDCM reads them.
 
     Raises:
-        ValueError: more than one channel or 16 bits, values or a shape that the codestream does not claim, or no Linux.
+        ValueError: more than one channel or 16 bits, other values or another shape than claimed, a stream that ended early; no Linux.
         RuntimeError: GDCM's own errors.
         OSError, ImportError: no room in memory for the file, or for GDCM.
     """
@@ -44,9 +48,11 @@ def decode(stream: bytes | memoryview, claim: Claim) -> NDArray[Any]:
     SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
-    with _in_memory(plain_file(stream, claim)) as name:
+    with _in_memory(plain_file(stream, claim)) as name, _overheard() as said:
         reader.SetFileName(name)
         values: NDArray[Any] = SimpleITK.GetArrayFromImage(reader.Execute())
+    if _RAN_OUT.search(said) or any(int(lost) > _SPARE for lost in _LEFT_OVER.findall(said)):
+        raise ValueError("a picture of less than the whole of the codestream")
     if values.shape != (1, claim.rows, claim.columns) or values.dtype.kind not in "iu":
         raise ValueError("not the picture that the codestream claims")
     low, high = (-1 << (claim.bits - 1), 1 << (claim.bits - 1)) if claim.signed else (0, 1 << claim.bits)
@@ -114,3 +120,20 @@ def _in_memory(content: bytes) -> Iterator[str]:
         yield f"/proc/self/fd/{handle}"
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def _overheard() -> Iterator[bytearray]:
+    """What native code writes to standard error meanwhile, complete once this is left; more than a pipe holds (64 kB) is lost."""
+    said = bytearray()
+    hear, speak = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    before = os.dup(2)
+    try:
+        os.dup2(speak, 2)
+        yield said
+    finally:
+        os.dup2(before, 2)
+        with contextlib.suppress(BlockingIOError):
+            said += os.read(hear, 1 << 16)
+        for handle in (hear, speak, before):
+            os.close(handle)

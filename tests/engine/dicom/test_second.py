@@ -102,13 +102,28 @@ def test_what_is_cut_or_damaged_stays_rejected(make: SimpleNamespace, tmp_path: 
     uid, encode = ODD[name]
     stream = encode(make.chest())
     half = stream[: int(len(stream) * share)]
-    contents = [half, stream.replace(b"\xff\xda", b"\xff\xda\xff", 1), b"\xff\xd8 and only text\xff\xd9"]
+    ended = half.rstrip(b"\xff") + b"\xff\xd9"  # GDCM fills what is missing with grey, and says so on standard error alone
+    contents = [half, ended, stream.replace(b"\xff\xda", b"\xff\xda\xff", 1), b"\xff\xd8 and only text\xff\xd9"]
     paths = [tmp_path / f"{number}.dcm" for number in range(len(contents))]
     for path, content in zip(paths, contents, strict=True):
         path.write_bytes(make.to_bytes(make.encapsulated(make.radiograph(), uid, content)))
     readings = list(read_files(paths, size=64, workers=1))
     assert readings[0].reason == "truncated"
     assert all(each.reason in ("truncated", "decode_error") for each in readings[1:])
+
+
+def test_a_grey_filled_picture_of_the_second_decoder_is_no_picture(make: SimpleNamespace, tmp_path: Path) -> None:
+    """Baseline JPEG with an Adobe segment of five bytes, which Pillow cannot parse and GDCM steps over: whole, cut, and with leftovers."""
+    eight = (make.chest() >> 4).astype(np.uint8)
+    stream = imagecodecs.jpeg8_encode(eight, level=95)
+    odd = stream[:2] + b"\xff\xee\x00\x07Adobe" + stream[2:]
+    contents = [odd, odd[: len(odd) // 2].rstrip(b"\xff") + b"\xff\xd9", odd[:-2] + b"\x12\x34" * 20 + b"\xff\xd9"]
+    paths = [tmp_path / f"{number}.dcm" for number in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(make.to_bytes(make.encapsulated(make.radiograph(eight, 8), "1.2.840.10008.1.2.4.50", content)))
+    whole, cut, left_over = read_files(paths, size=64, workers=1)
+    assert whole.outcome == "score" and "second_decoder" in whole.flags
+    assert (cut.reason, left_over.reason) == ("decode_error", "decode_error")
 
 
 def test_colour_and_more_than_16_bits_are_not_for_it(make: SimpleNamespace) -> None:
