@@ -35,6 +35,7 @@ _KEYWORDS = (
     *("ImagerPixelSpacing", "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
     *("PixelPaddingRangeLimit", "BurnedInAnnotation", "SyntheticData", "WindowCenter", "WindowWidth", "VOILUTFunction", "RescaleIntercept"),
     *("RescaleSlope", "ModalityLUTSequence", "VOILUTSequence", "ViewCodeSequence", "PresentationLUTShape", "AnatomicRegionSequence"),
+    *("PatientSpeciesDescription", "PatientSpeciesCodeSequence", "AcquisitionDeviceProcessingDescription"),
 )
 _TAGS = {keyword: int(tag) for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None}
 _IN_ORDER = sorted(_TAGS.values())
@@ -83,6 +84,8 @@ class Header:
     view: str = ""
     views: tuple[Code, ...] = ()
     regions: tuple[Code, ...] = ()
+    species: tuple[Code, ...] = ()
+    device_processing: str = ""
     presentation_intent: str = ""
     image_type: tuple[str, ...] = ()
     patient_orientation: tuple[str, ...] = ()
@@ -165,6 +168,8 @@ class _Reader:
             view=self.local_text("ViewPosition").upper(),
             views=self.codes("ViewCodeSequence"),
             regions=self.codes("AnatomicRegionSequence"),
+            species=self.species(),
+            device_processing=self.text("AcquisitionDeviceProcessingDescription"),
             presentation_intent=self.text("PresentationIntentType").upper(),
             image_type=self.texts("ImageType"),
             patient_orientation=self.texts("PatientOrientation"),
@@ -263,6 +268,11 @@ class _Reader:
         items = [item for item in self.values(keyword) or [] if isinstance(item, Dataset)]
         fields = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
         return tuple(Code(*(_plain(item.get(field, "")) for field in fields)) for item in items[:_MOST_CODES])
+
+    def species(self) -> tuple[Code, ...]:
+        """PatientSpeciesCodeSequence and PatientSpeciesDescription (PS3.3 C.7.1.1), of which animals must have one."""
+        said = self.text("PatientSpeciesDescription")
+        return (*self.codes("PatientSpeciesCodeSequence"), *((Code("", "", said),) if said else ()))
 
     def windows(self) -> tuple[tuple[float, float], ...]:
         """Center and width of every window that can be one (PS3.3 C.11.2.1.2), in order; the flag bad_window where the first cannot."""

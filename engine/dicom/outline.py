@@ -193,7 +193,7 @@ def _walk(data: memoryview, at: int, result: Outline, max_depth: int) -> None:
             return
         if at + 8 > end:
             result.trailing = not any(data[at:])
-            result.damage = inner if result.trailing else "truncated"
+            result.damage = inner if result.trailing else "corrupt_header" if PIXEL_DATA in elements and not depth else "truncated"
             return
         group, element, vr, short = both(data, at)
         tag = group << 16 | element

@@ -139,7 +139,7 @@ FLAGS: dict[str, str] = {
     "invalid_uid": "a UID with letters, leading zeros or more than 64 characters",
     "no_window": "the file names no window; 8-bit values are shown as they are, others over the range of the data",
     "orientation": "rotated or mirrored by its tags, or by its looks (measured, see likeness.py)",
-    "out_of_distribution": "does not look like a frontal chest radiograph (measured, see likeness.py)",
+    "out_of_distribution": "does not look like a frontal chest radiograph (measured, see likeness.py), or is an animal's by its header",
     "padding": "padding was excluded from the range of grey",
     "polarity": "looks inverted: the lungs are bright after all the header's steps (measured, see polarity.py)",
     "recoded": "the same SOP instance was read before in another encoding, or with its grey scale inverted",

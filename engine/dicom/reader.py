@@ -250,9 +250,11 @@ def _flags_of(header: Header) -> list[str]:
         flags.append("invalid_uid")
     if header.synthetic == "YES":
         flags.append("synthetic")
-    if header.burned_in == "YES":
+    if selection.is_animal(header):
+        flags.append("out_of_distribution")
+    if header.burned_in in ("YES", "Y", "TRUE"):
         flags.append("burned_in")
-    elif header.burned_in != "NO" and header.sop_class == selection.DX_PRESENTATION:
+    elif header.burned_in != "NO" and (header.burned_in or header.sop_class == selection.DX_PRESENTATION):
         flags.append("burned_in_unknown")
     if not selection.names_view(header):
         flags.append("view_unknown")

@@ -114,6 +114,21 @@ def shows_chest(header: Header) -> bool | None:
     return True if True in answers else None if None in answers else False
 
 
+_HUMAN_CODES = frozenset({"337915000", "L-85B00"})
+_HUMAN_WORDS = frozenset({"HUMAN", "HOMO", "SAPIENS", "MAN", "PERSON"})
+_ANIMALS = frozenset({"CANINE", "FELINE", "EQUINE", "BOVINE", "OVINE", "PORCINE", "AVIAN", "VETERINARY", "DOG", "CAT", "HORSE", "PRIMATE"})
+
+
+def is_animal(header: Header) -> bool:
+    """Whether the header says that no human was taken: by species (CID 7454), or by what the device was told to process (0018,1400)."""
+    for species in header.species:
+        words = words_of(species.meaning)
+        human = species.value in _HUMAN_CODES or not _HUMAN_WORDS.isdisjoint(words)
+        if not human and (species.value or not _SAYS_NOTHING.issuperset(words)):
+            return True
+    return not _ANIMALS.isdisjoint(words_of(header.device_processing))
+
+
 # --- view -----------------------------------------------------------------------------------------------------------------------
 
 FRONTAL_VIEWS = frozenset({"PA", "AP", "", "APAX", "AXIAL", "ANTEROPOSTERIOR", "POSTEROANTERIOR", "FRONTAL", "AP_SUPINE", "AP_ERECT"})

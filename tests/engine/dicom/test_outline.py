@@ -66,6 +66,7 @@ def test_damage_is_named_and_nothing_before_it_is_lost(make: SimpleNamespace, ex
         (b"\0" * 200_000, None, True),
         (b"\0" * 100_000 + b"x" * 9, "corrupt_header", False),
         (b"\0" * 5, None, True),
+        (b"\r\n", "corrupt_header", False),
         (b"\xff" * 1000, "corrupt_header", False),
     ],
 )

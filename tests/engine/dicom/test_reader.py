@@ -22,6 +22,7 @@ from engine.dicom.limits import Limits
 from engine.dicom.policy import FLAGS, REASONS, Refusal
 from engine.dicom.reader import inflate, load_bytes, read_file
 from engine.dicom.reading import Reading
+from engine.dicom.selection import CR
 
 Read = Callable[..., Reading]
 ENCODINGS = [
@@ -202,6 +203,9 @@ HARMLESS = {
         ("invalid_uid",),
     ),
     "burned in": (lambda m: m.radiograph(BurnedInAnnotation="YES"), ("burned_in",)),
+    "burned in, in other words": (lambda m: m.radiograph(BurnedInAnnotation="Y"), ("burned_in",)),
+    "burned in, whatever that means": (lambda m: m.radiograph(BurnedInAnnotation="FILM", SOPClassUID=CR), ("burned_in_unknown",)),
+    "a dog": (lambda m: m.radiograph(PatientSpeciesDescription="Canis lupus"), ("out_of_distribution",)),
     "perhaps burned in": (lambda m: m.radiograph(BurnedInAnnotation=None), ("burned_in_unknown",)),
     "a capture": (lambda m: m.radiograph(SOPClassUID=CAPTURE, Modality="CR"), ("secondary_capture",)),
     "turned": (lambda m: m.radiograph(PatientOrientation=["F", "R"]), ("orientation",)),

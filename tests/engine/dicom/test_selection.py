@@ -108,6 +108,24 @@ def test_a_region_code_speaks_where_the_body_part_does_not(
     assert shows_chest(Header(body_part=body_part, regions=tuple(Code(*region) for region in regions))) is answer
 
 
+@pytest.mark.parametrize(
+    ("species", "processing", "animal"),
+    [
+        ([], "", False),
+        ([], "CHEST PA", False),
+        ([], "CANINE LATERAL THORAX 0-15cm", True),
+        ([("", "", "Human")], "", False),
+        ([("337915000", "SCT", "homo sapiens")], "", False),
+        ([("", "", "unknown")], "", False),
+        ([("448771007", "SCT", "Canis lupus subspecies familiaris")], "", True),
+        ([("", "", "Felis catus")], "", True),
+    ],
+)
+def test_animals_are_known_by_their_species(species: list[tuple[str, str, str]], processing: str, animal: bool) -> None:
+    header = Header(species=tuple(Code(*one) for one in species), device_processing=processing)
+    assert selection.is_animal(header) is animal
+
+
 def standard_views() -> list[tuple[str, str]]:
     """(code, meaning) of CID 4010 'DX View', as pydicom has it from PS3.16."""
     named: list[str] = cid_concepts[4010]["SCT"]
