@@ -60,8 +60,6 @@ Device = Literal["auto", "cpu", "cuda"]
 
 SHEET = 1
 """Version of the heatmap sheets: with another one they are drawn anew."""
-EQUAL_PICTURES = 10
-"""From so many different pictures on, equal scores for all of them mean a broken model."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +196,7 @@ def score(
     if dry_run:
         yield from _plan(items, _load(model, device), out, cores)
         return
-    with locked(out):
+    with locked(out), closing(Results(findings, out / "private")) as results:
         make_folder(out / "private", mode=0o700)
         bundle = _load(model, device)
         maps = _maps(calibration, bundle, asked, aggregate)
@@ -213,7 +211,7 @@ def score(
         if table.unreadable:
             yield Notice(f"{len(table.unreadable)} damaged parts of the image table were left out; their files are read again")
         clock.lap("load")
-        run = Gathered(Results(findings), names, table)
+        run = Gathered(results, names, table, scored=[] if heatmaps else None)
         size = batch_size or (64 if bundle.device.type == "cuda" else 8)
         found = found_readings(items, remembered, size=bundle.preprocessing.size, workers=cores, limits=limits)
         with closing(found), closing(run):
@@ -223,9 +221,8 @@ def score(
                 _refuse_failures(run.failed, max_failures)
         clock.lap("images")
         run.reflag()
-        results = run.results
-        _refuse_few(results.images().height, min_files)
-        _refuse_equal_scores(results.images(), findings, len(run.pictures))
+        _refuse_few(len(results), min_files)
+        _refuse_equal_scores(results, len(run.pictures))
         joined = run.joined(truth)
         yield from map(Notice, joined.notices() if joined else ())
         drawn: Counter[str] = Counter()
@@ -251,7 +248,8 @@ def score(
         for name in changed_outputs(out):
             yield Notice(f"{name} was changed after the last run had written it; it is written anew")
         clear_previous(out)
-        publish_tables(out, studies, results.images(), results.private())
+        images = results.images()
+        publish_tables(out, studies, images, results.private())
         if joined:
             publish_metrics(out, [row.as_row() for row in rows], joined.account)
         clock.lap("tables")
@@ -261,7 +259,7 @@ def score(
             "device": str(bundle.device),
             "model": {"name": bundle.name, "sha256": bundle.content_hash},
             "recipe": asked.account(bundle),
-            "inputs": {"files": run.results.images().height, "sha256": contents_hash(run.results.images()["content_hash"])},
+            "inputs": {"files": len(results), "sha256": contents_hash(images["content_hash"])},
             "labels": dict(joined.account) | ({"sha256": file_hash(labels)} if labels else {}) if joined else None,
             "calibration": {"sha256": maps.sha256, **maps.about} if maps else None,
             "options": {"aggregate": aggregate, "retain_uids": retain_uids, "min_age": min_age, "workers": cores, "batch_size": size},
@@ -269,7 +267,7 @@ def score(
             "heatmaps": {"drawn": drawn["drawn"], "reused": drawn["reused"]} if heatmaps else None,
             "counts": run.counts(studies.height),
         }
-        yield Published(out, account | {"seconds": clock.laps()}, studies, results.images(), rows, labelled, sheets)
+        yield Published(out, account | {"seconds": clock.laps()}, studies, images, rows, labelled, sheets)
         clock.lap("report")
         yield Finished(publish_record(out, account | {"seconds": clock.laps()}))
 
@@ -301,7 +299,7 @@ def _calibrated(studies: pl.DataFrame, maps: Calibration | None) -> pl.DataFrame
 
 
 def _plan(items: Iterator[Item], bundle: Bundle, out: Path, workers: int) -> Iterator[Event]:
-    remembered = Remembered(_table(bundle, out), lambda features: np.empty((len(features), 0), dtype=np.float32))
+    remembered = Remembered(_table(bundle, out), None)
     files = 0
     left_out: Counter[str] = Counter()
 
@@ -351,10 +349,10 @@ def _draw(
 ) -> Iterator[Drawn | Notice]:
     """A sheet for every scored image; of several files of one SOP instance the first is drawn."""
     findings = run.results.findings
-    scored = run.results.frame().filter(pl.col("outcome") == "score").select("image", "content_hash", *findings)
+    scored = run.results.frame("image", "content_hash", *findings, where=pl.col("outcome") == "score")
     missing: list[tuple[Item, dict[str, Any], str]] = []
     seen: set[str] = set()
-    for item, row in zip(run.scored, scored.iter_rows(named=True), strict=True):
+    for item, row in zip(run.scored or [], scored.iter_rows(named=True), strict=True):
         key = sheet_key(SHEET, made_with, row["content_hash"], [round(row[name], 4) for name in findings])
         if row["image"] not in seen and sheets.holds(row["image"], key):
             yield Drawn(row["image"], reused=True)
@@ -398,15 +396,18 @@ def _refuse_failures(failed: int, most: int | None) -> None:
         )
 
 
-def _refuse_equal_scores(images: pl.DataFrame, findings: Sequence[str], pictures: int) -> None:
-    scored = images.filter(pl.col("outcome") == "score")
-    if pictures >= SEVERAL and all(scored[name].min() == scored[name].max() for name in findings):
+def _refuse_equal_scores(results: Results, pictures: int) -> None:
+    if pictures < SEVERAL:
+        return
+    scored = results.frame(*results.findings, where=pl.col("outcome") == "score")
+    if all(scored[name].min() == scored[name].max() for name in results.findings):
         raise NotFinite(f"the model gives the same scores to all of {scored.height} images, different as they are", hint="another model")
 
 
 def _figures(studies: pl.DataFrame, labelled: pl.DataFrame, run: Gathered, findings: Sequence[str]) -> list[FindingFigures]:
     """The rows of metrics.csv. A study whose patient is not known stands for a patient of its own."""
-    patients = run.results.frame().filter(pl.col("outcome") == "score").group_by("study").agg(pl.col("patient").drop_nulls().first())
+    scored = run.results.frame("study", "patient", where=pl.col("outcome") == "score")
+    patients = scored.group_by("study").agg(pl.col("patient").drop_nulls().first())
     table = labelled.select("study").join(studies, on="study", how="left", maintain_order="left")
     table = table.join(patients, on="study", how="left", maintain_order="left")
     truth = labelled.select(findings).cast(pl.Float64).fill_null(float("nan")).to_numpy()

@@ -28,8 +28,6 @@ Vector = NDArray[np.float32]
 PART_ROWS = 512
 PART_SECONDS = 30.0
 """A part of the image table is published after so many files or seconds, whichever comes first: the most that a kill can cost."""
-SHEET = 1
-"""Version of the heatmap sheets: with another one they are drawn anew."""
 SEVERAL = 10
 """From so many different pictures on, equal scores for all of them mean a broken model."""
 
@@ -45,11 +43,10 @@ class Gathered:
     reused: int = 0
     failed: int = 0
     """Files that are damaged or out of reach (policy.FAILURES)."""
-    scored: list[Item] = field(default_factory=list)
-    """The files of the rows of outcome `score`, in their order."""
+    scored: list[Item] | None = None
+    """The files of the rows of outcome `score`, in their order, where a list is given: heatmaps are drawn of them."""
     pictures: set[bytes] = field(default_factory=set)
     """Coarse pictures, up to SEVERAL different ones."""
-    _stored: set[bytes] = field(default_factory=set)
     _part: list[tuple[dict[str, Any], Vector | None]] = field(default_factory=list)
     _part_since: float = field(default_factory=time.monotonic)
 
@@ -57,8 +54,7 @@ class Gathered:
         """A row of the results and, where it is new, of the image table: the image's name, and its reading as it was settled."""
         item, reading = found.item, found.reading
         content = bytes.fromhex(reading.content_hash)[:16]
-        if not found.known and content and content not in self._stored and reading.reason not in NOT_KEPT:
-            self._stored.add(content)
+        if not found.known and content and reading.reason not in NOT_KEPT and self.registry.scratch.first("stored", content) is None:
             self._part.append((table_row(reading), features))
             if len(self._part) >= PART_ROWS or time.monotonic() - self._part_since > PART_SECONDS:
                 self.close()
@@ -67,7 +63,7 @@ class Gathered:
         settled = self.registry.settle(reading)
         if settled.outcome not in ("score", "duplicate"):
             scores = None
-        if settled.outcome == "score":
+        if settled.outcome == "score" and self.scored is not None:
             self.scored.append(item)
         row = result_row(item, settled, scores, self.names)
         self.results.add(row)
@@ -98,7 +94,7 @@ class Gathered:
         """Labels of scored studies: by UID, by the name of the study in the tables, or by file."""
         if not truth:
             return None
-        frame = self.results.frame().filter(pl.col("outcome").is_in(["score", "duplicate"]))
+        frame = self.results.frame("study", "outcome", "flags", "file", where=pl.col("outcome").is_in(["score", "duplicate"]))
         scored = dict.fromkeys(frame.filter(pl.col("outcome") == "score")["study"], "")
         conflicts = frame.filter(pl.col("flags").str.split(FLAG_SEPARATOR).list.contains("uid_conflict"))["study"]
         scored |= {study: "uid_conflict" for study in conflicts if study in scored}

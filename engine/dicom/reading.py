@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.dicom.policy import Outcome
+from engine.tables.scratch import Scratch
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,14 @@ class _Copy:
     pixel_hash: str | None
     coarse: bytes
 
+    def packed(self) -> bytes:
+        return self.coarse + f"{self.transfer_syntax or ''} {self.pixel_hash or ''}".encode()
+
+    @classmethod
+    def unpacked(cls, packed: bytes) -> _Copy:
+        transfer_syntax, _, pixel_hash = packed[256:].decode().partition(" ")
+        return cls(transfer_syntax or None, pixel_hash or None, packed[:256])
+
     def repeats(self, known: _Copy) -> bool:
         return self.transfer_syntax == known.transfer_syntax and self._equals(known) and self._looks_like(known, inverted=False)
 
@@ -79,7 +88,7 @@ class _Copy:
 
 @dataclass
 class Registry:
-    """Settles readings one by one, in the order they come: about 500 bytes are kept for each scored file.
+    """Settles readings one by one, in the order they come; what it must know of each is kept on the disk (engine.tables.scratch).
 
     The first of several equal files is scored, later ones are duplicates (`same_pixels`): the same bytes, or the same SOP instance UID
     in the same transfer syntax with the same stored values. The same instance in another encoding, or with its grey scale inverted, is
@@ -90,22 +99,18 @@ class Registry:
     ones, `final_flags` tells for any reading once the run is over.
     """
 
-    contents: set[bytes] = field(default_factory=set)
-    instances: dict[bytes, list[_Copy]] = field(default_factory=dict)
-    study_of_series: dict[bytes, bytes] = field(default_factory=dict)
-    patient_of_study: dict[bytes, bytes] = field(default_factory=dict)
+    scratch: Scratch = field(default_factory=Scratch)
     conflicting: set[bytes] = field(default_factory=set)
 
     def settle(self, reading: Reading) -> Reading:
         """The reading with its final outcome; its flags may still grow, see final_flags."""
         if reading.outcome != "score" or reading.picture is None:
             return reading
-        content = bytes.fromhex(reading.content_hash)[:12]
-        if content in self.contents:
+        if self.scratch.first("content", bytes.fromhex(reading.content_hash)[:12]) is not None:
             return reading.without_picture("duplicate", "same_pixels")
-        self.contents.add(content)
         if reading.sop_instance_uid:
-            copies = self.instances.setdefault(_digest(reading.sop_instance_uid), [])
+            instance = _digest(reading.sop_instance_uid)
+            copies = [_Copy.unpacked(each) for each in self.scratch.values("copy", instance)]
             copy = _Copy(reading.transfer_syntax, reading.pixel_hash, coarse_picture(reading.picture))
             if any(copy.repeats(known) for known in copies):
                 return reading.without_picture("duplicate", "same_pixels")
@@ -113,15 +118,16 @@ class Registry:
                 return reading.without_picture("reject", "uid_conflict")
             if copies:
                 reading = replace(reading, flags=(*reading.flags, "recoded"))
-            copies.append(copy)
+            self.scratch.add("copy", instance, copy.packed())
         self._connect(reading)
         return replace(reading, flags=self.final_flags(reading))
 
     def _connect(self, reading: Reading) -> None:
         series, study, patient = (_digest(uid or "") for uid in (reading.series_instance_uid, reading.study_instance_uid, reading.patient))
-        if reading.series_instance_uid and self.study_of_series.setdefault(series, study) != study:
+        if reading.series_instance_uid and self.scratch.first("study of series", series, study) not in (None, study):
             self.conflicting.add(series)
-        if reading.study_instance_uid and reading.patient and self.patient_of_study.setdefault(study, patient) != patient:
+        known = self.scratch.first("patient of study", study, patient) if reading.study_instance_uid and reading.patient else None
+        if known not in (None, patient):
             self.conflicting.add(study)
 
     def final_flags(self, reading: Reading) -> tuple[str, ...]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from engine.dicom.contents import shared
@@ -20,8 +20,10 @@ from engine.dicom.limits import LIMITS, Limits
 from engine.dicom.reader import KNOWN
 from engine.dicom.reading import Reading
 from engine.dicom.rows import remembered_reading
+from engine.dicom.sandbox import message_in, pack
 from engine.dicom.workers import read_files
 from engine.tables.parts import ImageTable
+from engine.tables.scratch import Scratch
 
 Scores = NDArray[np.float32]
 
@@ -57,41 +59,55 @@ def reader_version() -> str:
 
 
 class Remembered:
-    """What an image table knows, by content. Features are turned into scores part by part, so that memory holds scores alone.
+    """What an image table knows, by content. Rows and scores wait on the disk, in a file without a name beside the table's own.
 
     Args:
         table: the parts of one model.
-        scores_of: features (N, D) -> scores (N, F).
+        scores_of: features (N, D) -> scores (N, F). None: only tell what is known, and keep nothing of it.
     """
 
-    def __init__(self, table: ImageTable, scores_of: Callable[[NDArray[np.float32]], Scores]) -> None:
-        self._frames: list[pl.DataFrame] = []
-        self._scores: list[tuple[NDArray[np.bool_], Scores]] = []
-        self._where: dict[bytes, tuple[int, int]] = {}
+    def __init__(self, table: ImageTable, scores_of: Callable[[NDArray[np.float32]], Scores] | None) -> None:
+        self._scratch = Scratch(table.private_folder if scores_of and table.private_folder.is_dir() else None)
         for part in table.parts():
             present = ~np.isnan(part.features).any(axis=1)
-            scores = scores_of(np.where(present[:, None], part.features, 0))
-            self._scores.append((present, scores))
-            for row, content in enumerate(part.rows["content_hash"]):
-                self._where[bytes.fromhex(content)] = (len(self._frames), row)
-            self._frames.append(part.rows)
+            scores = scores_of(np.where(present[:, None], part.features, 0)).astype("<f4") if scores_of else None
+            for row, cells in enumerate(part.rows.iter_rows(named=True)):
+                key = bytes.fromhex(cells["content_hash"])
+                packed = b"" if scores is None else _packed(cells, scores[row] if present[row] else None)
+                self._scratch.first("known", key, packed)
 
     def __len__(self) -> int:
-        return len(self._where)
+        return self._scratch.count("known")
+
+    def __contains__(self, content_hash: str) -> bool:
+        return bool(content_hash) and bool(self._scratch.values("known", bytes.fromhex(content_hash)))
 
     def get(self, content_hash: str, item: Item) -> Found | None:
         """The file's reading and scores by the SHA-256 of its bytes, None where they are new."""
-        place = self._where.get(bytes.fromhex(content_hash)) if content_hash else None
-        if place is None:
+        packed = self._scratch.values("known", bytes.fromhex(content_hash)) if content_hash else []
+        if not packed:
             return None
-        part, row = place
-        cells = self._frames[part].row(row, named=True)
-        present, scores = self._scores[part]
-        return Found(item, remembered_reading(item.path, cells), scores[row] if present[row] else None, known=True)
+        cells, scores = _unpacked(packed[0])
+        return Found(item, remembered_reading(item.path, cells), scores, known=True)
 
     def digests(self) -> Iterator[bytes]:
-        """The SHA-256 of every content it knows."""
-        yield from self._where
+        """The SHA-256 of every content it knows, rising."""
+        return self._scratch.keys("known")
+
+
+def _packed(cells: Mapping[str, Any], scores: Scores | None) -> bytes:
+    """A row as JSON, the bytes of its coarse picture and those of its scores."""
+    coarse = cells["coarse"] or b""
+    head = {name: cell for name, cell in cells.items() if name != "coarse"} | {"coarse": len(coarse), "scored": scores is not None}
+    return pack(head, coarse + (b"" if scores is None else scores.tobytes()))
+
+
+def _unpacked(packed: bytes) -> tuple[dict[str, Any], Scores | None]:
+    message = message_in(bytearray(packed))
+    assert message is not None  # as `_packed` made it
+    cells, body = message
+    end = cells["coarse"]
+    return cells | {"coarse": body[:end] or None}, np.frombuffer(body[end:], "<f4") if cells["scored"] else None
 
 
 def found_readings(
@@ -122,9 +138,8 @@ def known_files(items: Iterable[Item], remembered: Remembered, *, workers: int) 
     """How many of the items `remembered` knows; nothing is read beyond its hash."""
     if not len(remembered):
         return 0
-    queue: deque[Item] = deque()
-    readings = read_files(_to_read(items, queue), size=1, workers=workers, only_hash=True)
-    return sum(remembered.get(reading.content_hash, queue.popleft()) is not None for reading in readings)
+    readings = read_files(_to_read(items, deque(maxlen=0)), size=1, workers=workers, only_hash=True)
+    return sum(reading.content_hash in remembered for reading in readings)
 
 
 def _to_read(items: Iterable[Item], queue: deque[Item]) -> Iterator[Path | Reading]:

@@ -18,6 +18,7 @@ What a scoring run leaves in its output folder, and the choices behind it:
     publish.py      files that appear whole or not at all, the lock
     identity.py     the site key and the names made with it
     parts.py        the append-only image table
+    scratch.py      what a run must know of every file, on the disk and without a name
     results.py      rows of a run, and the tables that come of them
     labels.py       labels files, and the join
     images.py       image tables as users write them

@@ -1,10 +1,15 @@
-"""What a scoring run found out, kept as columns while it runs, and the three tables that come of it."""
+"""What a scoring run found out, kept on the disk while it runs, and the three tables that come of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any, Literal
 
 import numpy as np
 import polars as pl
@@ -14,8 +19,8 @@ from engine.tables.columns import IMAGE_COLUMNS, PRIVATE_COLUMNS, image_schema, 
 
 Aggregate = Literal["mean", "max"]
 FLAG_SEPARATOR = ";"
-_CHUNK = 4096
-"""Rows that are kept as Python objects before they become columns: a hundredth of the memory."""
+_CHUNK = 1024
+"""Rows that are kept as Python objects before they become columns on the disk."""
 _EXTRA: dict[str, type[pl.DataType]] = {"series_instance_uid": pl.String, "file": pl.String}
 
 
@@ -39,22 +44,37 @@ def split_flags(cell: str | None) -> tuple[str, ...]:
 
 
 class Results:
-    """The rows of a run in the order of its inputs.
+    """The rows of a run in the order of its inputs. They wait in a file without a name: memory holds the last few thousand.
 
     Args:
         findings: the recipe's findings, in its order.
+        folder: where that file lies: rows hold identifiers. None: in memory.
     """
 
-    def __init__(self, findings: Sequence[str]) -> None:
+    def __init__(self, findings: Sequence[str], folder: Path | None = None) -> None:
         self.findings = tuple(findings)
+        self._schema = IMAGE_COLUMNS | PRIVATE_COLUMNS | _EXTRA | dict.fromkeys(self.findings, pl.Float32)
+        self._folder = folder
         self._rows: list[ResultRow] = []
-        self._frames: list[pl.DataFrame] = []
+        self._counts: Counter[tuple[str, str | None]] = Counter()
+        self._file: IO[bytes] | None = None
+        self._ends = [0]
+
+    def __len__(self) -> int:
+        return self._counts.total()
 
     def add(self, row: ResultRow) -> None:
         """One more file."""
         self._rows.append(row)
+        self._counts[row.public["outcome"], row.public["reason"]] += 1
         if len(self._rows) >= _CHUNK:
             self._pack()
+
+    def close(self) -> None:
+        """Drop the rows."""
+        if self._file is not None:
+            self._file.close()
+        self._file, self._ends = None, [0]
 
     def _pack(self) -> None:
         if not self._rows:
@@ -63,29 +83,47 @@ class Results:
         blank = np.full(len(self.findings), np.nan, dtype=np.float32)
         scores = np.stack([blank if row.scores is None else row.scores for row in self._rows])
         columns = [pl.Series(name, np.ascontiguousarray(scores[:, k])).fill_nan(None) for k, name in enumerate(self.findings)]
-        self._frames.append(texts.with_columns(columns))
+        self._keep(texts.with_columns(columns))
         self._rows = []
 
-    def frame(self) -> pl.DataFrame:
-        """All rows, public and private columns together."""
+    def _keep(self, chunk: pl.DataFrame) -> None:
+        packed = BytesIO()
+        chunk.write_ipc(packed, compression="zstd")
+        if self._file is None:
+            self._file = TemporaryFile(dir=self._folder) if self._folder else BytesIO()  # noqa: SIM115 - open until `close`
+        self._file.seek(self._ends[-1])
+        self._file.write(packed.getvalue())
+        self._ends.append(self._file.tell())
+
+    def _chunks(self) -> Iterator[pl.DataFrame]:
         self._pack()
-        schema = IMAGE_COLUMNS | PRIVATE_COLUMNS | _EXTRA | dict.fromkeys(self.findings, pl.Float32)
-        self._frames = [pl.concat([pl.DataFrame(schema=schema), *self._frames])]
-        return self._frames[0]
+        for start, end in itertools.pairwise(self._ends):
+            assert self._file is not None  # as there is something in it
+            self._file.seek(start)
+            yield pl.read_ipc(BytesIO(self._file.read(end - start)))
+
+    def frame(self, *columns: str, where: pl.Expr | None = None) -> pl.DataFrame:
+        """The rows `where` something holds, all by default, with these columns, by default all, public and private."""
+        wanted = columns or tuple(self._schema)
+        chunks = ((chunk if where is None else chunk.filter(where)).select(wanted) for chunk in self._chunks())
+        return pl.concat([pl.DataFrame(schema={name: self._schema[name] for name in wanted}), *chunks], rechunk=True)
 
     def reflag(self, flags_of: Callable[[dict[str, Any]], str]) -> None:
         """New flags for scored rows, from all that is known of each: some flags are only known when every file has been seen."""
-        frame = self.frame()
-        flags = [flags_of(row) if row["outcome"] == "score" else row["flags"] for row in frame.iter_rows(named=True)]
-        self._frames = [frame.with_columns(pl.Series("flags", flags, dtype=pl.String))]
+        flagged = Results(self.findings, self._folder)
+        for chunk in self._chunks():
+            flags = [flags_of(row) if row["outcome"] == "score" else row["flags"] for row in chunk.iter_rows(named=True)]
+            flagged._keep(chunk.with_columns(pl.Series("flags", flags, dtype=pl.String)))
+        self.close()
+        self._file, self._ends = flagged._file, flagged._ends
 
     def images(self) -> pl.DataFrame:
         """images.*: one row per input file."""
-        return self.frame().select(list(image_schema(self.findings)))
+        return self.frame(*image_schema(self.findings))
 
     def private(self) -> pl.DataFrame:
         """private/files.parquet: whose files these are."""
-        return self.frame().select(list(PRIVATE_COLUMNS))
+        return self.frame(*PRIVATE_COLUMNS)
 
     def studies(self, aggregate: Aggregate) -> pl.DataFrame:
         """scores.*: one row per study with a scored image, in the order of the inputs.
@@ -93,7 +131,7 @@ class Results:
         A study's score is the mean, or the maximum, over its images of outcome `score`; duplicates have scores but are not counted again.
         Flags are those of any of its images.
         """
-        scored = self.frame().filter(pl.col("outcome") == "score")
+        scored = self.frame("study", "flags", *self.findings, where=pl.col("outcome") == "score")
         over = [pl.col(name).cast(pl.Float64).mean() if aggregate == "mean" else pl.col(name).max() for name in self.findings]
         flags = pl.col("flags").str.split(FLAG_SEPARATOR).list.explode(keep_nulls=False, empty_as_null=False).unique().sort()
         grouped = scored.group_by("study", maintain_order=True).agg(
@@ -104,10 +142,9 @@ class Results:
 
     def counts(self) -> dict[str, Any]:
         """Files by outcome and reason; the numbers add up to `files`."""
-        table = self.frame().group_by("outcome", "reason").len().sort("outcome", "reason", nulls_last=True)
         by_outcome: dict[str, int] = {"score": 0, "duplicate": 0, "reject": 0, "skip": 0}
         reasons: dict[str, int] = {}
-        for outcome, reason, count in table.iter_rows():
+        for (outcome, reason), count in sorted(self._counts.items(), key=lambda each: (each[0][0], each[0][1] or "")):
             by_outcome[outcome] += count
             if reason:
                 reasons[reason] = reasons.get(reason, 0) + count
