@@ -139,6 +139,43 @@ LOSSY: dict[str, Callable[[np.ndarray, int], bytes]] = {
 }
 
 
+_NATIVE = {"implicit": ImplicitVRLittleEndian, "big_endian": ExplicitVRBigEndian, "deflated": DeflatedExplicitVRLittleEndian}
+FRAMES: dict[str, tuple[str, Callable[[np.ndarray, int], bytes]]] = {
+    "jpeg_lossless": ("1.2.840.10008.1.2.4.70", lambda v, b: imagecodecs.jpeg8_encode(v, lossless=True, bitspersample=b)),
+    "jpegls": ("1.2.840.10008.1.2.4.80", lambda v, b: imagecodecs.jpegls_encode(v)),
+    "j2k": (
+        "1.2.840.10008.1.2.4.90",
+        lambda v, b: imagecodecs.jpeg2k_encode(v, level=0, reversible=True, codecformat="j2k", bitspersample=b),
+    ),
+    "htj2k": ("1.2.840.10008.1.2.4.201", lambda v, b: imagecodecs.htj2k_encode(v, reversible=True)),
+    "j2k_lossy": (
+        "1.2.840.10008.1.2.4.91",
+        lambda v, b: imagecodecs.jpeg2k_encode(v, level=70, reversible=False, codecformat="j2k", bitspersample=b),
+    ),
+}
+
+
+def encoded(ds: Dataset, encoding: str) -> Dataset:
+    """A native grey data set of 8 or 16 allocated bits in another encoding, whatever else its header says."""
+    wide, signed = ds.BitsAllocated // 8, bool(ds.PixelRepresentation)
+    raw = np.frombuffer(ds.PixelData, f"<u{wide}")[: ds.Rows * ds.Columns].reshape(ds.Rows, ds.Columns)
+    if encoding in _NATIVE:
+        ds.file_meta.TransferSyntaxUID = _NATIVE[encoding]
+        if encoding == "big_endian":
+            ds.PixelData = raw.astype(f">u{wide}").tobytes() + ds.PixelData[raw.nbytes :]
+            ds["PixelData"].VR = "OB" if wide == 1 else "OW"
+            for item in [*ds.get("ModalityLUTSequence", []), *ds.get("VOILUTSequence", [])]:
+                item.LUTData = np.frombuffer(item.LUTData, "<u2").astype(">u2").tobytes()  # words, which pydicom writes as they are
+    elif encoding == "rle":
+        ds.compress(RLELossless, generate_instance_uid=False)
+    elif encoding != "explicit":
+        uid, encode = FRAMES[encoding]
+        spare = 8 * wide - ds.BitsStored
+        in_its_sign = (raw.view(f"<i{wide}") << spare) >> spare if signed and encoding in ("j2k", "j2k_lossy") else raw
+        encapsulated(ds, uid, encode(np.ascontiguousarray(in_its_sign), ds.BitsStored))
+    return ds
+
+
 @pytest.fixture
 def read(tmp_path: Path) -> Callable[..., Reading]:
     """Write a data set or bytes to a file and read it in this process."""
@@ -154,5 +191,5 @@ def read(tmp_path: Path) -> Callable[..., Reading]:
 @pytest.fixture(scope="session")
 def make() -> SimpleNamespace:
     """The functions above, for tests (which cannot import a conftest)."""
-    names = (chest, radiograph, put_pixels, encapsulated, to_bytes)
-    return SimpleNamespace(**{name.__name__: name for name in names}, LOSSLESS=LOSSLESS, LOSSY=LOSSY, SIZE=SIZE)
+    names = (chest, radiograph, put_pixels, encapsulated, encoded, to_bytes)
+    return SimpleNamespace(**{name.__name__: name for name in names}, LOSSLESS=LOSSLESS, LOSSY=LOSSY, FRAMES=FRAMES, SIZE=SIZE)
