@@ -27,11 +27,39 @@ _TAIL, _SPARE = 16, b"\0" * 16
 _END = b"\xff\xd9"
 
 
+class JpegSource(io.BytesIO):
+    """A JPEG stream as Pillow is to read it, so that it tells what it makes of the end of the data.
+
+    A stream of one scan goes in without its end marker and with 16 bytes to spare: a decoder that needs more of them waits for ever, which
+    Pillow calls truncated. Its last bytes are handed out only to a reader that has read all others: a decoder that is done before it has
+    asked for them has lost its way in damaged data. Streams of several scans go in as they are.
+    """
+
+    def __init__(self, stream: Codestream, claim: Claim) -> None:
+        self.mark = claim.data_end - _TAIL if claim.scans == 1 else 0
+        self.tail_was_read = False
+        super().__init__(bytes(stream[: claim.data_end]) + _SPARE if claim.scans == 1 else bytes(stream[: claim.end]))
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As BytesIO, but never across the mark."""
+        left = self.mark - self.tell()
+        if left > 0:
+            return super().read(left if size is None or size < 0 else min(size, left))
+        self.tail_was_read = True
+        return super().read(size)
+
+    def refuse_leftovers(self) -> None:
+        """To be asked once the picture is there.
+
+        Raises:
+            Refusal: `decode_error` where the decoder left data over, by more than the few bytes of padding that exist in the field.
+        """
+        if self.mark > 0 and not self.tail_was_read:
+            raise Refusal("decode_error")
+
+
 def scaled_jpeg(stream: Codestream, claim: Claim, factor: int) -> NDArray[np.uint8]:
     """8-bit JPEG by scaled DCT, (h, w) or (h, w, 3): libjpeg skips the coefficients that a picture of 1 / factor the size does not need.
-
-    A stream of one scan goes in without its end marker and with 16 bytes to spare: a decoder that needs more of them waits for ever
-    (`truncated`), one that is done before it was given the last 16 bytes has lost its way (`decode_error`).
 
     Raises:
         Refusal: `truncated`, `decode_error`, both for what befalls once decoding has begun.
@@ -39,8 +67,7 @@ def scaled_jpeg(stream: Codestream, claim: Claim, factor: int) -> NDArray[np.uin
     """
     from PIL import Image
 
-    single = claim.scans == 1
-    source = _InTwoParts(bytes(stream[: claim.data_end]) + _SPARE if single else bytes(stream[: claim.end]))
+    source = JpegSource(stream, claim)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(source, formats=["JPEG"]) as picture:
@@ -50,25 +77,8 @@ def scaled_jpeg(stream: Codestream, claim: Claim, factor: int) -> NDArray[np.uin
                 values = np.asarray(picture)
             except OSError as error:
                 raise Refusal("truncated" if "truncated" in str(error) else "decode_error") from None
-    if single and not source.tail_was_read:
-        raise Refusal("decode_error")
+    source.refuse_leftovers()
     return values
-
-
-class _InTwoParts(io.BytesIO):
-    """Bytes of which the last 32 are handed out only to a reader that has read all others. tail_was_read: one has asked for them."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self.mark, self.tail_was_read = max(0, len(data) - _TAIL - len(_SPARE)), False
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """As BytesIO, in two parts."""
-        left = self.mark - self.tell()
-        if left > 0:
-            return super().read(left if size is None or size < 0 else min(size, left))
-        self.tail_was_read = True
-        return super().read(size)
 
 
 def exact_jpeg(stream: Codestream, claim: Claim) -> NDArray[Any]:

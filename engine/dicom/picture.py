@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.dicom.codestream import Claim, jpeg_claim
+from engine.dicom.decoders import JpegSource, exact_jpeg
 from engine.dicom.grey import to_picture
 from engine.dicom.header import Header
 from engine.dicom.pixels import Stored, hash_of
@@ -52,7 +53,7 @@ def read_picture(data: bytes, size: int, max_pixels: int) -> tuple[NDArray[np.ui
         raise Refusal("truncated")
     try:
         deep = claim is not None and (claim.coding != "jpeg" or claim.bits != 8)
-        values, rows, columns, factor, turn = _deep_jpeg(data, claim) if deep and claim else _opened(data, kind, size, max_pixels)
+        values, rows, columns, factor, turn = _deep_jpeg(data, claim) if deep and claim else _opened(data, claim, size, max_pixels)
     except Refusal:
         raise
     except MemoryError:
@@ -76,10 +77,12 @@ _Opened = tuple[NDArray[Any], int, int, int, int]
 """Values (h, w) or (h, w, channels), full rows and columns, what the values are reduced by, and the orientation that Exif asks for."""
 
 
-def _opened(data: bytes, kind: str, size: int, max_pixels: int) -> _Opened:
+def _opened(data: bytes, claim: Claim | None, size: int, max_pixels: int) -> _Opened:
     from PIL import Image
 
-    with warnings.catch_warnings(), _any_size(), Image.open(io.BytesIO(data), formats=[kind]) as image:
+    kind = "PNG" if claim is None else "JPEG"
+    source = io.BytesIO(data) if claim is None else JpegSource(data, claim)
+    with warnings.catch_warnings(), _any_size(), Image.open(source, formats=[kind]) as image:
         warnings.simplefilter("ignore")
         columns, rows = image.size
         if rows * columns > max_pixels:
@@ -95,7 +98,10 @@ def _opened(data: bytes, kind: str, size: int, max_pixels: int) -> _Opened:
             factor = next((factor for factor in _DRAFTS if min(rows, columns) // factor >= 2 * size), 1)
             if factor > 1:
                 image.draft(image.mode, (-(-columns // factor), -(-rows // factor)))
-        return _values(image, data, kind), rows, columns, factor, _orientation(image)
+        values = _values(image, data, kind)
+        if isinstance(source, JpegSource):
+            source.refuse_leftovers()
+        return values, rows, columns, factor, _orientation(image)
 
 
 def _orientation(image: Any) -> int:
@@ -130,7 +136,7 @@ def _deep_jpeg(data: bytes, claim: Claim) -> _Opened:
 
     if min(claim.rows, claim.columns) < MIN_SIDE:
         raise Refusal("too_small")
-    values = np.asarray(imagecodecs.jpegls_decode(data) if claim.coding == "jpegls" else imagecodecs.jpeg8_decode(data))
+    values = np.asarray(imagecodecs.jpegls_decode(data) if claim.coding == "jpegls" else exact_jpeg(data, claim))
     if values.shape[:2] != (claim.rows, claim.columns) or values.dtype.kind != "u" or values.dtype.itemsize > 2:
         raise Refusal("decode_error")
     return values, claim.rows, claim.columns, 1, 1

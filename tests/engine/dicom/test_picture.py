@@ -265,3 +265,12 @@ def test_a_picture_file_is_what_the_same_pixels_are_in_dicom(make: SimpleNamespa
     for values, bits in ((grey, 8), (make.chest(), 16)):
         bare = make.radiograph(values, bits, WindowCenter=None, WindowWidth=None)
         assert np.array_equal(shown(read(saved(values), "a.png", pictures=True)), shown(read(bare, "a.dcm")))
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("lossless", [False, True])
+def test_a_jpeg_that_was_cut_and_closed_again_is_truncated(read: Read, grey: np.ndarray, share: float, lossless: bool) -> None:
+    stream = imagecodecs.jpeg8_encode(grey, lossless=True) if lossless else saved(grey, "JPEG", quality=95)
+    closed = stream[: 700 + int((len(stream) - 700) * share)].rstrip(b"\xff") + b"\xff\xd9"
+    assert read(stream, "whole.jpg", pictures=True).outcome == "score"
+    assert read(closed, "cut.jpg", pictures=True).reason == "truncated"
