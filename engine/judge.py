@@ -106,7 +106,10 @@ def judge(
         yield Notice(f"uncertain labels (-1), which count as unknown: {uncertain}")
     frame = scored.frame.join(joined.frame(findings).rename({name: f"label {name}" for name in findings}), on="study", how="inner")
     if frame.is_empty():
-        raise LabelsError("no row of the labels matches a scored study", hint="the same names, or the labels' StudyInstanceUID")
+        raise LabelsError(
+            "no row of the labels matches a scored study",
+            hint="StudyInstanceUID, `study` as in scores.csv, or `file`, a path as the scored input had it",
+        )
     frame = _with_facts(frame, table, facts, studies, scored.patients)
     frame = _with_parts(frame, calibrate)
     refuse_leakage(frame["patient"], frame["part"])
@@ -169,6 +172,8 @@ def judge(
 def _read_scores(path: Path) -> _Scored:
     if path.is_dir():
         return _read_run(path)
+    if not path.exists():
+        raise InputMissing("there are no scores at --scores", hint="the --out of a finished mmclip score, or a table")
     frame = read_text_table(path, ConfigError)
     if "study" not in frame.columns:
         raise ConfigError("the scores name no studies", why="no column `study`", hint="the output folder of mmclip score")

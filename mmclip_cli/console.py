@@ -54,8 +54,8 @@ def log(message: str, *, level: str = "info", **fields: object) -> None:
             print(_encodable(line, sys.stderr), file=sys.stderr, flush=True)
 
 
-def progress(total: int | None, *, what: str, unit: str, start: int = 0, quiet: bool = False) -> tqdm[Any]:
-    """A progress bar on stderr; it draws nothing when stderr is no terminal or `quiet` is set."""
+def progress(total: int | None, *, what: str, unit: str, start: int = 0, quiet: bool = False, leave: bool = True) -> tqdm[Any]:
+    """A progress bar on stderr; it draws nothing when stderr is no terminal or `quiet` is set. `leave`: it stays when it is done."""
     from tqdm import tqdm
 
     disable = quiet or not on_terminal()
@@ -63,7 +63,7 @@ def progress(total: int | None, *, what: str, unit: str, start: int = 0, quiet: 
     with contextlib.suppress(OSError):
         if not disable and not os.get_terminal_size(sys.stderr.fileno()).columns:
             size = {"ncols": 80, "nrows": 24}  # a terminal that does not know its size
-    return tqdm(total=total, desc=what, unit=f" {unit}", initial=start, disable=disable, file=sys.stderr, **size)
+    return tqdm(total=total, leave=leave, desc=what, unit=f" {unit}", initial=start, disable=disable, file=sys.stderr, **size)
 
 
 @contextlib.contextmanager

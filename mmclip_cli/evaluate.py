@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -158,6 +159,7 @@ def _say(tables: dict[str, list[dict[str, Any]]], measured: list[Measured], out:
     _say_comparisons(tables.get("comparisons", []))
     _say_reliability(tables.get("reliability", []))
     _say_phrases(tables.get("prompt_sensitivity", []))
+    _say_maps(out)
     console.say("")
     console.say(f"{out / 'evaluation.html'} shows it all; metrics.csv, subgroups.csv, prompt_sensitivity.csv and run.json lie beside it")
 
@@ -180,6 +182,24 @@ def _say_findings(each: Measured) -> None:
     console.say(f"{each.evaluation}, {each.model}")
     heads = ["finding", "n", "positive", "AUROC", "95 % interval", "AUPRC", "F1", "accuracy", "sensitivity", "specificity", "MCC"]
     console.table(heads, rows)
+
+
+def _say_maps(out: Path) -> None:
+    """What `--calibrate` fitted, how to use it, and where it could fit nothing."""
+    from engine.tables.evaluation import CALIBRATION
+
+    if not (out / CALIBRATION).is_file():
+        return
+    findings = loads((out / CALIBRATION).read_text("utf-8"))["findings"]
+    without: dict[str, list[str]] = {}
+    for name, section in findings.items():
+        if "reason" in section:
+            without.setdefault(section["reason"], []).append(name)
+    console.say("")
+    for reason, names in without.items():
+        console.say(f"no calibration, {reason}: {', '.join(names)}: their scores stay as they are")
+    if len(findings) > sum(map(len, without.values())):
+        console.say(f"{out / CALIBRATION} makes probabilities of scores: mmclip score --calibration")
 
 
 def _say_comparisons(rows: list[dict[str, Any]]) -> None:

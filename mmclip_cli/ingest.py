@@ -55,7 +55,7 @@ def command(
     events = ingest(inputs, out, kind=kind, settings=settings or (), workers=workers, verify=verify, dry_run=dry_run)
     run: dict[str, Any] = {}
     logged = time.monotonic()
-    with console.closing(events) as watched, console.progress(None, what="ingest", unit="image", quiet=quiet) as bar:
+    with console.closing(events) as watched, console.progress(None, what="ingest", unit="image", quiet=quiet, leave=False) as bar:
         for event in watched:
             match event:
                 case Recognised() if not quiet:
@@ -100,8 +100,17 @@ def _say(run: dict[str, Any], out: Path) -> None:
         console.table(["dropped", "rows", "because"], [[reason, count, meanings.get(reason, "")] for reason, count in rows[:SHOWN_REASONS]])
         if len(rows) > SHOWN_REASONS:
             console.say(f"and {len(rows) - SHOWN_REASONS} more reasons in run.json")
+        if not counts["images"] and (advice := _advice(rows[0][0])):
+            console.say(f"no image is left; of {rows[0][0]}: {advice}")
     console.say("")
     console.say(f"{console.shown(out / 'images.parquet')} names them, {console.shown(out / run['store'])} holds their pictures")
+
+
+def _advice(reason: str) -> str:
+    """What to do about a reason of the reading of a file; "" for those of a table."""
+    from engine.dicom.policy import REASONS
+
+    return REASONS[reason].advice if reason in REASONS else ""
 
 
 def _meanings() -> dict[str, str]:

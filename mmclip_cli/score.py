@@ -21,6 +21,7 @@ EXAMPLES = (
     "mmclip score ./dicoms --prompts own.yaml --labels labels.csv --out results",
     "mmclip score pictures.csv --model runs/labels/bundle",
 )
+JOINED_BY = "they are joined by StudyInstanceUID, by `study` as in scores.csv, or by `file`, a path as the input has it"
 LOGGED_FILES = 1000
 """Where nobody watches a progress bar, a line of log for every so many files."""
 
@@ -110,7 +111,7 @@ def command(
         dry_run=dry_run,
     )
     tables, run, seen, drawn = None, None, 0, 0
-    with console.closing(events) as watched, console.progress(None, what="score", unit="file", quiet=quiet) as bar:
+    with console.closing(events) as watched, console.progress(None, what="score", unit="file", quiet=quiet, leave=False) as bar:
         for event in watched:
             match event:
                 case Seen():
@@ -127,6 +128,7 @@ def command(
                 case Notice() if not quiet:
                     console.log(event.message, level="warning")
                 case Planned():
+                    bar.clear()
                     _say_plan(event, json=json)
                 case Published():
                     tables = event
@@ -188,9 +190,12 @@ def _say(tables: Published, run: dict[str, Any], out: Path) -> None:
     console.say(
         f"{counts['studies']} studies scored by {run['model']['name']} with {run['recipe']['name']} on {run['device']} in {seconds:.1f} s"
     )
-    _say_left_out(tables)
+    _say_left_out(tables, counts["failed"])
     _say_studies(tables)
-    _say_figures(tables)
+    if run["labels"] and not run["labels"]["matched_rows"]:
+        console.say(f"\nno row of the labels matches a scored study, so there are no figures: {JOINED_BY}")
+    else:
+        _say_figures(tables)
     console.say("")
     if run["heatmaps"]:
         sheets = sum(run["heatmaps"].values())
@@ -198,7 +203,8 @@ def _say(tables: Published, run: dict[str, Any], out: Path) -> None:
     console.say(f"{out / 'report.html'} shows it all; scores.csv, images.csv and run.json lie beside it")
 
 
-def _say_left_out(tables: Published) -> None:
+def _say_left_out(tables: Published, failed: int) -> None:
+    """Why files have no scores; which of that is a failure (exit code 1); and what to do where nothing at all was scored."""
     from engine.dicom.policy import REASONS
 
     frame = tables.images.filter(tables.images["outcome"].is_in(["reject", "skip"]))
@@ -209,6 +215,10 @@ def _say_left_out(tables: Published) -> None:
     console.table(["not scored", "files", "because"], [[reason, files, REASONS[reason].meaning] for reason, files in rows[:SHOWN_REASONS]])
     if len(rows) > SHOWN_REASONS:
         console.say(f"and {len(rows) - SHOWN_REASONS} more reasons in images.csv")
+    if failed:
+        console.say(f"{failed} of them failed (damaged or out of reach): images.csv has a row for each, private/files.parquet its path")
+    if tables.studies.is_empty():
+        console.say(f"nothing was scored; of {rows[0][0]}: {REASONS[rows[0][0]].advice}")
 
 
 def _say_studies(tables: Published) -> None:

@@ -61,7 +61,7 @@ REASONS: dict[str, Reason] = {
     "not_dicom": Reason(
         "reject",
         "another kind of file named as DICOM, or of no kind known; skipped where it is a plain picture",
-        "take it out of the folder",
+        "take it out of the folder; a PNG or JPEG picture is read where a table names it: `mmclip score pictures.csv` with a column `file`",
     ),
     "resource_limit": Reason(
         "reject",

@@ -2,6 +2,8 @@
 
 import json
 
+from mmclip_cli.evaluate import _say_maps
+
 
 def test_the_paper_s_table_is_printed_whole_without_any_data(mmclip):
     done = mmclip("evaluate", "eval/paper", "--quiet")
@@ -39,3 +41,23 @@ def test_scores_and_labels_give_figures_as_json(mmclip):
     assert done.returncode == 0, done.stderr
     (edema, _macro) = json.loads(done.stdout)["tables"]["metrics"]
     assert (edema["finding"], edema["auroc"], edema["n_positive"]) == ("Edema", 1.0, 10)
+
+
+def test_what_could_not_be_calibrated_is_said_with_the_reason(tmp_path, capsys):
+    _say_maps(tmp_path)
+    assert capsys.readouterr().out == ""
+    findings = {"Edema": {"n": 4, "reason": "one class only"}, "Fracture": {"n": 4, "reason": "one class only"}}
+    (tmp_path / "calibration.json").write_text(json.dumps({"findings": findings}))
+    _say_maps(tmp_path)
+    assert capsys.readouterr().out == "\nno calibration, one class only: Edema, Fracture: their scores stay as they are\n"
+    findings["Pneumonia"] = {"n": 90, "slope": 2.0, "shift": 0.1}
+    (tmp_path / "calibration.json").write_text(json.dumps({"findings": findings}))
+    _say_maps(tmp_path)
+    assert "makes probabilities of scores: mmclip score --calibration" in capsys.readouterr().out
+
+
+def test_scores_that_are_not_there_are_named_as_such(mmclip):
+    (mmclip.folder / "labels.csv").write_text("study,Edema\na,1\n")
+    done = mmclip("evaluate", "--scores", "gone", "--labels", "labels.csv")
+    assert done.returncode == 66
+    assert "there are no scores at --scores" in json.loads(done.stderr)["message"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from PIL import Image
 
 from engine.data.store import PixelStore
 
@@ -70,3 +71,13 @@ def test_a_stopped_run_goes_on_where_it_was(mmclip, make_padchest, blow):
     assert (counts["images"], counts["read"]) == (many, many - kept)
     assert PixelStore.open(folder).pixels.shape == (many, 32, 32)
     assert pl.read_parquet(mmclip.folder / "table" / "images.parquet").height == many
+
+
+def test_a_folder_of_plain_pictures_says_how_they_are_read(mmclip):
+    pictures = mmclip.folder / "pictures"
+    pictures.mkdir()
+    Image.new("L", (64, 64), 90).save(pictures / "a.png")
+    done = mmclip("ingest", pictures, "--out", "table", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert "no image is left; of not_dicom: " in done.stdout
+    assert "with a column `file`" in done.stdout

@@ -93,6 +93,7 @@ def test_json_is_one_object_and_a_damaged_file_is_exit_1(mmclip, studies, toy, t
     again = mmclip("score", folder, "--prompts", "chest14", "--model", toy, "--fail-on", "never", "--quiet", "--out", "new/folder")
     assert again.returncode == 0
     assert "10 files, 10 of them known from an earlier run" in again.stdout
+    assert "1 of them failed (damaged or out of reach): images.csv has a row for each, private/files.parquet its path" in again.stdout
 
 
 def test_a_policy_reject_is_exit_1_only_when_asked(mmclip, studies, toy, tmp_path):
@@ -196,3 +197,19 @@ def test_help_is_quick_and_offers_no_stubs(mmclip):
         assert option in done.stdout
     for option in ("--backend", "--sr", "--engine"):
         assert option not in done.stdout
+
+
+def test_a_folder_of_plain_pictures_says_how_they_are_read(mmclip, toy):
+    Image.new("L", (64, 64), 90).save(mmclip.folder / "a.png")
+    done = mmclip("score", mmclip.folder / "a.png", "--prompts", "chest14", "--model", toy, "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert "nothing was scored; of not_dicom:" in done.stdout
+    assert "`mmclip score pictures.csv` with a column `file`" in done.stdout
+
+
+def test_labels_that_match_nothing_are_told_with_the_results(mmclip, studies, toy):
+    (mmclip.folder / "labels.csv").write_text("StudyInstanceUID,Pneumonia\n1.2.3,1\n1.2.4,0\n")
+    done = mmclip("score", studies / "synthetic", "--prompts", "chest14", "--model", toy, "--labels", "labels.csv", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert "no row of the labels matches a scored study, so there are no figures: they are joined by StudyInstanceUID" in done.stdout
+    assert "AUROC" not in done.stdout
