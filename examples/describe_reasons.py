@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.dicom import policy
+from engine.dicom import policy, selection
 
 PAGE = Path(policy.__file__).with_name("REASONS.md")
 HEADINGS = {
@@ -23,12 +23,14 @@ carry one reason of the closed lists below. `report.html` and the first screen o
 **failed** marks reasons of files that are damaged or out of reach: with one of them `mmclip score` ends with exit code 1, unless
 `--fail-on never` is given. The other reasons are decisions: exit code 0, unless `--fail-on reject` is given.
 """
+SELECTION = "What tags decide, and what happens where they are blank:\n"
 RULES = "Where several faults meet, the first of this order names the file:\n"
 
 
 def page() -> str:
     """The page as Markdown: a table per outcome, the order of the reasons, the flags."""
     order = (policy.__doc__ or "").partition(RULES)[2]
+    decides = (selection.__doc__ or "").partition(SELECTION)[2]
     lines = [INTRODUCTION]
     for outcome, heading in HEADINGS.items():
         lines += [f"## {heading}", "", "| reason | | what it means | what to do |", "|---|---|---|---|"]
@@ -38,9 +40,10 @@ def page() -> str:
                 lines.append(f"| `{code}` | {failed} | {_cell(reason.meaning)} | {_cell(reason.advice)} |")
         lines.append("")
     lines += ["## Which reason, where there are several", "", RULES, *(line.strip() for line in order.strip().splitlines()), ""]
+    lines += ["## Which pictures are scored", "", SELECTION, *(line.removeprefix("  ") for line in decides.rstrip().splitlines()), ""]
     lines += ["## Flags: scored all the same", "", "| flag | what it means | what to do |", "|---|---|---|"]
     lines += [f"| `{flag}` | {_cell(policy.FLAGS[flag])} | {_cell(policy.FLAG_ADVICE[flag])} |" for flag in sorted(policy.FLAGS)]
-    lines += ["", "This page is made from policy.py beside it by `python examples/describe_reasons.py`.", ""]
+    lines += ["", "This page is made from policy.py and selection.py beside it by `python examples/describe_reasons.py`.", ""]
     return "\n".join(lines)
 
 

@@ -21,6 +21,8 @@ UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END, _PADDING = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD, 0xFFFCFFFC
 _MOST_ELEMENTS = 1_000_000
 """Elements, items and delimiters together, or fragments; 3 s. A radiograph has some hundreds, and a hostile file room for 64 million."""
+_MOST_META_ELEMENTS = 1000
+"""PS3.10 knows 14."""
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 
@@ -89,9 +91,9 @@ def read_meta(data: memoryview) -> FileMeta:
     """The file meta information (PS3.10 section 7.1); always explicit VR little endian.
 
     Raises:
-        Refusal: `not_dicom`, `truncated`, `corrupt_header`.
+        Refusal: `not_dicom`, `truncated`, `corrupt_header`, `resource_limit`.
     """
-    at = 0
+    at = steps = 0
     if len(data) >= 132 and bytes(data[128:132]) == b"DICM" and not (starts_data_set(data) and not starts_data_set(data, 132)):
         at = 132
         if len(data) == at:
@@ -102,6 +104,9 @@ def read_meta(data: memoryview) -> FileMeta:
         return FileMeta("", 0, bare=True)
     found: dict[int, bytes] = {}
     while at + 8 <= len(data) and bytes(data[at : at + 2]) == b"\x02\x00":
+        steps += 1
+        if steps > _MOST_META_ELEMENTS:
+            raise Refusal("resource_limit")
         tag = 0x00020000 | struct.unpack_from("<H", data, at + 2)[0]
         vr = bytes(data[at + 4 : at + 6])
         if vr in _LONG:

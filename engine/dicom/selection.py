@@ -1,12 +1,17 @@
 """Which pictures are scored: frontal chest radiographs for presentation, told by SOP class, modality, body part, view and intent.
 
-Tags are free text in the field: other languages, other spellings, several values, any case. A tag that says something else than a frontal
-chest turns the picture away; one that is blank, or says nothing ("PORTABLE"), does not. Descriptions of studies and series are not read:
-they name what was asked for, and patients.
-
-Where tags contradict each other: BodyPartExamined goes before AnatomicRegionSequence, which is only looked at where the former says
-nothing. A view is lateral where ViewPosition or ViewCodeSequence says so, either of them; where neither names a view, PatientOrientation
-decides (rows that run to the patient's front or back are a lateral's).
+What tags decide, and what happens where they are blank:
+  - SOP class: Computed Radiography, Digital X-Ray, Secondary Capture of any kind (flagged); no other. FOR PROCESSING is turned away,
+    by the class or by the tag.
+  - Modality: CR, DX, RG or DR, or several of these. Blank passes for the first two classes, not for captures.
+  - BodyPartExamined: the chest in the words of many languages, alone or with other parts (CHEST_ABDOMEN). Ribs, sternum, clavicle and
+    thoracic spine are other parts, and so is a word that is not known. Blank, or words that say nothing (PORTABLE), pass;
+    there AnatomicRegionSequence decides by its codes.
+  - ViewPosition and ViewCodeSequence: lateral, oblique or lateral decubitus in either turns the picture away. Where neither names a view,
+    PatientOrientation decides (rows that run to the front or the back are a lateral's); where that is silent the flag is `view_unknown`.
+  - ImageType: localizers and pictures computed from something else than a radiograph are turned away.
+  - Animals, by PatientSpeciesDescription or by what the device was told to process, are flagged `out_of_distribution`.
+  - Descriptions of studies and series are not read: they name what was asked for, and patients.
 """
 
 from __future__ import annotations

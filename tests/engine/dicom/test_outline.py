@@ -173,6 +173,12 @@ def test_two_transfer_syntaxes_are_none() -> None:
     assert raised.value.code == "corrupt_header"
 
 
+def test_a_meta_group_has_a_limit_too() -> None:
+    with pytest.raises(Refusal) as raised:
+        read_meta(memoryview(meta_with(element(0x00020012, b"UI", b"") * 1001)))
+    assert raised.value.code == "resource_limit"
+
+
 @pytest.mark.parametrize("left", range(2, 8))
 def test_a_meta_group_cut_in_the_head_of_an_element_is_truncated(left: int) -> None:
     whole = meta_with(element(SYNTAX, b"UI", b"1.2.840.10008.1.2.1\0"))
