@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import tempfile
 from bisect import bisect_left
 from collections.abc import Container, Iterable, Iterator, Sequence
@@ -56,4 +57,16 @@ def shared(digests: Iterable[bytes]) -> Iterator[int | None]:
     with tempfile.TemporaryFile() as file:
         file.write(joined)
         file.flush()
-        yield file.fileno()
+        handle = _to_read(file.fileno())
+        try:
+            yield handle
+        finally:
+            os.close(handle)
+
+
+def _to_read(handle: int) -> int:
+    """The same open file for reading alone, where the system can: a child has no business in changing it."""
+    try:
+        return os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return os.dup(handle)

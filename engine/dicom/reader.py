@@ -28,7 +28,7 @@ from engine.dicom.outline import DEFLATED, EXPLICIT, IMPLICIT, PIXEL_DATA, FileM
 from engine.dicom.pixels import FAMILIES, SecondDecoder, Stored, expected_bytes, read_pixels
 from engine.dicom.polarity import looks_inverted
 from engine.dicom.policy import Refusal
-from engine.dicom.reading import Reading
+from engine.dicom.reading import KNOWN, Reading
 
 
 @dataclass
@@ -41,10 +41,6 @@ class _Facts:
 
     def reading(self, outcome: policy.Outcome, reason: str | None, **more: Any) -> Reading:
         return Reading(self.path, outcome, reason, tuple(dict.fromkeys(self.flags)), **{**self.known, **more})
-
-
-KNOWN = "known"
-"""Stands as the reason of a file that was not read beyond its hash; no reason of policy.REASONS, and never written down."""
 
 
 def read_file(

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from engine.dicom.policy import Outcome
 from engine.tables.scratch import Scratch
 
+KNOWN = "known"
+"""Stands as the reason of a file that was not read beyond its hash; no reason of policy.REASONS, and never written down."""
+
 
 @dataclass(frozen=True, eq=False)
 class Reading:

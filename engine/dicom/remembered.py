@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from engine.dicom.contents import shared
 from engine.dicom.inputs import Item
 from engine.dicom.limits import LIMITS, Limits
-from engine.dicom.reader import KNOWN
-from engine.dicom.reading import Reading
+from engine.dicom.reading import KNOWN, Reading
 from engine.dicom.rows import remembered_reading
 from engine.dicom.sandbox import message_in, pack
 from engine.dicom.workers import read_files
@@ -127,11 +126,12 @@ def found_readings(
             queue: deque[Item] = deque()
             for reading in read_files(_to_read(stretch, queue), size=size, workers=workers, limits=limits, pictures=pictures, known=known):
                 item = queue.popleft()
-                if reading.reason != KNOWN or remembered is None:
+                if reading.reason != KNOWN:
                     yield Found(item, reading)
                     continue
+                told = remembered.get(reading.content_hash, item) if remembered else None
                 # a child that tells of an unknown hash was taken over or broken
-                yield remembered.get(reading.content_hash, item) or Found(item, Reading(item.path, "reject", "decode_crash"))
+                yield told or Found(item, Reading(item.path, "reject", "decode_crash"))
 
 
 def known_files(items: Iterable[Item], remembered: Remembered, *, workers: int) -> int:

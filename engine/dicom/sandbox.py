@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import struct
 import sys
 from collections.abc import Mapping
@@ -19,10 +20,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from engine.dicom.reading import Reading
+from engine.dicom.policy import FLAGS, OUTCOMES, REASONS
+from engine.dicom.reading import KNOWN, Reading
 
 _LENGTHS = struct.Struct("<II")
 _LARGEST_ANSWER = 256 << 20
+_HASH = re.compile("(?:[0-9a-f]{64})?")
 _TEXTS = tuple(field.name for field in fields(Reading) if field.name not in {"path", "picture", "flags", "rows", "columns"})
 
 
@@ -64,19 +67,29 @@ def pack_reading(reading: Reading, *, spent: bool) -> bytes:
 
 
 def unpack_reading(path: Path, head: Mapping[str, Any], body: bytes) -> Reading:
-    """The reading of a message.
+    """The reading of a message, its codes those of the policy: a child that was taken over may write anything.
 
     Raises:
         ValueError, KeyError, TypeError: the message is no reading.
     """
     texts = {name: head[name] for name in _TEXTS}
-    if not all(value is None or isinstance(value, str) for value in texts.values()):
+    flags, sides = tuple(head["flags"]), (head["rows"], head["columns"])
+    sound = (
+        all(value is None or isinstance(value, str) for value in texts.values())
+        and texts["outcome"] in OUTCOMES
+        and (texts["reason"] in {*REASONS, KNOWN} if texts["outcome"] != "score" else texts["reason"] is None)
+        and FLAGS.keys() >= set(flags)
+        and all(value is None or (type(value) is int and 0 <= value < 1 << 31) for value in sides)
+        and _HASH.fullmatch(texts["content_hash"] or "")
+        and (head["shape"] is not None) == (texts["outcome"] == "score")
+    )
+    if not sound:
         raise ValueError("no reading")
     picture = None
     if head["shape"] is not None:
         height, width = head["shape"]
         picture = np.frombuffer(body, np.uint8).reshape(height, width).copy()
-    return Reading(path=path, flags=tuple(map(str, head["flags"])), rows=head["rows"], columns=head["columns"], picture=picture, **texts)
+    return Reading(path=path, flags=flags, rows=head["rows"], columns=head["columns"], picture=picture, **texts)
 
 
 def serve(known: int | None = None) -> None:
@@ -95,6 +108,7 @@ def serve(known: int | None = None) -> None:
     import PIL.JpegImagePlugin
     import PIL.PngImagePlugin  # noqa: F401
 
+    from engine.dicom.confined import confine
     from engine.dicom.contents import Contents, Everything
     from engine.dicom.limits import Limits
     from engine.dicom.reader import read_file
@@ -102,6 +116,7 @@ def serve(known: int | None = None) -> None:
 
     contents = frozenset[bytes]() if known is None else Contents(known)
     buffer = bytearray()
+    confine()
     _send(answers, pack({"ready": True}))
     held = 0
     while (request := _next(requests, buffer)) is not None:

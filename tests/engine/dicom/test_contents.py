@@ -1,5 +1,7 @@
 import os
+import sys
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +29,12 @@ def test_nothing_to_share_needs_no_file():
 def test_the_file_has_no_name_and_goes_with_its_last_user():
     with shared([bytes(32)]) as handle:
         assert os.fstat(handle).st_nlink == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="opened anew through /proc")
+def test_who_is_told_cannot_change_it():
+    with shared([bytes(32)]) as handle, pytest.raises(OSError, match="Bad file descriptor"):
+        os.pwrite(handle, b"x", 0)
 
 
 def test_everything_holds_every_digest():

@@ -49,7 +49,14 @@ def test_what_is_no_message_is_refused(stream: bytes) -> None:
         message_in(bytearray(stream + b"\0" * 8))
 
 
-@pytest.mark.parametrize("change", [{"shape": [10, 10]}, {"shape": [-1, -1]}, {"modality": 5}, {"patient": ["x"]}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": [10, 10]}, {"shape": [-1, -1]}, {"shape": None}, {"modality": 5}, {"patient": ["x"]}, {"outcome": "fine"},
+        {"reason": "because"}, {"outcome": "reject", "shape": None, "reason": "<script>"}, {"flags": ["=cmd"]}, {"flags": "polarity"},
+        {"content_hash": "zz"}, {"rows": 1 << 80}, {"rows": "7"}, {"columns": True},
+    ],
+)  # fmt: skip
 def test_a_child_that_lies_is_not_believed(change: dict[str, object]) -> None:
     message = message_in(bytearray(pack_reading(Reading(Path("x"), "score", picture=PICTURE), spent=False)))
     assert message is not None

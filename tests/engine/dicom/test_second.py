@@ -169,4 +169,4 @@ def test_nothing_reaches_a_disk_and_files_stay_forbidden(make: SimpleNamespace, 
     odd = tmp_path / "odd.dcm"
     odd.write_bytes(make.to_bytes(make.encapsulated(make.radiograph(), JPEG_LS, sampled(make.chest()))))
     assert [each.reason for each in read_files([odd], size=64, workers=1)] == ["decode_crash"], "it left at the one place where all holds"
-    assert (tmp_path / "litter").read_bytes() == b""
+    assert not (tmp_path / "litter").exists() or (tmp_path / "litter").read_bytes() == b""

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -133,6 +134,28 @@ def test_leaving_early_leaves_no_process(files: list[Path]) -> None:
     assert children()
     running.close()
     assert not children()
+
+
+def test_a_child_holds_no_secret_and_no_right_it_does_not_need(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMCLIP_SITE_KEY", "CANARYKEY")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "CANARYPASSWORD")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    found = {}
+
+    def paths() -> Iterator[Path]:
+        yield files[0]
+        yield files[2]
+        (pid,) = children()
+        here = Path(f"/proc/{pid}")
+        found["environment"] = (here / "environ").read_bytes()
+        found["status"] = (here / "status").read_bytes()
+        found["open"] = b" ".join(os.fsencode(each.readlink()) for each in (here / "fd").iterdir())
+
+    assert [one.reason for one in read_files(paths(), size=64, workers=1)] == [None, None]
+    assert b"CANARY" not in found["environment"]
+    assert b"LC_ALL=C.UTF-8" in found["environment"]
+    assert b"NoNewPrivs:\t1" in found["status"]
+    assert set(re.sub(rb"\[\d+\]", b"", found["open"]).split()) <= {b"pipe:", b"/dev/null", bytes(files[0]), bytes(files[2])}
 
 
 def test_children_die_with_their_parent(files: list[Path]) -> None:
