@@ -131,14 +131,14 @@ def _sample(values: NDArray[Any], padding: tuple[int, int] | None) -> tuple[NDAr
 def _without_padding(
     stored: Stored, header: Header, size: int, padding: tuple[int, int] | None, seen: NDArray[Any]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Stored values made small, and where no padding is mixed into them."""
-    if padding is None:
-        small = shrink(stored.values, stored, header.aspect, size)
-        return small, np.ones(small.shape, bool)
-    padded = _within(stored.values, padding)
-    filled = np.where(padded, stored.values.dtype.type(np.median(seen)), stored.values)  # so that padding does not bleed
-    covered = shrink(padded.astype(np.uint8), stored, header.aspect, size)
-    return shrink(filled, stored, header.aspect, size), covered < 0.5
+    """Stored values made small, none of them beyond those that there are, and where no padding is mixed into them."""
+    values, clear = stored.values, None
+    if padding is not None:
+        padded = _within(values, padding)
+        values = np.where(padded, values.dtype.type(np.median(seen)), values)  # so that padding does not bleed
+        clear = shrink(padded.astype(np.uint8), stored, header.aspect, size) < 0.5
+    small = np.clip(shrink(values, stored, header.aspect, size), values.min(), values.max())  # LANCZOS overshoots at an edge
+    return small, np.ones(small.shape, bool) if clear is None else clear
 
 
 def _hidden(low: float, high: float, begin: float, end: float) -> float:

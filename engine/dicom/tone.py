@@ -27,7 +27,6 @@ from engine.dicom.header import Header, LookupTable
 LEAST_CONTRAST = 1 / 8
 """Of the grey scale, between the 1 % and the 99 % point of the values: what shows less is passed over."""
 
-_PERCENT = (0.5, 99.5)
 _FLAT = 0.05
 """Share of the pixels within 1/64 of the range from one end of it, from which on they are a border (collimation, bare detector)."""
 
@@ -85,30 +84,37 @@ def range_tone(header: Header, picture: NDArray[np.float32], seen: NDArray[np.bo
 
 
 def data_range(units: Numbers, seen: NDArray[np.bool_]) -> tuple[float, float] | None:
-    """The 0.5 % and the 99.5 % point of a picture (H, W) without the flat borders at either end of its range; None for a single value.
+    """The 0.5 % and the 99.5 % point of a picture (H, W) without what is no part of the patient; None for a single value.
 
-    A shutter, a bare detector or a painted margin holds one value; with 5 % of the picture it would be an end of the range however far it
-    lies from the patient. It is left out with the two pixels around it that mix it with the picture, unless next to nothing remained.
+    A shutter, a bare detector, a painted margin or a marker holds one value; with 0.5 % of the picture it is an end of the range, however
+    far it lies from the patient. Such an end is left out, with the two pixels around it that mix it with the picture, first where the rest
+    fills less than half of the range, then where it holds 5 % of the picture, and never where next to nothing would remain.
     """
-    inside = units[seen]
-    if not inside.size:
+    rest, ends = seen, _points(units[seen])
+    enough = np.count_nonzero(seen) / 8
+    for far, at_top in ((True, True), (True, False), (True, True), (False, False), (False, True)):  # one may hide the other
+        if ends is None:
+            return None
+        low, high = ends
+        near = (high - low) / 64
+        flat = units >= high - near if at_top else units <= low + near
+        if not far and np.count_nonzero(flat & rest) <= _FLAT * np.count_nonzero(rest):
+            continue
+        without = rest & ~_grown(flat, 2)
+        inner = _points(units[without]) if np.count_nonzero(without) >= enough else None
+        if inner is not None and not (far and inner[1] - inner[0] >= (high - low) / 2):
+            rest, ends = without, inner
+    return ends
+
+
+def _points(values: Numbers) -> tuple[float, float] | None:
+    """The 0.5 % and the 99.5 % point, the ends where these are one; None where there is one value, or none."""
+    if not values.size:
         return None
-    low, high = np.percentile(inside, _PERCENT)
-    if high <= low:
-        low, high = inside.min(), inside.max()
-        return (float(low), float(high)) if high > low else None
-    near = (high - low) / 64
-    border = np.zeros(units.shape, bool)
-    for flat in (units <= low + near, units >= high - near):
-        if np.count_nonzero(flat & seen) > _FLAT * inside.size:
-            border |= flat
-    if border.any():
-        rest = units[seen & ~_grown(border, 2)]
-        if rest.size >= inside.size / 8 and rest.max() > rest.min():
-            inner_low, inner_high = np.percentile(rest, _PERCENT)
-            if inner_high > inner_low:
-                low, high = inner_low, inner_high
-    return float(low), float(high)
+    rank = values.size // 200
+    ordered = np.partition(values, (0, rank, values.size - 1 - rank, values.size - 1))
+    low, high = (ordered[rank], ordered[-1 - rank]) if ordered[rank] < ordered[-1 - rank] else (ordered[0], ordered[-1])
+    return (float(low), float(high)) if low < high else None
 
 
 def to_units(header: Header, stored: Numbers) -> Numbers:

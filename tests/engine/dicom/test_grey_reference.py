@@ -144,7 +144,7 @@ def written(make: SimpleNamespace, d: Described, lut_vr: str = "US") -> Dataset:
 
 def decimal(number: float) -> str:
     """A DS of at most 16 characters (PS3.5 6.2)."""
-    return format(number if abs(number) > 1e-9 else 0.0, ".9g")
+    return format(number if abs(number) > 1e-12 else 0.0, ".9g")
 
 
 def rounded(number: float) -> float:
@@ -283,3 +283,66 @@ def what_remains(make: SimpleNamespace, d: Described) -> np.ndarray:
     """The stored values that a lossy codestream still holds."""
     stored = d.values.astype(f"<{'i' if d.signed else 'u'}{1 if d.bits <= 8 else 2}")
     return np.asarray(imagecodecs.jpeg2k_decode(make.FRAMES["j2k_lossy"][1](stored, d.bits))).astype(np.int64)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("bits", [10, 16])
+def test_the_range_of_the_data_is_one_in_every_encoding(make: SimpleNamespace, read: Read, encoding: str, bits: int) -> None:
+    d = Described(scene(make, bits, signed=False, seed=3), bits, photometric="MONOCHROME1")
+    plain, got = read(written(make, d), size=SIZE), read(make.encoded(written(make, d), encoding), size=SIZE)
+    assert plain.flags == got.flags and "no_window" in got.flags and plain.picture is not None
+    assert difference(got, plain.picture.astype(np.float64)) < 1.0
+
+
+# --- what hospitals send --------------------------------------------------------------------------------------------------------
+
+
+def like(one: Reading, other: Reading) -> float:
+    """Mean difference over the middle of two pictures, of 255."""
+    assert one.picture is not None and other.picture is not None
+    height, width = one.picture.shape
+    middle = np.s_[height // 4 : -height // 4, width // 4 : -width // 4]
+    return float(np.abs(one.picture[middle].astype(float) - other.picture[middle]).mean())
+
+
+def test_a_window_for_sixteen_bits_over_twelve(make: SimpleNamespace, read: Read) -> None:
+    """12 of 16 stored bits used, and the window that a converter writes for all 16: four bits of grey would be left."""
+    bare = read(make.radiograph(make.chest(), 16, WindowCenter=None, WindowWidth=None))
+    for center, width in (("32767.5", "65535"), ("32768", "65536")):
+        got = read(make.radiograph(make.chest(), 16, WindowCenter=center, WindowWidth=width))
+        assert got.flags == ("bad_window",) and like(got, bare) == 0
+
+
+def test_windows_by_name_are_taken_in_their_order(make: SimpleNamespace, read: Read) -> None:
+    names = {"WindowCenterWidthExplanation": ["NORMAL", "HARDER", "SOFTER"]}
+    got = read(make.radiograph(WindowCenter=["2048", "2048", "2048"], WindowWidth=["3000", "1000", "4096"], **names))
+    assert like(got, read(make.radiograph(WindowCenter="2048", WindowWidth="3000"))) == 0 and got.flags == ()
+    got = read(make.radiograph(WindowCenter=["0", "2048", "2048"], WindowWidth=["1", "1000", "4096"], **names))
+    assert like(got, read(make.radiograph(WindowCenter="2048", WindowWidth="1000"))) == 0 and got.flags == ("bad_window",)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("border", [0, 4095])
+def test_collimation_takes_no_grey_from_the_patient(make: SimpleNamespace, read: Read, photometric: str, border: int) -> None:
+    """Shutters are black before MONOCHROME1 turns them white, or were painted white: either way the patient keeps the grey scale."""
+    values = (make.chest() // 3 + 1300).astype(np.uint16)
+    free = read(make.radiograph(values, 12, WindowCenter=None, WindowWidth=None, PhotometricInterpretation=photometric))
+    values[:30], values[-30:], values[:, :30], values[:, -30:] = border, border, border, border
+    shut = read(make.radiograph(values, 12, WindowCenter=None, WindowWidth=None, PhotometricInterpretation=photometric))
+    assert shut.picture is not None
+    assert like(free, shut) < 12
+    assert shut.picture[:5].mean() == (0 if (border == 0) == (photometric == "MONOCHROME2") else 255)
+
+
+def test_junk_above_the_stored_bits_is_no_grey(make: SimpleNamespace, read: Read) -> None:
+    plain = read(make.radiograph())
+    junk = make.chest() | (np.random.default_rng(0).integers(0, 16, make.chest().shape).astype(np.uint16) << 12)
+    assert like(read(make.radiograph(junk)), plain) == 0
+
+
+@pytest.mark.parametrize("slope", [1e-9, 1e-5, 0.000244140625])
+def test_a_tiny_slope_is_a_slope(make: SimpleNamespace, read: Read, slope: float) -> None:
+    window = {"WindowCenter": decimal(2047.5 * slope), "WindowWidth": decimal(4095 * slope), "VOILUTFunction": "LINEAR_EXACT"}
+    got = read(make.radiograph(RescaleSlope=decimal(slope), **window))
+    assert like(got, read(make.radiograph(WindowCenter="2047.5", WindowWidth="4095", VOILUTFunction="LINEAR_EXACT"))) < 0.01
+    assert got.flags == ()
