@@ -9,10 +9,14 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from engine import errors
 from engine.model.folder import shipped_models
+from engine.recipe.document import read_document
+from engine.recipe.loader import check_recipe
+from engine.recipe.prompts import PromptRecipe
 
 HOUSE = Path(__file__).resolve().parent.parent
 README = (HOUSE / "README.md").read_text("utf-8")
@@ -74,6 +78,25 @@ def test_every_exit_code_is_explained():
     explained = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", section, re.M) for code in row.split(",")}
     raised = {each.exit_code for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, errors.EngineError)}
     assert explained == raised | {0, 1, 130, 141, 143}
+
+
+def test_the_prompts_of_one_s_own_are_a_recipe():
+    (lines,) = re.findall(r"```yaml\n(version: 1\nfindings:.*?)```", README, re.S)
+    recipe = check_recipe(read_document(lines.encode()), PromptRecipe, name="own.yaml")
+    assert list(recipe.findings) == ["Pleural Effusion", "Tuberculosis"]
+
+
+def test_the_way_back_to_a_file_is_as_told(tmp_path):
+    (lines,) = re.findall(r"```py\n(.*?)```", README, re.S)
+    out = tmp_path / "mmclip-out"
+    (out / "private").mkdir(parents=True)
+    named = {"image": ["a", "a", "b"]}
+    pl.DataFrame({**named, "outcome": ["score", "reject", "reject"], "reason": [None, "truncated", "empty_file"]}).write_parquet(
+        out / "images.parquet"
+    )
+    pl.DataFrame({**named, "path": ["whole.dcm", "cut.dcm", "none.dcm"]}).write_parquet(out / "private" / "files.parquet")
+    done = subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert re.findall(r"(\w+) +┆ (\w+\.dcm)", done.stdout) == [("truncated", "cut.dcm"), ("empty_file", "none.dcm")], done.stderr
 
 
 def test_the_lines_of_python_run(tmp_path):
