@@ -21,8 +21,8 @@ UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END, _PADDING = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD, 0xFFFCFFFC
 _MOST_ELEMENTS = 1_000_000
 """Elements, items and delimiters together, or fragments; 3 s. A radiograph has some hundreds, and a hostile file room for 64 million."""
-_MOST_META_ELEMENTS = 1000
-"""PS3.10 knows 14."""
+_MOST_META_ELEMENTS = 100_000
+"""PS3.10 knows 14; some files are stuffed with thousands."""
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 
@@ -127,7 +127,7 @@ def read_meta(data: memoryview) -> FileMeta:
         if found.setdefault(tag, content) != content:
             raise Refusal("corrupt_header")  # two transfer syntaxes are none
         at = value + length
-    if len(data) > 132 and 0 < len(data) - at < 8 and (TRANSFER_SYNTAX not in found or bytes(data[at : at + 2]) == b"\x02\x00"):
+    if len(data) > 132 and 0 < len(data) - at < 8 and (TRANSFER_SYNTAX not in found or b"\x02\0".startswith(bytes(data[at : at + 2]))):
         raise Refusal("truncated")
     text = found.get(TRANSFER_SYNTAX, b"").strip(b"\0 \t\r\n")
     named = text.decode("ascii") if len(text) <= 64 and all(byte in b"0123456789." for byte in text) else NO_SYNTAX
@@ -155,7 +155,7 @@ def outline(data: memoryview, begin: int, transfer_syntax: str, *, max_depth: in
         _walk(data, begin, result, max_depth)
     except struct.error:
         result.damage = "truncated"
-    if result.empty and not result.has_picture and result.damage not in ("nesting_too_deep", "resource_limit"):
+    if result.empty and not result.has_picture and result.damage in (None, "truncated"):
         result.damage = "corrupt_header"
     return result
 

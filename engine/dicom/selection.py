@@ -45,9 +45,13 @@ MIN_SIDE = 64
 # --- words ----------------------------------------------------------------------------------------------------------------------
 
 
+_LONGEST = 1000
+"""Letters of a tag that are read; a code string has 16."""
+
+
 def words_of(text: str) -> list[str]:
     """The words of a tag in capital letters without accents, whatever stands between them: "Tórax (AP)" -> TORAX, AP."""
-    plain = "".join(letter for letter in unicodedata.normalize("NFKD", text.upper()) if not unicodedata.combining(letter))
+    plain = "".join(letter for letter in unicodedata.normalize("NFKD", text[:_LONGEST].upper()) if not unicodedata.combining(letter))
     return re.findall(r"[^\W\d_]+", unicodedata.normalize("NFC", plain))
 
 
@@ -59,7 +63,26 @@ _CHEST_PARTS = (
     *("肺", "흉부", "폐", "ЛЕГКИ", "ΠΝΕΥΜ", "صدر", "חזה", "ทรวงอก"),
 )
 """Parts of words: compounds and endings go with them (CHESTPA, RTG KLATKI PIERSIOWEJ)."""
-_CHEST_WORDS = frozenset({"BRUST", "THX", "CXR", "TORSE", "RINTA", "TUDO", "PLUCA", "PLICE", "PLUC", "BORST", "GOGUS", "ОГК"})
+_CHEST_WORDS = frozenset(
+    {
+        "BRUST",
+        "THX",
+        "CXR",
+        "TORSE",
+        "RINTA",
+        "TUDO",
+        "PLUCA",
+        "PLICE",
+        "PLUC",
+        "BORST",
+        "GOGUS",
+        "CARDIAC",
+        "HERZ",
+        "COEUR",
+        "BABYGRAM",
+        "ОГК",
+    }
+)
 _OF_THE_CHEST = ("THORAC", "THORAK", "TORAC", "TORAK", "GRUDN", "ГРУД", "ΘΩΡΑ", "胸")
 """THORACIC, THORACAL, TORACICA: of the chest, or of the spine behind it."""
 _SPINE_PARTS = (
@@ -70,7 +93,8 @@ _SAYS_NOTHING = frozenset(
     (
         *("UNKNOWN", "UNK", "OTHER", "OTHERS", "BODY", "WHOLEBODY", "WHOLE", "ENTIRE", "TRUNK", "TORSO", "UNDEFINED", "UNSPECIFIED", "NOT"),
         *("SPECIFIED", "APPLICABLE", "NONE", "NULL", "NIL", "NA", "N", "A", "MISC", "MISCELLANEOUS", "VARIOUS", "GENERAL", "DEFAULT"),
-        *("PART", "PORT", "PORTABLE", "BEDSIDE", "MOBILE"),
+        *("PART", "PORT", "PORTABLE", "BEDSIDE", "MOBILE", "VIEW", "VIEWS", "FRONTAL", "PA", "AP", "ERECT", "SUPINE"),
+        *("ADULT", "CHILD", "PEDIATRIC", "PAEDIATRIC", "INFANT", "NEONATE"),
     )
 )
 

@@ -53,7 +53,7 @@ def test_class_and_modality(sop_class: str, modality: str, has_picture: bool, co
     [
         *("CHEST", "Thorax pa", "CHESTPA", "CHEST_ABDOMEN", "CHEST\\ABDOMEN", "CHEST/TSPINE", "THORACIC CAGE", "TÓRAX", "torace", "LUNGE"),
         *("Poumons", "POITRINE", "BRUSTKORB", "Brust", "BORSTKAS", "Bröstkorg", "RTG klatki piersiowej", "HRUDNÍK", "TÜDŐ", "keuhkot"),
-        *("pulmão", "THX", "CXR", "PORT CHEST", "胸部", "흉부", "грудная клетка", "ΘΏΡΑΚΑΣ", "HEART"),
+        *("pulmão", "THX", "CXR", "PORT CHEST", "胸部", "흉부", "грудная клетка", "ΘΏΡΑΚΑΣ", "HEART", "Herz", "BABYGRAM"),
     ],
 )
 def test_a_chest_is_one_in_any_language(word: str) -> None:
@@ -72,7 +72,9 @@ def test_other_parts_and_the_bones_of_the_chest_are_none(word: str) -> None:
     assert is_chest(word) is False
 
 
-@pytest.mark.parametrize("word", ["", " ", "UNKNOWN", "Whole body", "N/A", "not specified", "PORTABLE", "-", "0", "?"])
+@pytest.mark.parametrize(
+    "word", ["", " ", "UNKNOWN", "Whole body", "N/A", "not specified", "PORTABLE", "1 VIEW", "PA", "adult", "-", "0", "?"]
+)
 def test_words_that_say_nothing_decide_nothing(word: str) -> None:
     assert is_chest(word) is None
     assert reason_of(Header(body_part=word, view="PA")) == ""
