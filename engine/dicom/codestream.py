@@ -51,13 +51,16 @@ _JPEG_LS = 0xF7
 _PART = 1 << 18
 """Bytes of entropy-coded data that are searched for markers at once: what is held does not grow with the file."""
 _NONE = np.zeros(0, np.int64)
+_MOST_SEGMENTS, _MOST_SCANS = 10_000, 200
+"""No encoder comes near; thousands of scans of a few bytes each keep a decoder busy for minutes."""
 
 
 def jpeg_claim(data: bytes | memoryview) -> Claim:
     """The frame header of a JPEG or JPEG-LS stream whose segments and scans have been followed to the end of the image.
 
     Raises:
-        Refusal: `decode_error` where the markers make no sense, `truncated` where the end of the image is missing.
+        Refusal: `decode_error` where the markers make no sense, `truncated` where the end of the image is missing, `resource_limit` for
+            more segments or scans than any encoder writes.
     """
     if data[:2] != b"\xff\xd8":
         raise Refusal("decode_error")
@@ -83,7 +86,7 @@ class _Segments:
         self.data, self.at = data, 2
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
-        data, end = self.data, len(self.data)
+        data, end, segments = self.data, len(self.data), 0
         while True:
             if self.at + 2 > end:
                 raise Refusal("truncated")
@@ -105,6 +108,9 @@ class _Segments:
                 raise Refusal("truncated")
             body = bytes(data[self.at + 4 : self.at + 2 + length])
             self.at += 2 + length
+            segments += 1
+            if segments > _MOST_SEGMENTS:
+                raise Refusal("resource_limit")
             yield marker, body
 
 
@@ -136,6 +142,8 @@ class _Frame:
             raise Refusal("decode_error")
         components, (first, last, shifts) = body[1 : 1 + 2 * count : 2], body[1 + 2 * count : 4 + 2 * count]
         self.scans += 1
+        if self.scans > _MOST_SCANS:
+            raise Refusal("resource_limit")
         if self.marker == _JPEG_LS:
             self.near |= first > 0
             if any(body[2 : 2 + 2 * count : 2]):  # a mapping table: what is coded are indexes, not grey values
@@ -215,7 +223,7 @@ def j2k_claim(data: bytes | memoryview) -> Claim:
     """The SIZ and COD segments of a JPEG 2000 codestream (bare, or inside JP2 boxes), its tile-parts followed to the end.
 
     Raises:
-        Refusal: `decode_error`, `truncated`.
+        Refusal: `decode_error`, `truncated`, `resource_limit`.
     """
     at = _inside_boxes(data) if data[4:8] == b"jP  " else 0
     if data[at : at + 4] != b"\xff\x4f\xff\x51":
@@ -223,7 +231,7 @@ def j2k_claim(data: bytes | memoryview) -> Claim:
     try:
         _, _, x1, y1, x0, y0, wide, high, left, top, samples = struct.unpack_from(">HHIIIIIIIIH", data, at + 4)
         depth = data[at + 42]
-        position, levels, transform, high_throughput = at + 2, 0, 1, False
+        position, levels, transform, high_throughput, segments = at + 2, 0, 1, False, 0
         while data[position : position + 2] != b"\xff\x90":
             code, length = struct.unpack_from(">HH", data, position)
             if code < 0xFF00 or length < 2:
@@ -233,6 +241,9 @@ def j2k_claim(data: bytes | memoryview) -> Claim:
             if code == 0xFF52:
                 levels, transform = data[position + 9], data[position + 13]
             position += 2 + length
+            segments += 1
+            if segments > _MOST_SEGMENTS:
+                raise Refusal("resource_limit")
         if x1 <= x0 or y1 <= y0 or not samples or not wide or not high or left > x0 or top > y0:
             raise Refusal("decode_error")
         tiles = -(-(x1 - left) // wide) * -(-(y1 - top) // high)

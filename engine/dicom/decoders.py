@@ -58,8 +58,10 @@ class JpegSource(io.BytesIO):
             raise Refusal("decode_error")
 
 
-def scaled_jpeg(stream: Codestream, claim: Claim, factor: int) -> NDArray[np.uint8]:
+def scaled_jpeg(stream: Codestream, claim: Claim, factor: int, *, as_coded: bool = False) -> NDArray[np.uint8]:
     """8-bit JPEG by scaled DCT, (h, w) or (h, w, 3): libjpeg skips the coefficients that a picture of 1 / factor the size does not need.
+
+    as_coded: colours stay as they are coded; else those that are YCbCr as far as the stream tells become RGB.
 
     Raises:
         Refusal: `truncated`, `decode_error`, both for what befalls once decoding has begun.
@@ -71,8 +73,8 @@ def scaled_jpeg(stream: Codestream, claim: Claim, factor: int) -> NDArray[np.uin
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(source, formats=["JPEG"]) as picture:
-            if factor > 1:
-                picture.draft(picture.mode, (claim.columns // factor, claim.rows // factor))
+            if factor > 1 or as_coded:
+                picture.draft("YCbCr" if as_coded else picture.mode, (claim.columns // factor, claim.rows // factor))
             try:
                 values = np.asarray(picture)
             except OSError as error:

@@ -189,7 +189,7 @@ def _jpeg(frame: Codestream, header: Header, least: int, max_pixels: int) -> Sto
 
         values = imagecodecs.jpegls_decode(frame[: claim.end])
     elif claim.bits == 8 and claim.coding == "jpeg":
-        return _baseline(frame, claim, least)
+        return _baseline(frame, claim, header, least)
     else:
         values = exact_jpeg(frame, claim)
     if values.shape[:2] != (claim.rows, claim.columns):
@@ -198,14 +198,19 @@ def _jpeg(frame: Codestream, header: Header, least: int, max_pixels: int) -> Sto
     return _whole(values, header, planar=0, lossy=claim.lossy, precision=None if over else claim.bits)
 
 
-def _baseline(frame: Codestream, claim: Claim, least: int) -> Stored:
+def _baseline(frame: Codestream, claim: Claim, header: Header, least: int) -> Stored:
     factor = _power_of_two(min(claim.rows, claim.columns), least, 3)
     values: NDArray[Any] = scaled_jpeg(frame, claim, factor)
     if values.shape[:2] != (-(-claim.rows // factor), -(-claim.columns // factor)):
         raise Refusal("decode_error")
     grey = claim.samples == 3
     if grey:
-        values = _one_channel(values, "RGB")
+        try:
+            values = _one_channel(values, "RGB")
+        except Refusal:  # a stream that tells of no colours is taken for YCbCr: where the header says RGB, either of them may be right
+            if header.photometric != "RGB":
+                raise
+            values = _one_channel(scaled_jpeg(frame, claim, factor, as_coded=True), "RGB")
     return Stored(values, claim.rows, claim.columns, factor, grey_from_color=grey)
 
 

@@ -255,3 +255,16 @@ def test_a_claim_of_many_tiles_takes_no_time(make: SimpleNamespace) -> None:
     assert (claim.rows, claim.whole) == (0xFFFFFFFF, False)
     stream[24:32] = bytes(8)
     assert code_of(bytes(stream), j2k_claim) == "decode_error"
+
+
+def test_thousands_of_segments_or_scans_are_not_followed(make: SimpleNamespace) -> None:
+    stream = ENCODERS["jpeg"](make.chest(96, 80))
+    for count, whole in ((5000, True), (20000, False)):
+        form = stream[:2] + b"\xff\xfe\x00\x02" * count + stream[2:]
+        assert (jpeg_claim(form).whole if whole else code_of(form) == "resource_limit") is True
+    progressive = by_pillow((make.chest(96, 80) >> 4).astype(np.uint8), progressive=True)
+    last = progressive.rindex(b"\xff\xda")
+    assert code_of(progressive[:-2] + progressive[last:-2] * 300 + b"\xff\xd9") == "resource_limit"
+    wavelets = ENCODERS["j2k"](make.chest(96, 80))
+    tile = wavelets.index(b"\xff\x90")
+    assert code_of(wavelets[:tile] + b"\xff\x64\x00\x02" * 20000 + wavelets[tile:], j2k_claim) == "resource_limit"

@@ -113,6 +113,26 @@ def test_grey_in_colour_is_grey_however_it_is_stored(make: SimpleNamespace) -> N
     assert np.abs(stored(make.to_bytes(jpeg)).values.astype(int) - grey).mean() < 2
 
 
+@pytest.mark.parametrize("least", [64, 10**6])
+def test_a_jpeg_of_three_channels_is_ycbcr_or_rgb_as_the_header_says_where_the_stream_does_not(make: SimpleNamespace, least: int) -> None:
+    grey = (make.chest() >> 4).astype(np.uint8)
+
+    def as_rgb(values: np.ndarray) -> bytes:
+        """Coded as RGB, with the component numbers of YCbCr and no Adobe segment to tell."""
+        coded = bytearray(imagecodecs.jpeg8_encode(values, level=95, colorspace="rgb", outcolorspace="rgb"))
+        adobe, frame, scan = (coded.index(bytes([0xFF, marker])) for marker in (0xEE, 0xC0, 0xDA))
+        for number in range(3):
+            coded[frame + 10 + 3 * number] = coded[scan + 5 + 2 * number] = number + 1
+        return bytes(coded[:adobe] + coded[adobe + 16 :])
+
+    three = np.repeat(grey[..., None], 3, -1)
+    got = stored(make.to_bytes(make.encapsulated(in_colour(make, three), JPEG, as_rgb(three))), least=least)
+    assert got.grey_from_color and abs(float(got.values.mean()) - float(grey.mean())) < 1
+    assert got.values.shape == (300 // got.factor, 256 // got.factor)
+    coloured = np.stack([grey, 255 - grey, grey], -1)
+    assert refused(make.to_bytes(make.encapsulated(in_colour(make, coloured), JPEG, as_rgb(coloured))), least=least) == "color_image"
+
+
 def test_colour_is_refused(make: SimpleNamespace) -> None:
     grey = (make.chest() >> 4).astype(np.uint8)
     assert refused(make.to_bytes(in_colour(make, np.stack([grey, 255 - grey, grey], -1)))) == "color_image"
