@@ -36,6 +36,7 @@ _KEYWORDS = (
     *("PixelPaddingRangeLimit", "BurnedInAnnotation", "SyntheticData", "WindowCenter", "WindowWidth", "VOILUTFunction", "RescaleIntercept"),
     *("RescaleSlope", "ModalityLUTSequence", "VOILUTSequence", "ViewCodeSequence", "PresentationLUTShape", "AnatomicRegionSequence"),
     *("PatientSpeciesDescription", "PatientSpeciesCodeSequence", "AcquisitionDeviceProcessingDescription"),
+    *("SeriesDescription", "ProtocolName"),
 )
 _TAGS = {keyword: int(tag) for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None}
 _IN_ORDER = sorted(_TAGS.values())
@@ -84,6 +85,7 @@ class Header:
     view: str = ""
     views: tuple[Code, ...] = ()
     regions: tuple[Code, ...] = ()
+    series: str = ""
     species: tuple[Code, ...] = ()
     device_processing: str = ""
     presentation_intent: str = ""
@@ -168,6 +170,7 @@ class _Reader:
             view=self.local_text("ViewPosition").upper(),
             views=self.codes("ViewCodeSequence"),
             regions=self.codes("AnatomicRegionSequence"),
+            series=" / ".join(filter(None, map(self.text, ("SeriesDescription", "ProtocolName")))),
             species=self.species(),
             device_processing=self.text("AcquisitionDeviceProcessingDescription"),
             presentation_intent=self.text("PresentationIntentType").upper(),

@@ -8,10 +8,11 @@ What tags decide, and what happens where they are blank:
     thoracic spine are other parts, and so is a word that is not known. Blank, or words that say nothing (PORTABLE), pass;
     there AnatomicRegionSequence decides by its codes.
   - ViewPosition and ViewCodeSequence: lateral, oblique or lateral decubitus in either turns the picture away. Where neither names a view,
-    PatientOrientation decides (rows that run to the front or the back are a lateral's); where that is silent the flag is `view_unknown`.
+    SeriesDescription and ProtocolName do, unless they name both kinds ("Chest PA and lateral"); then PatientOrientation (rows that run to
+    the front or the back are a lateral's). Where no tag says that the view is frontal the flag is `view_unknown`.
   - ImageType: localizers and pictures computed from something else than a radiograph are turned away.
   - Animals, by PatientSpeciesDescription or by what the device was told to process, are flagged `out_of_distribution`.
-  - Descriptions of studies and series are not read: they name what was asked for, and patients.
+  - StudyDescription is not read: it names what was asked for. No text is passed on.
 """
 
 from __future__ import annotations
@@ -50,9 +51,10 @@ _LONGEST = 1000
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a tag in capital letters without accents, whatever stands between them: "Tórax (AP)" -> TORAX, AP."""
+    """The words of a tag in capital letters without accents, whatever stands between them: "Tórax (a.p.)" -> TORAX, AP."""
     plain = "".join(letter for letter in unicodedata.normalize("NFKD", text[:_LONGEST].upper()) if not unicodedata.combining(letter))
-    return re.findall(r"[^\W\d_]+", unicodedata.normalize("NFC", plain))
+    plain = re.sub(r"\b([A-Z])[.-]?([A-Z])\b\.?", r"\1\2", unicodedata.normalize("NFC", plain))
+    return re.findall(r"[^\W\d_]+", plain)
 
 
 # --- body part ------------------------------------------------------------------------------------------------------------------
@@ -165,7 +167,8 @@ LATERAL_VIEWS = frozenset(
     {"LL", "RL", "LLD", "RLD", "LLO", "RLO", "LAT", "LATERAL", "RAO", "LAO", "RPO", "LPO", "LO", "RO", "OBLIQUE", "XTL"}
 )
 """Laterals, obliques and lateral decubitus: terms of ViewPosition (C.8.7.1.1.1, C.8.11.5.1.1), and common words."""
-_LATERAL_WORDS = LATERAL_VIEWS | {"OBL", "LLAT", "RLAT", "SIDE", "SEITLICH", "SEITE", "XTABLE"}
+_SPELLED_OUT = frozenset({"LAT", "LLAT", "RLAT", "OBL", "OBLI", "SEITLICH", "XTABLE"})
+_LATERAL_WORDS = LATERAL_VIEWS | _SPELLED_OUT | {"SIDE", "SEITE"}
 _LATERAL_PARTS = ("LATER", "OBLIQ", "OBLIC", "PROFIL", "PERFIL", "BOCZN", "БОКОВ", "側", "侧")
 _FRONTAL_CODES = frozenset({"R-10214", "R-40888", "R-10206", "R-10202", "272479007", "399348003", "399033003"})
 _LATERAL_CODES = frozenset(
@@ -187,9 +190,16 @@ def says_lateral(view: str) -> bool:
     Decubitus alone is taken for lateral decubitus; lying on the back (supine, dorsal) is a frontal picture.
     """
     words = words_of(view)
-    if not _LATERAL_WORDS.isdisjoint([*words, "".join(words)]) or any(part in word for word in words for part in _LATERAL_PARTS):
+    if not _LATERAL_WORDS.isdisjoint([*words, "".join(words)]) or _spells_out_lateral(words):
         return True
     return "DECUB" in view.upper() and not any(word.startswith(("SUPIN", "DORSAL")) for word in words)
+
+
+def _spells_out_lateral(words: list[str]) -> bool:
+    if not _SPELLED_OUT.isdisjoint(words):
+        return True
+    both = ("BILAT", "UNILAT", "IPSILAT", "CONTRALAT")  # of sides, not of views
+    return any(part in word for word in words if not word.startswith(both) for part in _LATERAL_PARTS)
 
 
 def _says_frontal(view: str) -> bool:
@@ -199,7 +209,9 @@ def _says_frontal(view: str) -> bool:
 
 def names_view(header: Header) -> bool:
     """Whether a tag says that the view is frontal."""
-    return _says_frontal(header.view) or any(code.value in _FRONTAL_CODES or _says_frontal(code.meaning) for code in header.views)
+    if _says_frontal(header.view) or any(code.value in _FRONTAL_CODES or _says_frontal(code.meaning) for code in header.views):
+        return True
+    return _says_frontal(header.series) and not _spells_out_lateral(words_of(header.series))
 
 
 def is_lateral(header: Header) -> bool:
@@ -208,7 +220,11 @@ def is_lateral(header: Header) -> bool:
         return True
     if any(code.value not in _FRONTAL_CODES and says_lateral(code.meaning) for code in header.views):
         return True
-    return not names_view(header) and _directions(header.patient_orientation)[:1] in ("A", "P")
+    if names_view(header):
+        return False
+    if _spells_out_lateral(words_of(header.series)) and not _says_frontal(header.series):
+        return True
+    return _directions(header.patient_orientation)[:1] in ("A", "P")
 
 
 def is_turned(orientation: tuple[str, ...]) -> bool:

@@ -160,10 +160,30 @@ def test_laterals_by_word(view: str) -> None:
     assert says_lateral(view) and reason_of(Header(view=view)) == "lateral_view"
 
 
-@pytest.mark.parametrize("view", ["PA", "AP", "ap supine", "P-A", "Postero-anterior", "PA/AP", "AP DECUBITO SUPINO", "CHEST AP PORTABLE"])
+@pytest.mark.parametrize(
+    "view", ["PA", "AP", "ap supine", "P-A", "P.A.", "Thorax a.p.", "Postero-anterior", "PA/AP", "AP DECUBITO SUPINO", "CHEST AP PORTABLE"]
+)
 def test_frontal_views_by_word(view: str) -> None:
     header = Header(view=view)
     assert not says_lateral(view) and names_view(header) and reason_of(header) == ""
+
+
+@pytest.mark.parametrize(
+    ("series", "frontal", "lateral"),
+    [
+        ("Thorax lat.", False, True),
+        ("W034 Chest Oblique", False, True),
+        ("Thorax seitlich / CHEST", False, True),
+        ("Thorax p.a.", True, False),
+        ("Chest PA and LAT", False, False),
+        ("Ribs bilateral", False, False),
+        ("CHEST RO LL RAO", False, False),
+        ("", False, False),
+    ],
+)
+def test_a_series_names_the_view_where_nothing_else_does(series: str, frontal: bool, lateral: bool) -> None:
+    assert (names_view(Header(series=series)), is_lateral(Header(series=series))) == (frontal, lateral)
+    assert not is_lateral(Header(view="AP", series=series)) and is_lateral(Header(view="LL", series=series))
 
 
 def test_words_that_name_no_view_are_said_to_name_none() -> None:
