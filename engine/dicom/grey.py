@@ -38,6 +38,9 @@ Mean difference from the plain order on real and synthetic radiographs, window l
 _SHADES = 4080
 """White in a table's output: 16 steps to a grey level, and 16 of its values still add up in 16 bits."""
 
+_LONGEST = 16
+"""Times the shorter side; a strip beyond this is no radiograph, and 64 x 65,535 pixels took 19 s and 1.5 GB to become 51 megapixels."""
+
 _SEEN = 16_000
 """Stored values that are looked at to choose a curve."""
 
@@ -50,8 +53,11 @@ def to_picture(
     whole: reads the values again at full size, where they were reduced and that is not enough: for padding, and for a steep curve.
 
     Raises:
-        Refusal: `degenerate_image` for a constant picture.
+        Refusal: `degenerate_image` for a constant picture, `too_small` for a strip.
     """
+    height, width = target_shape(stored.rows, stored.columns, header.aspect, size)
+    if max(height, width) > _LONGEST * size:
+        raise Refusal("too_small")
     bounds = padding_bounds(header)
     if whole is not None and stored.factor > 1 and bounds is not None and _is_near(stored.values, bounds):
         stored = whole()

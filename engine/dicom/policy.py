@@ -114,7 +114,7 @@ REASONS: dict[str, Reason] = {
     ),
     "no_pixel_data": Reason("reject", "no pixel data, or empty pixel data", "fetch the file again"),
     "pixel_length_mismatch": Reason("reject", "more or fewer bytes than rows x columns x bits call for", "fetch the file again"),
-    "too_small": Reason("reject", "a side below the smallest that is scored", "export the full picture"),
+    "too_small": Reason("reject", "a side below the smallest that is scored, or below a sixteenth of the other", "export the full picture"),
     "unsupported_bits": Reason(
         "reject", "bits allocated other than 8, 16, 32, or a high bit that is not the highest stored one", "convert the file"
     ),

@@ -9,7 +9,7 @@ from PIL import Image
 from engine.dicom.grey import padding_bounds, resampled, shrink, target_shape, to_picture
 from engine.dicom.header import Header, LookupTable
 from engine.dicom.pixels import Stored
-from engine.dicom.policy import Refusal
+from engine.dicom.policy import FLAGS, Refusal
 
 SIZE = 64
 
@@ -248,3 +248,56 @@ def test_every_type_of_stored_value_goes_through_the_curve(make: SimpleNamespace
     curve = 255 / (1 + np.exp(-4 * (values.astype(float) - 64) / 60))
     expected = np.asarray(Image.fromarray(curve.astype(np.float32)).resize((64, 75), Image.Resampling.LANCZOS))
     assert difference(got, expected) < 0.6
+
+
+@pytest.mark.parametrize(("rows", "columns", "aspect"), [(64, 2000, 1.0), (2000, 64, 1.0), (640, 70, 4.0)])
+def test_a_strip_is_no_radiograph(rows: int, columns: int, aspect: float) -> None:
+    """64 x 65,535 pixels, a file of some kilobytes, would become a picture of 51 megapixels."""
+    values = np.random.default_rng(0).integers(0, 4096, (rows, columns)).astype(np.uint16)
+    with pytest.raises(Refusal) as raised:
+        picture(values, aspect=aspect)
+    assert raised.value.code == "too_small"
+    assert picture(values[:1000, :1000], aspect=1.0).shape[0] >= SIZE
+
+
+NUMBERS = st.floats(-1e9, 1e9, allow_nan=False) | st.sampled_from([0.0, 1.0, -1.0, 1e-11, 1e11, 999999999.0, 32768.0])
+TABLES = st.none() | st.builds(
+    lambda first, bits, count, seed: LookupTable(first, bits, np.random.default_rng(seed).integers(0, 1 << bits, count).astype(np.float32)),
+    st.integers(-100000, 100000),
+    st.integers(8, 16),
+    st.integers(2, 5000),
+    st.integers(0, 9),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    kind=st.sampled_from(["u1", "i1", "u2", "i2", "u4", "i4"]),
+    spread=st.floats(0, 1),
+    factor=st.sampled_from([1, 4]),
+    signed=st.booleans(),
+    windows=st.lists(st.tuples(NUMBERS, st.floats(1e-9, 1e9)), max_size=3).map(tuple),
+    voi_function=st.sampled_from(["LINEAR", "LINEAR_EXACT", "SIGMOID", "NOTHING"]),
+    slope=st.none() | NUMBERS.filter(lambda slope: abs(slope) > 1e-12),
+    intercept=st.none() | NUMBERS,
+    padding=st.none() | st.integers(-(1 << 40), 1 << 40) | st.integers(-300, 300),
+    padding_limit=st.none() | st.integers(-(1 << 40), 1 << 40),
+    modality_lut=TABLES,
+    voi_lut=TABLES,
+    photometric=st.sampled_from(["MONOCHROME1", "MONOCHROME2", "RGB"]),
+    lut_shape=st.sampled_from(["", "IDENTITY", "INVERSE", "ODD"]),
+    aspect=st.floats(0.25, 4),
+    bits=st.integers(2, 32),
+)
+def test_whatever_the_header_says_there_is_a_picture_or_a_reason(kind, spread, factor, signed, bits, **described) -> None:
+    """No warning, no overflow, no index past a table, no exception but a Refusal."""
+    rng, limits = np.random.default_rng(0), np.iinfo(kind)
+    values = rng.integers(int(limits.min * spread), max(1, int(limits.max * spread)), (90, 80), endpoint=True).astype(kind)
+    described |= {"samples": 3 if described["photometric"] == "RGB" else 1, "bits_stored": min(bits, 8 * values.dtype.itemsize)}
+    stored = Stored(values, 90 * factor, 80 * factor, factor)
+    try:
+        got, raised = to_picture(stored, Header(signed=int(signed), bits_allocated=8 * values.dtype.itemsize, **described), SIZE)
+    except Refusal as refusal:
+        assert refusal.code == "degenerate_image"
+    else:
+        assert got.dtype == np.uint8 and min(got.shape) == SIZE and got.min() < got.max() and set(raised) <= set(FLAGS)
