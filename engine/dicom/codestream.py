@@ -120,7 +120,7 @@ class _Frame:
     def __init__(self) -> None:
         self.marker = self.interval = self.scans = self.data_end = 0
         self.bits = self.rows = self.columns = 0
-        self.near, self.whole = False, True
+        self.lossy, self.whole = False, True
         self.sampling: dict[int, tuple[int, int]] = {}  # component -> horizontal and vertical factor
         self.left: dict[int, list[int]] = {}  # of progressive coding: component -> bits that are still missing, per coefficient
 
@@ -145,10 +145,11 @@ class _Frame:
         if self.scans > _MOST_SCANS:
             raise Refusal("resource_limit")
         if self.marker == _JPEG_LS:
-            self.near |= first > 0
+            self.lossy |= first > 0  # NEAR
             if any(body[2 : 2 + 2 * count : 2]):  # a mapping table: what is coded are indexes, not grey values
                 raise Refusal("decode_error")
             return
+        self.lossy |= self.marker != 0xC3 or shifts & 15 > 0  # a point transform drops the lowest bits
         for component in components:
             if component in self.left and first <= last < 64:
                 self.left[component][first : last + 1] = [shifts & 15] * (last + 1 - first)
@@ -180,7 +181,7 @@ class _Frame:
             self.samples,
             self.bits,
             coding=coding,
-            lossy=self.near if coding == "jpegls" else coding == "jpeg",
+            lossy=self.lossy,
             end=end,
             scans=self.scans,
             data_end=self.data_end,

@@ -268,3 +268,10 @@ def test_thousands_of_segments_or_scans_are_not_followed(make: SimpleNamespace) 
     wavelets = ENCODERS["j2k"](make.chest(96, 80))
     tile = wavelets.index(b"\xff\x90")
     assert code_of(wavelets[:tile] + b"\xff\x64\x00\x02" * 20000 + wavelets[tile:], j2k_claim) == "resource_limit"
+
+
+def test_a_point_transform_loses_the_lowest_bits(make: SimpleNamespace) -> None:
+    stream = bytearray(ENCODERS["lossless"](make.chest(96, 80)))
+    assert not jpeg_claim(bytes(stream)).lossy
+    stream[stream.index(b"\xff\xda") + 9] = 2
+    assert jpeg_claim(bytes(stream)).lossy, "its values are not to be compared with those of a lossless copy"
