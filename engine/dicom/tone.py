@@ -147,7 +147,8 @@ def _transformations(header: Header, seen: NDArray[Any]) -> Iterator[_Voi]:
     if grey and header.voi_lut is not None:
         table = header.voi_lut
         table = LookupTable(_first(table, to_units(header, seen.astype(np.float64))), table.bits, table.values)
-        yield lambda units: looked_up(units, table) / (2**table.bits - 1), None, "bad_lut"
+        white = _white(table)
+        yield lambda units: looked_up(units, table) / white, None, "bad_lut"
     for center, width in header.windows if grey else ():
         yield _window(header.voi_function, center, width)
     plain = header.modality_lut is None and header.slope in (None, 1.0) and header.intercept in (None, 0.0) and not header.signed
@@ -191,6 +192,15 @@ def _along(units: Numbers, low: float, high: float) -> Numbers:
 
 def _slope(header: Header) -> float:
     return 1.0 if header.slope is None else header.slope
+
+
+def _white(table: LookupTable) -> int:
+    """The output that is white: the highest of the table's bits, or of those that it uses where it leaves the top one alone.
+
+    Descriptors that say 16 bits over entries of 12 are met in the field; taken at their word they show a sixteenth of the grey scale.
+    """
+    highest = int(table.values.max())
+    return 2**table.bits - 1 if highest >= 2 ** (table.bits - 1) else max(1, 2 ** highest.bit_length() - 1)
 
 
 def _first(table: LookupTable, units: Numbers) -> int:

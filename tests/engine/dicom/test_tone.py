@@ -87,6 +87,15 @@ def test_the_first_value_mapped_is_read_in_the_sign_that_meets_the_data(first: i
     assert tone is not None and np.allclose(tone.shown(np.array([0.0, 4095.0])), (0, 1))
 
 
+def test_a_descriptor_of_more_bits_than_its_entries_have_makes_no_dark_picture() -> None:
+    ramp = np.arange(4096, dtype=np.float32)
+    for bits, brightest in ((12, 1.0), (16, 1.0)):
+        tone, flags = chosen(RAMP, voi_lut=LookupTable(0, bits, ramp))
+        assert tone is not None and flags == () and tone.shown(np.array([4095.0]))[0] == brightest
+    tone, _ = chosen(RAMP, voi_lut=LookupTable(0, 12, ramp * 0.7))
+    assert tone is not None and abs(tone.shown(np.array([4095.0]))[0] - 0.7) < 1e-3, "a table may end below white"
+
+
 def test_a_window_of_width_one_is_a_threshold() -> None:
     tone, _ = chosen(RAMP, windows=((2000.0, 1.0),))
     assert tone is not None and tone.ends is None
