@@ -199,8 +199,8 @@ def _white(table: LookupTable) -> int:
 
     Descriptors that say 16 bits over entries of 12 are met in the field; taken at their word they show a sixteenth of the grey scale.
     """
-    highest = int(table.values.max())
-    return 2**table.bits - 1 if highest >= 2 ** (table.bits - 1) else max(1, 2 ** highest.bit_length() - 1)
+    used = int(table.values.max()).bit_length()
+    return (1 << (table.bits if used == table.bits else max(1, used))) - 1
 
 
 def _first(table: LookupTable, units: Numbers) -> int:
