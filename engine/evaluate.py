@@ -36,8 +36,7 @@ from engine.metrics.rows import comparison_rows, group_rows, metric_rows, phrase
 from engine.model.encoding import encode
 from engine.model.ensemble import joint_hash, prob_mean, weight_soup
 from engine.model.folder import local_folder
-from engine.model.preprocessing import resized
-from engine.model.probe import fits
+from engine.model.probe import raw_pixels, separate_logits
 from engine.model.scoring import RANDOM, WordScorer, scorer_of, spoken
 from engine.recipe.evaluation import EvaluationRecipe, Parts, PublishedFigures
 from engine.recipe.evaluations import Row, rows_of
@@ -45,7 +44,14 @@ from engine.recipe.loader import find_recipe, load_recipe, recipe_name
 from engine.recipe.prompts import PromptRecipe
 from engine.tables.calibrations import write_calibration
 from engine.tables.columns import check_findings, file_hash
-from engine.tables.evaluation import CALIBRATION, PREDICTIONS, clear_evaluation, publish_evaluation, publish_evaluation_record
+from engine.tables.evaluation import (
+    CALIBRATION,
+    PREDICTIONS,
+    clear_evaluation,
+    predictions_of,
+    publish_evaluation,
+    publish_evaluation_record,
+)
 from engine.tables.identity import Names, site_key
 from engine.tables.parts import ImageTable
 from engine.tables.publish import locked, make_folder
@@ -299,14 +305,8 @@ class _Bench:
         if gone := subject.account["dropped"].get("file_missing"):
             note += f"; {gone} images of the tables are not here"
         self.add("table", [measured_cells(title, name, figures[-1], note).as_row()])
-        for k, finding in enumerate(test.findings):
-            label = pl.Series(test.labels[:, k]).fill_nan(None).cast(pl.Int8)
-            cells = {"evaluation": title, "model": name, "finding": finding, "score": test.scores[:, k]}
-            own = [self.names.of(study) for study in table.frame["study"]]
-            frame = pl.DataFrame({"study": own, "label": label}).with_columns(
-                **{key: pl.lit(value) if isinstance(value, str) else pl.Series(value) for key, value in cells.items()}
-            )
-            self.predictions.append(frame.select(list(PREDICTIONS)))
+        own = [self.names.of(study) for study in table.frame["study"]]
+        self.predictions.append(predictions_of(title, name, own, test.findings, test.scores, test.labels))
         return Measured(title, name, tuple(figures))
 
     def _calibrate(self, subject: _Subject, name: str, content: str, test: Studies, valid: Studies, table: StudyTable) -> Measured:
@@ -336,16 +336,13 @@ class _Bench:
         yield Reading(subject.recipe.title, BASELINE, images.height)
         pixels, _ = yield from self._features(images, None)
         size = test_images.height
-        scores = np.full((size, len(subject.columns)), np.nan)
+        labels = train_images.select(
+            pl.col(column).cast(pl.Float32).fill_null(float("nan")) for column in subject.columns.values()
+        ).to_numpy()
         seen, read = ~np.isnan(pixels[size:]).any(axis=1), ~np.isnan(pixels[:size]).any(axis=1)
-        for k, column in enumerate(subject.columns.values()):
-            labels = train_images[column].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-            known = seen & ~np.isnan(labels)
-            scores[read, k] = 0.5
-            if 0 < labels[known].sum() < known.sum():
-                learned = labels[known, None].astype(np.float32)
-                (fit,) = fits(pixels[size:][known].astype(np.float64), learned, [BASELINE_STRENGTH], balanced=False)
-                scores[read, k] = sigmoid(fit.logits(pixels[:size][read].astype(np.float64))[:, 0])
+        logits = separate_logits(pixels[size:][seen], labels[seen], pixels[:size][read], BASELINE_STRENGTH)
+        scores = np.full((size, len(subject.columns)), np.nan)
+        scores[read] = sigmoid(logits)
         test, table = subject.studies(TEST, scores)
         yield self._judge(subject, BASELINE, test, None, table)
 
@@ -366,9 +363,7 @@ class _Bench:
         def vectors(pictures: Sequence[NDArray[np.uint8]]) -> Vector:
             if bundle is not None:
                 return encode(bundle, pictures, self.batch_size)
-            small = [resized(picture, BASELINE_SIDE, "squash").reshape(-1) for picture in pictures]
-            grey: Vector = np.stack(small).astype(np.float32)
-            return np.divide(grey, 255, out=grey)
+            return raw_pixels(pictures, BASELINE_SIDE).astype(np.float32)
 
         table = ImageTable(self.out, model, f"{reader_version()} size {size} batch {self.batch_size}", width)
         found = np.full((images.height, width), np.nan, dtype=np.float32)

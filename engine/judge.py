@@ -38,7 +38,7 @@ from engine.metrics.rows import group_rows, metric_rows, reliability_rows
 from engine.metrics.thresholds import ThresholdSource
 from engine.tables.calibrations import write_calibration
 from engine.tables.columns import NOTICE, file_hash
-from engine.tables.evaluation import CALIBRATION, PREDICTIONS, clear_evaluation, publish_evaluation, publish_evaluation_record
+from engine.tables.evaluation import CALIBRATION, clear_evaluation, predictions_of, publish_evaluation, publish_evaluation_record
 from engine.tables.identity import Names, site_key
 from engine.tables.labels import Labels, join, labels_of, read_text_table
 from engine.tables.publish import locked
@@ -159,7 +159,8 @@ def judge(
             groups = group_figures(judged_by, cuts, fewest=_FEWEST, resamples=resamples, seed=0)
             tables["subgroups"].extend(group_rows(title, name, groups))
             tables["table"].append(measured_cells(title, name, figures[-1], note).as_row())
-            predictions.append(_predictions(title, name, frame.filter(pl.col("part") == TEST), judged_by))
+            own = frame.filter(pl.col("part") == TEST)["study"].to_list()
+            predictions.append(predictions_of(title, name, own, findings, judged_by.scores, judged_by.labels))
         clear_evaluation(out)
         publish_evaluation(out, tables, pl.concat(predictions), account)
         if calibration is not None:
@@ -273,15 +274,3 @@ def _texts(column: pl.Series) -> NDArray[np.str_]:
 def _account(frame: pl.DataFrame, name: str) -> dict[str, Any]:
     part = frame.filter(pl.col("part") == name)
     return {"splits": sorted(set(part["split"])), "studies": part.height, "patients": part["patient"].n_unique()}
-
-
-def _predictions(title: str, model: str, part: pl.DataFrame, test: Studies) -> pl.DataFrame:
-    frames = [
-        pl.DataFrame(
-            {"study": part["study"], "score": test.scores[:, k], "label": pl.Series(test.labels[:, k]).fill_nan(None).cast(pl.Int8)}
-        )
-        .with_columns(evaluation=pl.lit(title), model=pl.lit(model), finding=pl.lit(name))
-        .select(list(PREDICTIONS))
-        for k, name in enumerate(test.findings)
-    ]
-    return pl.concat(frames)

@@ -104,3 +104,19 @@ def raw_pixels(pictures: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], side: 
     """(N, side * side) grey values in [0, 1] of pictures (H, W) squashed to small squares."""
     rows = np.stack([resized(picture, side, "squash") for picture in pictures]) if len(pictures) else np.zeros((0, side, side), np.uint8)
     return rows.reshape(len(rows), side * side) / 255.0
+
+
+def separate_logits(x: NDArray[np.float32], labels: NDArray[np.float32], rows: NDArray[np.float32], strength: float) -> Floats:
+    """(M, F) logits of `rows` (M, D) by one logistic regression for each finding, on the rows of `x` (N, D) whose label is known.
+
+    Args:
+        labels: (N, F): 1, 0, NaN = unknown. A finding with one class only has logits of 0: nothing was learnt.
+        strength: C, as in scikit-learn.
+    """
+    logits = np.zeros((len(rows), labels.shape[1]))
+    for k in range(labels.shape[1]):
+        known = ~np.isnan(labels[:, k])
+        if 0 < labels[known, k].sum() < known.sum():
+            (fit,) = fits(x[known].astype(np.float64), labels[known, k : k + 1], [strength], balanced=False)
+            logits[:, k] = fit.logits(rows.astype(np.float64))[:, 0]
+    return logits

@@ -20,7 +20,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from engine.errors import OutputError
 from engine.tables.columns import METRIC_COLUMNS, NOTICE, file_hash, write_csv, write_parquet
@@ -64,6 +66,24 @@ _FILES = (
 )  # fmt: skip
 
 Rows = Sequence[Mapping[str, Any]]
+
+
+def predictions_of(
+    evaluation: str, model: str, studies: Sequence[str], findings: Sequence[str], scores: NDArray[np.float64], labels: NDArray[np.float64]
+) -> pl.DataFrame:
+    """A row of `PREDICTIONS` for every finding and study.
+
+    Args:
+        studies: N names that may be published.
+        scores, labels: (N, F); a label is 1, 0, or NaN where it is unknown.
+    """
+    frames = [
+        pl.DataFrame({"study": studies, "score": scores[:, k], "label": pl.Series(labels[:, k]).fill_nan(None).cast(pl.Int8)})
+        .with_columns(evaluation=pl.lit(evaluation), model=pl.lit(model), finding=pl.lit(finding))
+        .select(pl.col(name).cast(kind) for name, kind in PREDICTIONS.items())
+        for k, finding in enumerate(findings)
+    ]
+    return pl.concat([pl.DataFrame(schema=PREDICTIONS), *frames])
 
 
 def clear_evaluation(out: Path) -> None:

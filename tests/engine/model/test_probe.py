@@ -7,7 +7,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from engine.errors import NotFinite
-from engine.model.probe import Fit, best_fit, fits, raw_pixels
+from engine.model.probe import Fit, best_fit, fits, raw_pixels, separate_logits
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +68,17 @@ def test_the_best_fit_is_the_first_of_equals_and_no_number_is_least():
     worth = {0.1: None, 1.0: 0.7, 10.0: 0.7}
     assert best_fit(some, lambda fit: worth[fit.strength]) == (some[1], 0.7)
     assert best_fit(some, lambda fit: None) == (some[0], None)
+
+
+def test_separate_logits_are_those_of_a_fit_to_the_known_rows_of_each_finding():
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(60, 4)).astype(np.float32)
+    labels = np.stack([x[:, 0] > 0, x[:, 1] > 0.2, np.ones(60)], axis=1).astype(np.float32)
+    labels[::3, 1] = np.nan
+    rows = rng.normal(size=(7, 4)).astype(np.float32)
+    found = separate_logits(x, labels, rows, 0.1)
+    known = ~np.isnan(labels[:, 1])
+    (alone,) = fits(x[known].astype(np.float64), labels[known, 1:2], [0.1], balanced=False)
+    np.testing.assert_allclose(found[:, 1], alone.logits(rows.astype(np.float64))[:, 0])
+    assert (found[:, 2] == 0).all()
+    assert found.shape == (7, 3) and (found[:, :2] != 0).all()

@@ -2,10 +2,11 @@
 
 import json
 
+import numpy as np
 import polars as pl
 
 from engine.tables.columns import NOTICE, file_hash
-from engine.tables.evaluation import PREDICTIONS, SCHEMAS, clear_evaluation, publish_evaluation, publish_evaluation_record
+from engine.tables.evaluation import PREDICTIONS, SCHEMAS, clear_evaluation, predictions_of, publish_evaluation, publish_evaluation_record
 
 TABLES = {"metrics": [{"evaluation": "e", "model": "=m", "finding": "Edema", "n": 3, "auroc": 0.5}]}
 
@@ -32,3 +33,13 @@ def test_the_record_hashes_what_is_there_and_goes_first(tmp_path):
     (tmp_path / "table").mkdir()
     clear_evaluation(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["table"]
+
+
+def test_predictions_have_a_row_for_each_study_and_finding_and_blank_for_unknown():
+    scores, labels = np.array([[0.1, 0.9], [0.2, 0.8]]), np.array([[1.0, np.nan], [0.0, 1.0]])
+    frame = predictions_of("t", "m", ["a", "b"], ("Edema", "Fracture"), scores, labels)
+    assert frame.schema == pl.Schema(PREDICTIONS)
+    assert frame.select("study", "finding", "score", "label").rows() == [
+        ("a", "Edema", 0.1, 1), ("b", "Edema", 0.2, 0), ("a", "Fracture", 0.9, None), ("b", "Fracture", 0.8, 1),
+    ]  # fmt: skip
+    assert predictions_of("t", "m", [], (), np.zeros((0, 0)), np.zeros((0, 0))).schema == frame.schema
