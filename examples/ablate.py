@@ -1,10 +1,11 @@
-"""What each part of the objective adds: four arms, three seeds, the same data and steps, measured on patients that no arm saw.
+"""What does each part of the objective add? Eight arms, three seeds, the same data and steps, measured on patients that no arm saw.
 
     python examples/ablate.py recipes/notes.yaml --out runs/ablation
 
 trains every arm that `--out` does not hold yet (a killed run goes on from its last checkpoint), then prints a Markdown table: per arm,
 the mean AUROC over findings on each source's held-out patients, zero-shot with chest14, as mean and range over the seeds.
-`--table-only` prints what is there. All arms are scaled down alike (SMALL), so that twelve runs fit into an hour of one CPU core.
+`--table-only` prints what is there. All arms are scaled down alike (SMALL): 24 runs of
+4 to 15 minutes each on one thread of a busy CPU server.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Count what the label tables of published data sets say, part by part: the rows of "Data sets with labels" in recipes/README.md.
+"""What do the label tables of published data sets say, part by part? The rows of "Data sets with labels" in recipes/README.md.
 
     python examples/count_labels.py chexpert=FOLDER nih14=FOLDER rsna=FOLDER covidx=FOLDER padchest_evaluation=FOLDER [--findings]
 
 Each folder is laid out as its data set is published (engine/data/sources/layouts.py); tables are enough, pictures need not be there.
 Of each part: images or studies, how many of them have their picture, and the first 12 digits of the SHA-256 of their sorted names, which
-a figure may quote to say what it was measured on. With --findings each finding follows: present, absent.
+a figure may quote to say what it was measured on.
+With --findings each finding follows: present, absent. Ten seconds for the tables of NIH, RSNA and PadChest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measure what share of the entity words of real reports a recogniser finds.
+"""What share of the entity words of real reports does a recogniser find? Takes a few seconds.
 
     python examples/measure_entities.py --reports iu_reports.csv
 

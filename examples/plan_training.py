@@ -1,4 +1,4 @@
-"""What a recipe will ask of a GPU, worked out without one: weights, memory that a step keeps, operations, hours.
+"""What will a recipe ask of a GPU? Worked out without one: weights, memory that a step keeps, operations, hours. A quarter of a minute.
 
     python examples/plan_training.py mimic_padchest [mimic_padchest_modern ...] [--tflops 395] [--gpus 1 8]
 

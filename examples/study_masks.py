@@ -1,4 +1,4 @@
-"""Why a masked objective helps or does not: what a run's masks hide, how they change, and what leaks past them.
+"""Why does a masked objective help, or not? What a run's masks hide, how they change, and what leaks past them.
 
     python examples/study_masks.py runs/NAME [--data runs/ablation/data] [--batches 8] [--boxes BBox_List_2017.csv]
 
