@@ -30,15 +30,18 @@ _END = b"\xff\xd9"
 class JpegSource(io.BytesIO):
     """A JPEG stream as Pillow is to read it, so that it tells what it makes of the end of the data.
 
-    A stream of one scan goes in without its end marker and with 16 bytes to spare: a decoder that needs more of them waits for ever, which
-    Pillow calls truncated. Its last bytes are handed out only to a reader that has read all others: a decoder that is done before it has
-    asked for them has lost its way in damaged data. Streams of several scans go in as they are.
+    A stream of one scan goes in without its end marker, and with 16 zero bytes in place of those that it ends in, if any: a decoder that
+    needs more of them waits for ever, which Pillow calls truncated. Its last bytes are handed out only to a reader that has read all
+    others: a decoder that is done before it has asked for them has lost its way in damaged data. Streams of several scans go in as they
+    are.
     """
 
     def __init__(self, stream: Codestream, claim: Claim) -> None:
-        self.mark = claim.data_end - _TAIL if claim.scans == 1 else 0
+        single = claim.scans == 1
+        data = bytes(stream[: claim.data_end]).rstrip(b"\0") if single else bytes(stream[: claim.end])
+        self.mark = len(data) - _TAIL if single else 0
         self.tail_was_read = False
-        super().__init__(bytes(stream[: claim.data_end]) + _SPARE if claim.scans == 1 else bytes(stream[: claim.end]))
+        super().__init__(data + _SPARE if single else data)
 
     def read(self, size: int | None = -1, /) -> bytes:
         """As BytesIO, but never across the mark."""
@@ -52,7 +55,7 @@ class JpegSource(io.BytesIO):
         """To be asked once the picture is there.
 
         Raises:
-            Refusal: `decode_error` where the decoder left data over, by more than the few bytes of padding that exist in the field.
+            Refusal: `decode_error` where the decoder left data over, other than zeros, or a few bytes of padding.
         """
         if self.mark > 0 and not self.tail_was_read:
             raise Refusal("decode_error")

@@ -81,8 +81,11 @@ def test_a_jpeg_whose_decoder_is_done_before_its_data_are_is_damaged(eight: np.n
     claim = jpeg_claim(stream)
     more = stream[: claim.data_end] + b"\x12\x34" * 20 + stream[claim.data_end :]
     assert refused(lambda: scaled(more)) == "decode_error"
-    padded = stream[: claim.data_end] + b"\0" * 3 + stream[claim.data_end :]
-    assert scaled(padded).shape == (300, 256), "a few bytes of padding exist in the field"
+    for padding in (b"\x12\x34", b"\0" * 3, b"\0" * 5000):
+        padded = stream[: claim.data_end] + padding + stream[claim.data_end :]
+        assert np.array_equal(scaled(padded), scaled(stream)), "what fills up a word or a sector is no damage"
+    zeros = cut(stream, 0.5)[:-2] + b"\0" * 5000 + END
+    assert refused(lambda: scaled(zeros)) == "truncated", "nor is it a picture"
 
 
 def test_what_follows_the_picture_is_no_part_of_it(eight: np.ndarray) -> None:

@@ -1,3 +1,4 @@
+import io
 import struct
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 from pydicom.encaps import generate_frames
 
 from engine.dicom.header import Header, read_header
@@ -185,6 +187,13 @@ def test_jpeg_2000_without_its_last_marker_is_whole(make: SimpleNamespace, least
     for end in (b"", b"\0\0"):
         got = stored(make.to_bytes(make.encapsulated(make.radiograph(), "1.2.840.10008.1.2.4.90", stream[:-2] + end)), least=least)
         assert got.factor > 1 or np.array_equal(got.values, make.chest())
+
+
+def test_jpeg_2000_that_begins_inside_its_reference_grid_is_read_whole(make: SimpleNamespace) -> None:
+    eight, stream = (make.chest() >> 4).astype(np.uint8), io.BytesIO()
+    Image.fromarray(eight).save(stream, "JPEG2000", no_jp2=True, tile_size=(64, 64), tile_offset=(0, 0), offset=(10, 20))
+    got = stored(make.to_bytes(make.encapsulated(make.radiograph(eight, 8), "1.2.840.10008.1.2.4.90", stream.getvalue())), least=64)
+    assert got.factor == 1 and np.array_equal(got.values, eight)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
