@@ -66,6 +66,14 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _sweep(folder: Path) -> None:
+    """Take away what a run that was killed left beside the files it was writing; whoever holds the lock is the only one to write."""
+    for pattern in (".*.part", ".scratch-*"):
+        for path in folder.rglob(pattern):
+            with suppress(OSError):
+                path.unlink()
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """The sole right to write in `folder` (which is made where missing) until the block ends; the kernel drops it when the process dies.
@@ -86,6 +94,7 @@ def locked(folder: Path) -> Iterator[None]:
             raise LockHeld("another run is writing to the output folder", hint="wait for it, or another folder with --out") from None
         except OSError as error:
             raise OutputError("cannot lock the output folder", why=_reason(error), hint="a folder on a local disk with --out") from None
+        _sweep(folder)
         yield
     finally:
         os.close(descriptor)

@@ -85,6 +85,16 @@ def test_a_second_run_is_turned_away_until_the_first_has_ended(tmp_path):
         pass
 
 
+def test_what_a_killed_run_left_half_written_goes_with_the_next_lock(tmp_path):
+    (tmp_path / "private").mkdir()
+    for name in (".a.csv.123.part", "private/.files.parquet.4.part", "private/.scratch-1-ab"):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / "a.part").write_bytes(b"another's")
+    with locked(tmp_path):
+        assert names_in(tmp_path) == [".lock", "a.part", "private"]
+        assert names_in(tmp_path / "private") == []
+
+
 def test_a_lock_dies_with_its_process(tmp_path):
     code = f"""
     import pathlib, time
