@@ -10,8 +10,8 @@ One bad file never changes another file's row and never stops the run: it is a r
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,19 +19,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from engine.dicom.gathered import PART_ROWS, SEVERAL, Gathered, Vector
+from engine.dicom.featured import with_features
+from engine.dicom.gathered import SEVERAL, Gathered, Vector
 from engine.dicom.inputs import Item, check_inputs, input_items
 from engine.dicom.limits import LIMITS, Limits, as_settings
 from engine.dicom.policy import Outcome
-from engine.dicom.remembered import Found, Remembered, found_readings, known_files, reader_version
+from engine.dicom.remembered import Remembered, counted, found_readings, reader_version
 from engine.errors import InputMissing, NotFinite, TooManyFailures, UsageError
 from engine.metrics.calibration import CalibrationMap
 from engine.metrics.findings import FindingFigures, figures
 from engine.model.asked import Asked, what_is_asked
+from engine.model.drawn import Drawn, Wanted, drawn_sheets
 from engine.model.encoding import encode
-from engine.model.heatmaps import Margins, heatmaps_on
-from engine.model.overlays import chosen, sheet
+from engine.model.heatmaps import Margins
 from engine.tables.calibrations import Calibration, read_calibration
 from engine.tables.clock import Clock
 from engine.tables.columns import NOTICE, check_findings, file_hash
@@ -50,16 +52,14 @@ from engine.tables.run_record import (
     publish_tables,
     versions,
 )
-from engine.tables.sheets import KEY, Sheets, sheet_key
+from engine.tables.sheets import Sheets
 
 if TYPE_CHECKING:
     from engine.model.bundle import Bundle
 
+__all__ = ["Drawn", "Event", "Finished", "Notice", "Planned", "Published", "Seen", "Started", "score"]
+
 Device = Literal["auto", "cpu", "cuda"]
-
-
-SHEET = 1
-"""Version of the heatmap sheets: with another one they are drawn anew."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,6 @@ class Seen:
     image: str
     outcome: Outcome
     reason: str | None
-    reused: bool
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A scored image has its sheet of heatmaps. `reused`: an earlier run drew it, from the same picture, model and prompts."""
-
-    image: str
     reused: bool
 
 
@@ -194,7 +186,8 @@ def score(
     cores = workers or len(os.sched_getaffinity(0))
     items = input_items(inputs, tables, leave_out=[out, labels] if labels else [out], min_age=min_age)
     if dry_run:
-        yield from _plan(items, _load(model, device), out, cores)
+        files = counted(items, Remembered(_table(_load(model, device), out), None), workers=cores)
+        yield Planned(files.files, files.known, files.left_out)
         return
     with locked(out), closing(Results(findings, out / "private")) as results:
         make_folder(out / "private", mode=0o700)
@@ -215,7 +208,7 @@ def score(
         size = batch_size or (64 if bundle.device.type == "cuda" else 8)
         found = found_readings(items, remembered, size=bundle.preprocessing.size, workers=cores, limits=limits)
         with closing(found), closing(run):
-            for each, features in _with_features(found, bundle, size):
+            for each, features in with_features(found, lambda pictures: encode(bundle, pictures, size), size):
                 image, settled = run.take(each, features, each.scores if features is None else scores_of(features[None])[0])
                 yield Seen(image, settled.outcome, settled.reason, each.known)
                 _refuse_failures(run.failed, max_failures)
@@ -229,14 +222,7 @@ def score(
         sheets: dict[str, Path] = {}
         if heatmaps:
             folder = Sheets(out)
-            recipe = asked.account(bundle)
-            made_with = (bundle.content_hash, recipe["sha256"], f"made by {bundle.name} with {recipe['name']}")
-
-            def read_again(again: Iterator[Item]) -> Iterator[Found]:
-                with closing(found_readings(again, None, size=bundle.preprocessing.size, workers=cores, limits=limits)) as readings:
-                    yield from readings
-
-            for event in _draw(run, bundle, asked.margins(bundle, scorer), folder, made_with, read_again):
+            for event in _draw(run, bundle, asked, asked.margins(bundle, scorer), folder, cores, limits):
                 if isinstance(event, Drawn):
                     drawn["reused" if event.reused else "drawn"] += 1
                     sheets[event.image] = folder.path(event.image)
@@ -298,84 +284,25 @@ def _calibrated(studies: pl.DataFrame, maps: Calibration | None) -> pl.DataFrame
     return studies.with_columns(pl.Series(name, each(studies[name].to_numpy()), dtype=pl.Float32) for name, each in fitted.items())
 
 
-def _plan(items: Iterator[Item], bundle: Bundle, out: Path, workers: int) -> Iterator[Event]:
-    remembered = Remembered(_table(bundle, out), None)
-    files = 0
-    left_out: Counter[str] = Counter()
-
-    def to_open() -> Iterator[Item]:
-        nonlocal files
-        for item in items:
-            files += 1
-            if item.decided:
-                left_out[item.decided[1]] += 1
-            else:
-                yield item
-
-    opened = to_open()
-    known = known_files(opened, remembered, workers=workers)
-    deque(opened, maxlen=0)  # where nothing is known, nothing was counted yet
-    yield Planned(files, known, dict(sorted(left_out.items())))
-
-
-def _with_features(found: Iterator[Found], bundle: Bundle, size: int) -> Iterator[tuple[Found, Vector | None]]:
-    """Each file with its image features (D,), in order; None where it has none, or has scores already. Pictures wait for a full batch."""
-    waiting: list[Found] = []
-    new: list[Found] = []
-
-    def flush() -> Iterator[tuple[Found, Vector | None]]:
-        features = iter(encode(bundle, [each.reading.picture for each in new if each.reading.picture is not None], size))
-        for each in waiting:
-            yield each, next(features) if _needs_features(each) else None
-        waiting.clear()
-        new.clear()
-
-    for each in found:
-        waiting.append(each)
-        if _needs_features(each):
-            new.append(each)
-        if len(new) == size or not new or len(waiting) >= PART_ROWS:
-            yield from flush()
-    yield from flush()
-
-
 def _draw(
-    run: Gathered,
-    bundle: Bundle,
-    margins_of: Margins,
-    sheets: Sheets,
-    made_with: Sequence[str],
-    read_again: Callable[[Iterator[Item]], Iterator[Found]],
+    run: Gathered, bundle: Bundle, asked: Asked, margins_of: Margins, sheets: Sheets, workers: int, limits: Limits
 ) -> Iterator[Drawn | Notice]:
-    """A sheet for every scored image; of several files of one SOP instance the first is drawn."""
-    findings = run.results.findings
-    scored = run.results.frame("image", "content_hash", *findings, where=pl.col("outcome") == "score")
-    missing: list[tuple[Item, dict[str, Any], str]] = []
-    seen: set[str] = set()
-    for item, row in zip(run.scored or [], scored.iter_rows(named=True), strict=True):
-        key = sheet_key(SHEET, made_with, row["content_hash"], [round(row[name], 4) for name in findings])
-        if row["image"] not in seen and sheets.holds(row["image"], key):
-            yield Drawn(row["image"], reused=True)
-        elif row["image"] not in seen:
-            missing.append((item, row, key))
-        seen.add(row["image"])
-    gone = 0
-    for (_, row, key), found in zip(missing, read_again(item for item, _, _ in missing), strict=True):
-        picture = found.reading.picture
-        if picture is None or found.reading.content_hash != row["content_hash"]:
-            gone += 1
-            continue
-        scores = {name: row[name] for name in chosen({name: row[name] for name in findings})}
-        maps = heatmaps_on(bundle, picture, findings, margins_of)
-        maps = {name: maps[name] for name in scores}
-        sheets.write(row["image"], sheet(picture, maps, scores, lines=[made_with[-1], NOTICE], texts={KEY: key, "Comment": NOTICE}))
-        yield Drawn(row["image"], reused=False)
+    """A sheet for every scored image. Features are not enough for that: where it is missing, its file is read once more."""
+    rows = run.results.frame("image", "content_hash", *run.results.findings, where=pl.col("outcome") == "score").iter_rows()
+    wanted = (
+        Wanted(image, item, content_hash, dict(zip(run.results.findings, scores, strict=True)))
+        for item, (image, content_hash, *scores) in zip(run.scored or (), rows, strict=True)
+    )
+
+    def pictures(items: Iterator[Item]) -> Iterator[tuple[str, NDArray[np.uint8] | None]]:
+        with closing(found_readings(items, None, size=bundle.preprocessing.size, workers=workers, limits=limits)) as found:
+            yield from ((each.reading.content_hash, each.reading.picture) for each in found)
+
+    recipe = asked.account(bundle)
+    made_with = (bundle.content_hash, recipe["sha256"], f"made by {bundle.name} with {recipe['name']}")
+    gone = yield from drawn_sheets(wanted, pictures, sheets, bundle, margins_of, made_with)
     if gone:
         yield Notice(f"{gone} scored images have no heatmap: their files changed or went away while the run was at work")
-
-
-def _needs_features(found: Found) -> bool:
-    return not found.known and found.reading.outcome == "score" and found.reading.picture is not None
 
 
 def _refuse_few(files: int, least: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.dicom.gathered import PART_ROWS
 from engine.dicom.inputs import Item
 from engine.dicom.remembered import NOT_KEPT, Found, Remembered, found_readings
 from engine.dicom.rows import table_row
 from engine.tables.parts import ImageTable
 
 Vector = NDArray[np.float32]
-PART_ROWS = 512
-"""Files whose features are published together: the most that a kill can cost."""
 
 
 @dataclass(frozen=True)
@@ -54,25 +53,8 @@ def featured_files(
     """
     remembered = Remembered(table, lambda features: features)
     items = iter([Item(path, picture=True) for path in files])
-    waiting: list[Found] = []
     part: list[tuple[Found, Vector | None]] = []
     stored: set[str] = set()
-    number = 0
-
-    def flush() -> Generator[Featured, None, None]:
-        nonlocal number
-        new = [each.reading.picture for each in waiting if _is_new(each) and each.reading.picture is not None]
-        features = iter(encode(new) if new else ())
-        for each in waiting:
-            vector = next(features) if _is_new(each) else each.scores
-            content = each.reading.content_hash
-            if not each.known and content and content not in stored and each.reading.reason not in NOT_KEPT:
-                stored.add(content)
-                part.append((each, vector))
-            reason = None if vector is not None else each.reading.reason or each.reading.outcome
-            yield Featured(number, vector, reason, each.known, content)
-            number += 1
-        waiting.clear()
 
     def keep() -> None:
         table.add([table_row(each.reading) for each, _ in part], [vector for _, vector in part])
@@ -80,16 +62,43 @@ def featured_files(
 
     try:
         with closing(found_readings(items, remembered, size=size, workers=workers)) as found:
-            for each in found:
-                waiting.append(each)
-                if sum(map(_is_new, waiting)) >= batch_size or len(waiting) >= PART_ROWS:
-                    yield from flush()
+            for number, (each, new) in enumerate(with_features(found, encode, batch_size)):
+                vector = each.scores if each.known else new
+                content = each.reading.content_hash
+                if not each.known and content and content not in stored and each.reading.reason not in NOT_KEPT:
+                    stored.add(content)
+                    part.append((each, vector))
                     if len(part) >= PART_ROWS:
                         keep()
-            yield from flush()
+                reason = None if vector is not None else each.reading.reason or each.reading.outcome
+                yield Featured(number, vector, reason, each.known, content)
     finally:
         keep()
 
 
-def _is_new(found: Found) -> bool:
-    return not found.known and found.reading.outcome == "score" and found.reading.picture is not None
+def with_features(
+    found: Iterator[Found], encode: Callable[[Sequence[NDArray[np.uint8]]], Vector], batch_size: int
+) -> Iterator[tuple[Found, Vector | None]]:
+    """Each file with its features (D,), in order; None where it has no picture, or is known. Pictures wait for a full batch."""
+    waiting: list[Found] = []
+    new: list[NDArray[np.uint8]] = []
+
+    def flush() -> Iterator[tuple[Found, Vector | None]]:
+        features = iter(encode(new) if new else ())
+        for each in waiting:
+            yield each, None if _new_picture(each) is None else next(features)
+        waiting.clear()
+        new.clear()
+
+    for each in found:
+        waiting.append(each)
+        picture = _new_picture(each)
+        if picture is not None:
+            new.append(picture)
+        if len(new) == batch_size or not new or len(waiting) >= PART_ROWS:
+            yield from flush()
+    yield from flush()
+
+
+def _new_picture(found: Found) -> NDArray[np.uint8] | None:
+    return found.reading.picture if found.reading.outcome == "score" and not found.known else None

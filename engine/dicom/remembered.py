@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -134,12 +134,35 @@ def found_readings(
                 yield told or Found(item, Reading(item.path, "reject", "decode_crash"))
 
 
-def known_files(items: Iterable[Item], remembered: Remembered, *, workers: int) -> int:
-    """How many of the items `remembered` knows; nothing is read beyond its hash."""
-    if not len(remembered):
-        return 0
-    readings = read_files(_to_read(items, deque(maxlen=0)), size=1, workers=workers, only_hash=True)
-    return sum(reading.content_hash in remembered for reading in readings)
+@dataclass(frozen=True)
+class Counted:
+    """How many files there are, of them those that are known, and those left out unopened, by reason."""
+
+    files: int
+    known: int
+    left_out: dict[str, int]
+
+
+def counted(items: Iterable[Item], remembered: Remembered, *, workers: int) -> Counted:
+    """What a run would meet. Where anything is known, files are read as far as their hash, and no file is opened where nothing is."""
+    files = 0
+    left_out: Counter[str] = Counter()
+
+    def to_open() -> Iterator[Path]:
+        nonlocal files
+        for item in items:
+            files += 1
+            if item.decided:
+                left_out[item.decided[1]] += 1
+            else:
+                yield item.path
+
+    opened = to_open()
+    known = 0
+    if len(remembered):
+        known = sum(reading.content_hash in remembered for reading in read_files(opened, size=1, workers=workers, only_hash=True))
+    deque(opened, maxlen=0)  # where nothing is known, nothing was counted yet
+    return Counted(files, known, dict(sorted(left_out.items())))
 
 
 def _to_read(items: Iterable[Item], queue: deque[Item]) -> Iterator[Path | Reading]:

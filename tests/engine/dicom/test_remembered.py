@@ -9,7 +9,7 @@ from PIL import Image
 
 from engine.dicom.inputs import Item
 from engine.dicom.policy import REASONS
-from engine.dicom.remembered import NOT_KEPT, Remembered, found_readings, known_files, reader_version
+from engine.dicom.remembered import NOT_KEPT, Counted, Remembered, counted, found_readings, reader_version
 from engine.dicom.rows import table_row
 from engine.tables.parts import ImageTable
 
@@ -79,8 +79,10 @@ def test_much_that_is_known_does_not_disturb_the_order(table, pictures):
 
 def test_known_files_are_counted_without_reading_them(table, pictures):
     remembered = remember(table, read(pictures[:2], Remembered(table, scores_of)), [np.float32([0.25, 0, 0]), None])
-    assert known_files(items([*pictures, Path("gone")]), remembered, workers=1) == 2
-    assert known_files(items(pictures), Remembered(ImageTable(table.folder, "cd" * 32, "reader", WIDTH), scores_of), workers=1) == 0
+    decided = Item(Path("x"), decided=("skip", "symlink"))
+    assert counted([*items([*pictures, Path("gone")]), decided], remembered, workers=1) == Counted(7, 2, {"symlink": 1})
+    nothing = Remembered(ImageTable(table.folder, "cd" * 32, "reader", WIDTH), None)
+    assert counted([*items(pictures), decided], nothing, workers=1) == Counted(6, 0, {"symlink": 1})
 
 
 def test_a_child_that_knows_what_nobody_told_it_is_not_believed(table, pictures, monkeypatch):
