@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import hashlib
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,11 +53,12 @@ from engine.tables.run_record import publish_metrics
 from engine.training.account import accounted
 from engine.training.checkpoint import Checkpoints, Refused, Saved
 from engine.training.distributed import resolved_device
+from engine.training.finetuning import PACKAGES, check_checkpoints, finetuning_facts, finetuning_plan, recipe_hash
 from engine.training.looks import Look, Looks
-from engine.training.loop import LossesOf, Plan, Step
-from engine.training.optimizer import learning_rate, make_optimizer, parameter_groups
+from engine.training.loop import LossesOf, Step
+from engine.training.optimizer import make_optimizer, parameter_groups
 from engine.training.patience import train_with_looks
-from engine.training.record import RunRecord, code_version, device_facts, versions
+from engine.training.record import RunRecord, code_version, versions
 
 if TYPE_CHECKING:
     import polars as pl
@@ -67,8 +67,6 @@ if TYPE_CHECKING:
 
 BATCH = 64
 """Pictures per forward pass where nothing is trained."""
-READ_EVERY = 20
-PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "polars", "pillow")
 ONE_CLASS = "one class only in the training part"
 
 
@@ -124,7 +122,7 @@ def finetune(
         if (out / "run.json").exists() and not resume:
             raise UsageError("the output folder holds a run", hint="--resume to go on with it, or another --out")
         run = _Run(recipe, out, fractions, where, data or out / "data", time.monotonic())
-        record = RunRecord(out, _facts(recipe, fractions, where), waits=resume)
+        record = RunRecord(out, finetuning_facts(recipe, fractions, where), waits=resume)
         events = _events(run, record, resume)
         with accounted(record, where, "a smaller batch"), contextlib.closing(events):
             for event in events:
@@ -185,7 +183,7 @@ def _events(run: _Run, record: RunRecord, resume: bool) -> Generator[Event, None
     found = labelled_pictures(recipe, run.data, size=base.preprocessing.size, resize=base.preprocessing.resize, verify=not resume)
     prepared = found.prepared(round(time.monotonic() - run.begun, 3))
     identity = {"recipe": recipe_hash(recipe), "code": code_version(), "model": base.content_hash, "data": found.content_hash}
-    _check_identity(run, identity)
+    check_checkpoints((run.folder(fraction) / "checkpoints" for fraction in run.fractions), identity)
     record.waits = False
     record.say(prepared=prepared, model={"name": base.name, "sha256": base.content_hash}, sources=found.facts)
     yield prepared
@@ -289,7 +287,7 @@ def _full(run: _Run, seen: _Seen, part: Fraction, identity: Mapping[str, str]) -
     if start:
         checkpoints.load(start, module, optimizer)
     batches = LabelledBatches(seen.found.views, part.train["image"].to_list(), part.labels, batch=recipe.batch, seed=recipe.seed)
-    plan = _plan(recipe, max(recipe.least_steps, recipe.epochs * len(batches)), run.device)
+    plan = finetuning_plan(recipe, max(recipe.least_steps, recipe.epochs * len(batches)), run.device)
     looks = Looks(folder / "looks.json", start)
     parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     yield Started(str(run.device), parameters, start, plan.stop)
@@ -331,46 +329,7 @@ def _look(step: int, module: Classifier, bundle: Bundle, pictures: Sequence[NDAr
     return Look(step, macro_auroc(scores, labels), mean_log_loss(scores, labels))
 
 
-def _plan(recipe: FinetuneRecipe, steps: int, device: torch.device) -> Plan:
-    return Plan(
-        stop=steps,
-        seed=recipe.seed,
-        weights={"bce": 1.0},
-        lr_at=lambda step: learning_rate(recipe.optimizer, step, steps),
-        save_every=steps + 1,  # at every look
-        read_every=READ_EVERY if device.type == "cuda" else 1,
-        batch_size=recipe.batch,
-        precision=recipe.precision,
-        clip_norm=recipe.optimizer.clip_norm,
-    )
-
-
 # ---- what is written about the run ---------------------------------------------------------------------------------------------
-
-
-def recipe_hash(recipe: FinetuneRecipe) -> str:
-    """A sha256 over every key of the recipe, those left to their defaults included."""
-    return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()
-
-
-def _facts(recipe: FinetuneRecipe, fractions: Sequence[float], device: torch.device) -> dict[str, Any]:
-    return {
-        "notice": "RESEARCH USE ONLY - not for clinical use",
-        "versions": versions(PACKAGES),
-        "device": device_facts(device),
-        "seed": recipe.seed,
-        "fractions": list(fractions),
-        "recipe_hash": recipe_hash(recipe),
-        "recipe": recipe.model_dump(mode="json"),
-    }
-
-
-def _check_identity(run: _Run, identity: Mapping[str, str]) -> None:
-    """Refuse, before any training, to go on with checkpoints of another recipe, model, data or code."""
-    for fraction in run.fractions:
-        checkpoints = Checkpoints(run.folder(fraction) / "checkpoints", identity)
-        for step in checkpoints.steps():
-            checkpoints.check_identity(step)
 
 
 def _about(recipe: FinetuneRecipe, part: Fraction) -> dict[str, Any]:
