@@ -46,6 +46,8 @@ FAMILIES: dict[str, Family] = {
 SecondDecoder = Callable[[bytes | memoryview, Claim], NDArray[Any]]
 """What second.decode is: a codestream of one channel and its claim -> values (rows, columns); any error means that it cannot read it."""
 
+_MAY_LOSE = frozenset({"1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203"})
+"""JPEG 2000 that may have left packets out: nothing in a stream of the reversible transform tells whether it did."""
 _END_OF_IMAGE = b"\xff\xd9"
 
 
@@ -108,6 +110,11 @@ def read_pixels(
     frame = data[slice(*ranges[0])] if len(ranges) == 1 else memoryview(b"".join(data[start:stop] for start, stop in ranges))
     if not len(frame):
         raise Refusal("no_pixel_data")
+    stored = _compressed(frame, header, family, least, max_pixels, second)
+    return replace(stored, pixel_hash=None) if transfer_syntax in _MAY_LOSE else stored
+
+
+def _compressed(frame: Codestream, header: Header, family: Family, least: int, max_pixels: int, second: SecondDecoder | None) -> Stored:
     try:
         if family == "rle":
             return _rle(frame, header)

@@ -189,6 +189,17 @@ def test_jpeg_2000_without_its_last_marker_is_whole(make: SimpleNamespace, least
         assert got.factor > 1 or np.array_equal(got.values, make.chest())
 
 
+def test_jpeg_2000_that_may_have_lost_something_is_not_compared_value_by_value(make: SimpleNamespace) -> None:
+    """The reversible transform with few of its bits: what `opj_compress -r` writes. A copy of an instance is no conflict for that."""
+    eight, stream = (make.chest() >> 4).astype(np.uint8), io.BytesIO()
+    Image.fromarray(eight).save(stream, "JPEG2000", no_jp2=True, irreversible=False, quality_mode="rates", quality_layers=[8])
+    lossy = stored(make.to_bytes(make.encapsulated(make.radiograph(eight, 8), "1.2.840.10008.1.2.4.91", stream.getvalue())))
+    assert lossy.factor == 1 and lossy.pixel_hash is None and not np.array_equal(lossy.values, eight)
+    whole = imagecodecs.jpeg2k_encode(eight, level=0, reversible=True, codecformat="j2k")
+    lossless = stored(make.to_bytes(make.encapsulated(make.radiograph(eight, 8), "1.2.840.10008.1.2.4.90", whole)))
+    assert lossless.pixel_hash == hash_of(eight)
+
+
 def test_jpeg_2000_that_begins_inside_its_reference_grid_is_read_whole(make: SimpleNamespace) -> None:
     eight, stream = (make.chest() >> 4).astype(np.uint8), io.BytesIO()
     Image.fromarray(eight).save(stream, "JPEG2000", no_jp2=True, tile_size=(64, 64), tile_offset=(0, 0), offset=(10, 20))
