@@ -123,7 +123,7 @@ def test_words_and_numbers_keep_their_types(write):
         ("optimizer: {lr: fast}", "optimizer.lr", "should be a number"),
         ("optimizer: {lr: 0}", "optimizer.lr", "greater than 0"),
         ("optimizer: 5", "optimizer", "should be a section of keys"),
-        ("prompt: {findings: Edema}", "prompt.findings", "should be a list"),
+        ("prompt: {findings: Edema}", "prompt.findings", "should be a list, in square brackets"),
         ("optimizer: {lr: .inf}", "optimizer.lr", "should be a number"),
     ],
 )
