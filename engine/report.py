@@ -141,12 +141,15 @@ def _spread(finding: str, scores: pl.Series) -> dict[str, Any]:
 
 
 def _sheets(images: pl.DataFrame, sheets: Mapping[str, Path]) -> list[dict[str, str]]:
-    """The first sheets in the order of the images: study, image and the PNG as base64; one that has gone meanwhile is left out."""
+    """The first sheets in the order of the images: study, image and the PNG as base64; one that has gone meanwhile is left out.
+
+    So is one of a picture with the flag `burned_in`: pages are passed on more easily than folders, and its text may name the patient.
+    """
     shown: dict[str, dict[str, str]] = {}
-    for image, study in images.filter(pl.col("outcome") == "score").select("image", "study").iter_rows():
+    for image, study, flags in images.filter(pl.col("outcome") == "score").select("image", "study", "flags").iter_rows():
         if len(shown) == SHOWN_SHEETS:
             break
-        if image in sheets and image not in shown:
+        if image in sheets and image not in shown and "burned_in" not in split_flags(flags):
             with suppress(FileNotFoundError):
                 shown[image] = {"image": image, "study": study, "png": base64.b64encode(sheets[image].read_bytes()).decode("ascii")}
     return list(shown.values())

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.dicom.burned import LOOKED_AT, shows_text
 from engine.dicom.header import Header
 from engine.dicom.pixels import Stored
 from engine.dicom.policy import Refusal
@@ -72,10 +73,12 @@ def to_picture(
     if tone is None:
         raise Refusal("degenerate_image")
     hidden = tone.ends is not None and _hidden(low, high, *sorted(tone.ends)) > _HIDDEN
-    picture = np.rint(_toned(stored, header, size, tone, padding, hidden) * 255.0).astype(np.uint8)
+    grey, written = _toned(stored, header, size, tone, padding, hidden)
+    picture = np.rint(grey * 255.0).astype(np.uint8)
     if picture.max() == picture.min():
         raise Refusal("degenerate_image")
-    return picture, flags if padding is None else ("padding", *flags)
+    raised = (*(("padding",) if padding is not None else ()), *flags, *(("burned_in",) if written else ()))
+    return picture, raised
 
 
 def _is_near(values: NDArray[Any], bounds: tuple[int, int]) -> bool:
@@ -157,8 +160,16 @@ def _hidden(low: float, high: float, begin: float, end: float) -> float:
     return 1.0 - max(0.0, min(high, end) - max(low, begin)) / (high - low) if high > low else 0.0
 
 
-def _toned(stored: Stored, header: Header, size: int, tone: Tone, padding: tuple[int, int] | None, hidden: bool) -> NDArray[np.float32]:
-    """Grey in [0, 1], (H, W) of target_shape; hidden: the ends of a straight line hide much of the values."""
+def _toned(
+    stored: Stored, header: Header, size: int, tone: Tone, padding: tuple[int, int] | None, hidden: bool
+) -> tuple[NDArray[np.float32], bool]:
+    """Grey in [0, 1], (H, W) of target_shape, and whether it shows text; hidden: the ends of a straight line hide much of the values."""
+    written = False
+
+    def look(reduced: NDArray[np.float32], span: float) -> None:
+        nonlocal written
+        written = shows_text(reduced, span)
+
     black, white = tone.ends or (0.0, 0.0)
     low, high = min(black, white), max(black, white)
     clipped = (hidden or padding is not None) and stored.values.dtype.kind in "ui"
@@ -166,12 +177,12 @@ def _toned(stored: Stored, header: Header, size: int, tone: Tone, padding: tuple
         tone.ends is None or (padding is not None and _shows(tone, padding)) or (clipped and high - low < 512)
     ):  # whole numbers next to such ends are too far from them
         values = _looked_up(stored.values, tone, padding)
-        small = shrink(values, replace(stored, values=values, peak=_SHADES), header.aspect, size, (0, _SHADES))
-        return np.clip(small / np.float32(_SHADES), 0.0, 1.0)
+        small = shrink(values, replace(stored, values=values, peak=_SHADES), header.aspect, size, (0, _SHADES), look)
+        return np.clip(small / np.float32(_SHADES), 0.0, 1.0), written
     if clipped:
         stored = replace(stored, values=_clipped(stored.values, math.floor(low), math.ceil(high)))
-    small = shrink(stored.values, stored, header.aspect, size, (low, high))
-    return np.clip((small - np.float32(black)) / np.float32(white - black), 0.0, 1.0)
+    small = shrink(stored.values, stored, header.aspect, size, (low, high), look)
+    return np.clip((small - np.float32(black)) / np.float32(white - black), 0.0, 1.0), written
 
 
 def _looked_up(values: NDArray[Any], tone: Tone, padding: tuple[int, int] | None) -> NDArray[np.uint16]:
@@ -222,16 +233,32 @@ def target_shape(rows: int, columns: int, aspect: float, size: int) -> tuple[int
     return max(size, round(height * scale)), max(size, round(columns * scale))
 
 
-def shrink(values: NDArray[Any], stored: Stored, aspect: float, size: int, ends: tuple[float, float] | None = None) -> NDArray[np.float32]:
+def shrink(
+    values: NDArray[Any],
+    stored: Stored,
+    aspect: float,
+    size: int,
+    ends: tuple[float, float] | None = None,
+    look: Callable[[NDArray[np.float32], float], None] | None = None,
+) -> NDArray[np.float32]:
     """float32 (H, W) of target_shape: averages over whole blocks down to twice the target, then LANCZOS over the exact box.
 
     ends: the averages are clipped to these two before LANCZOS sees them, which else rings at an edge that no window shows.
+    look: is shown the averages, so clipped, and the distance of the ends; with a shorter side of LOOKED_AT where that is more than
+        twice the target, and then averaged once more.
     """
     height, width = target_shape(stored.rows, stored.columns, aspect, size)
-    block = max(1, math.floor(min(stored.rows / (2 * height), stored.columns / (2 * width)) / stored.factor))
-    reduced = _block_means(values, block, stored.peak)
+    room = min(stored.rows / (2 * height), stored.columns / (2 * width)) / stored.factor
+    block = max(1, math.floor(room))
+    first = max(1, math.floor(room * min(1.0, 2 * size / LOOKED_AT))) if look is not None else block
+    reduced = _block_means(values, first, stored.peak)
     if ends is not None:
         np.clip(reduced, *ends, out=reduced)
+    if look is not None and ends is not None:
+        look(reduced, ends[1] - ends[0])
+    block = first * (block // first)
+    if block > first:
+        reduced = _block_means(reduced, block // first)
     factor = stored.factor * block
     shift = stored.shift / block
     box_h, box_w = stored.rows / factor, stored.columns / factor

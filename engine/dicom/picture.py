@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.dicom.burned import LOOKED_AT
 from engine.dicom.codestream import Claim, jpeg_claim
 from engine.dicom.decoders import JpegSource, exact_jpeg
 from engine.dicom.grey import to_picture
@@ -64,7 +65,8 @@ def read_picture(data: bytes, size: int, max_pixels: int) -> tuple[NDArray[np.ui
         raise Refusal("decode_error") from None
     values, flags = _one_channel(values)
     header = Header(photometric="MONOCHROME2", samples=1, bits_stored=8 * values.dtype.itemsize)
-    picture, _ = to_picture(Stored(values, rows, columns, factor), header, size)
+    picture, raised = to_picture(Stored(values, rows, columns, factor), header, size)
+    flags += [flag for flag in raised if flag == "burned_in"]  # the others speak of headers
     if turn in _TURNS:
         quarters, mirrored = _TURNS[turn]
         picture = np.rot90(picture, quarters)
@@ -95,7 +97,7 @@ def _opened(data: bytes, claim: Claim | None, size: int, max_pixels: int) -> _Op
             raise Refusal("unsupported_bits")
         factor = 1
         if kind == "JPEG":
-            factor = next((factor for factor in _DRAFTS if min(rows, columns) // factor >= 2 * size), 1)
+            factor = next((factor for factor in _DRAFTS if min(rows, columns) // factor >= max(2 * size, LOOKED_AT)), 1)
             if factor > 1:
                 image.draft(image.mode, (-(-columns // factor), -(-rows // factor)))
         values = _values(image, data, kind)

@@ -132,8 +132,9 @@ FLAGS: dict[str, str] = {
     "bad_lut": "a lookup table contradicts its descriptor, or lies off the data; it was left out",
     "bad_window": "a window cannot be used (width below 1, half of a pair, off the data, far too wide); the next one or the range of the "
     "data was",
-    "burned_in": "the header says that text is burned into the pixels: show no thumbnail",
-    "burned_in_unknown": "the header does not say whether text is burned into the pixels: show no thumbnail",
+    "burned_in": "text is burned into the pixels: the header says so, or the picture shows a line of it, whatever the header says "
+    "(measured, see burned.py); show no thumbnail",
+    "burned_in_unknown": "the header does not say whether text is burned into the pixels; they are searched all the same",
     "color_as_grey": "three equal channels, read as one",
     "guessed_transfer_syntax": "no file meta group; the encoding was recognised from the data set",
     "invalid_uid": "a UID with letters, leading zeros or more than 64 characters",
@@ -156,7 +157,7 @@ FLAG_ADVICE: dict[str, str] = {
     "bad_attribute": "nothing for the score; have the sender corrected",
     "bad_lut": "look at the picture before trusting its score; have the sender corrected",
     "bad_window": "look at the picture before trusting its score; have the sender corrected",
-    "burned_in": "never pass this picture on without looking at it: the text may name the patient",
+    "burned_in": "never pass this picture on without looking at it: the text may name the patient (or say no more than PORTABLE)",
     "burned_in_unknown": "never pass this picture on without looking at it: it may hold text that names the patient",
     "color_as_grey": "nothing; the grey original would be smaller",
     "guessed_transfer_syntax": "nothing; have the sender write whole DICOM files",

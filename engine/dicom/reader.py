@@ -18,6 +18,7 @@ from typing import Any
 from isal import isal_zlib
 
 from engine.dicom import policy, selection
+from engine.dicom.burned import LOOKED_AT
 from engine.dicom.grey import to_picture
 from engine.dicom.header import Header, read_header
 from engine.dicom.inside import load_inside
@@ -149,7 +150,7 @@ def _read(data: bytes, facts: _Facts, size: int, limits: Limits, pictures: bool,
     def read(least: int) -> Stored:
         return read_pixels(body, walked, header, syntax, least=least, max_pixels=limits.pixels, second=second)
 
-    stored = read(2 * size)
+    stored = read(max(2 * size, LOOKED_AT))
     picture, raised = to_picture(stored, header, size, lambda: read(max(stored.rows, stored.columns)))
     facts.flags += raised
     if stored.second_decoder:

@@ -156,6 +156,15 @@ def test_a_page_with_pictures_is_its_owner_s_alone(tmp_path):
     assert report(tmp_path, **arguments | {"sheets": None}).stat().st_mode & 0o044 == 0o044
 
 
+def test_a_picture_with_text_in_it_does_not_go_into_the_page(tmp_path):
+    arguments = with_sheets(tmp_path, 3)
+    flags = ["no_window;burned_in" if place == 1 else cell for place, cell in enumerate(arguments["images"]["flags"])]
+    arguments["images"] = arguments["images"].with_columns(pl.Series("flags", flags, pl.String))
+    pictures = [base64.b64decode(text) for text in re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page(**arguments))]
+    paths = list(arguments["sheets"].values())
+    assert pictures == [paths[0].read_bytes(), paths[2].read_bytes()]
+
+
 def test_of_many_sheets_the_first_are_shown_and_one_that_is_gone_is_left_out(tmp_path):
     arguments = with_sheets(tmp_path, SHOWN_SHEETS + 3)
     next(iter(arguments["sheets"].values())).unlink()

@@ -1,0 +1,132 @@
+"""Whether text is burnt into the pixels of a picture: names, dates, numbers, the lines of an institution. A flag, for all to see.
+
+What counts is a line of about four letters or digits and more, whatever it says, for nobody reads it here: PORTABLE and SEMI ERECT are
+lines like any name. What does not count is what every radiograph carries and no name fits into: a lone side marker, with the initials
+of who took it, an arrow, a word of two letters (AP). Letters of lead that stand upright in a row are text as well.
+
+Text is where a picture goes up and down again within a few pixels, along rows and down columns, many times side by side, and is quiet
+above and below. Steps in both directions and along both axes are counted in cells of 4 x 8 pixels, at half the contrast of faint print
+and well above the noise; cells that hold many, with their neighbours, are shown to a small network which examples/train_text_check.py
+made. It sees counts, no letters, so neither white on black nor black on white matters, nor the font.
+tests/benchmarks/dicom_burned_in.py measures it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LOOKED_AT = 448
+"""Shorter side, in pixels, of the picture that is looked at where the file has so many: print of 0.8 % of the height is 4 pixels high."""
+
+CELL = (4, 8)
+"""Pixels, rows and columns, in which steps are counted."""
+WINDOW = (11, 15)
+"""Cells around a candidate that the network sees: 44 x 120 pixels, four lines of small print or one of large."""
+_RUN, _MANY, _MOST = 4, 16, 64
+"""A window is asked where this many cells side by side hold so many steps together (those down the columns count twice), at most so many
+windows of a picture: with 24 steps every fifth line of large print went unasked."""
+_STEP, _NOISE = 14 / 255, 4.0
+"""The least step, as a share of black to white and in medians of the change from pixel to pixel. 10 / 255 found no more, and had twice
+the false alarms."""
+_GRADE = 0.1
+"""Share of black to white: pictures of 16 greys and more may have steps of one grey everywhere."""
+_ONES = np.uint64(0x0101010101010101)
+WEIGHTS = Path(__file__).with_name("burned.npz")
+
+
+@dataclass(frozen=True, eq=False)
+class Words:
+    """What was learnt: hidden (H, 330) and bias (H,), out (H,), and the score above which a window holds text."""
+
+    hidden: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    out: NDArray[np.float32]
+    alarm: float
+
+    def scores(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N,) scores of windows (N, 330)."""
+        return np.asarray(np.maximum(windows @ self.hidden.T + self.bias, 0) @ self.out, np.float32)
+
+
+@cache
+def shipped() -> Words:
+    """The weights that lie beside this file."""
+    with np.load(WEIGHTS, allow_pickle=False) as file:
+        values = {name: file[name].astype(np.float32) for name in file.files}
+    return Words(values["hidden"], values["bias"], values["out"], float(values["alarm"]))
+
+
+def shows_text(picture: NDArray[Any], span: float = 255.0) -> bool:
+    """Whether a grey picture (H, W) of any numeric type holds a line of text. span: the difference of white and black in its values."""
+    words = shipped()
+    return text_score(picture, span, words) > words.alarm
+
+
+def text_score(picture: NDArray[Any], span: float, words: Words) -> float:
+    """The score of the window that looks most like text; -inf where no window has enough steps to be asked."""
+    windows = candidates(picture, span)[0]
+    return float(words.scores(windows).max()) if len(windows) else float("-inf")
+
+
+def candidates(picture: NDArray[Any], span: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Windows of counts (N, 330) in [0, 1] where the picture has many steps, at most 64, and their centres (N, 2) in cells."""
+    along, down = steps(picture, span)
+    rows, columns = along.shape
+    both = (along.astype(np.int16) + 2 * down) * ((along > 0) & (down > 0))
+    summed = np.zeros((rows, columns + 1), np.int16)
+    np.cumsum(both, 1, out=summed[:, 1:])
+    runs = summed[:, _RUN:] - summed[:, :-_RUN]  # a run of cells side by side
+    runs = runs[: rows // 2 * 2, : runs.shape[1] // 2 * 2]
+    if not runs.size or runs.max() < _MANY:
+        return np.zeros((0, 2 * WINDOW[0] * WINDOW[1]), np.float32), np.zeros((0, 2), np.int64)
+    best = np.maximum(np.maximum(runs[::2, ::2], runs[1::2, ::2]), np.maximum(runs[::2, 1::2], runs[1::2, 1::2])).ravel()
+    found = np.flatnonzero(best >= _MANY)
+    if len(found) > _MOST:
+        found = found[np.argpartition(best[found], -_MOST)[-_MOST:]]
+    row, column = np.divmod(found, runs.shape[1] // 2)
+    centres = np.stack([2 * row, 2 * column + _RUN // 2], 1)
+    tall, wide = WINDOW
+    padded = np.zeros((2, rows + tall, columns + wide), np.uint8)
+    padded[:, tall // 2 : tall // 2 + rows, wide // 2 : wide // 2 + columns] = along, down
+    y = centres[:, 0, None] + np.arange(tall)
+    x = centres[:, 1, None] + np.arange(wide)
+    windows = padded[:, y[:, :, None], x[:, None, :]]  # (2, N, tall, wide)
+    shares = np.minimum(windows, 12).transpose(1, 0, 2, 3).reshape(len(found), -1) / np.float32(12)
+    return shares.astype(np.float32, copy=False), centres
+
+
+def steps(picture: NDArray[Any], span: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Per cell, how often a picture (H, W) goes up, or down, whichever is rarer: along the rows, and down the columns."""
+    rows, columns = picture.shape[0] // CELL[0], picture.shape[1] // CELL[1]
+    if not rows or not columns:
+        return np.zeros((0, 0), np.uint8), np.zeros((0, 0), np.uint8)
+    width = picture.shape[1]
+    flat = np.ascontiguousarray(picture, np.float32).ravel()
+    answers = []
+    change = np.empty_like(flat)
+    least = 0.0
+    for lag in (1, width):
+        np.subtract(flat[lag:], flat[:-lag], out=change[:-lag])
+        change[-lag:] = 0
+        if lag == 1:  # the last column of each row steps to the next row: one cell, and no text is that narrow
+            usual = np.abs(change[:: max(1, change.size // 4000)])
+            usual.partition(usual.size // 2)
+            least = max(_STEP * abs(span), _NOISE * float(usual[usual.size // 2]))
+            grade = float(usual.min(initial=np.inf, where=usual > 0))  # between two greys of a picture of few: noise crosses that
+            least = max(least, min(grade, _GRADE * abs(span)))
+        counts = [_counted(side.reshape(picture.shape), rows, columns) for side in (change > least, change < -least)]
+        answers.append(np.minimum(*counts))
+    return answers[0], answers[1]
+
+
+def _counted(marks: NDArray[np.bool_], rows: int, columns: int) -> NDArray[np.uint8]:
+    """How many of each cell are True. Eight bytes are added as one number: no cell holds more than 32."""
+    whole = np.ascontiguousarray(marks[: CELL[0] * rows, : CELL[1] * columns])
+    summed = np.add.reduce(whole.view(np.uint64).reshape(rows, CELL[0], columns), 1)
+    return ((summed * _ONES) >> np.uint64(56)).astype(np.uint8)
