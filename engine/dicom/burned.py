@@ -129,4 +129,5 @@ def _counted(marks: NDArray[np.bool_], rows: int, columns: int) -> NDArray[np.ui
     """How many of each cell are True. Eight bytes are added as one number: no cell holds more than 32."""
     whole = np.ascontiguousarray(marks[: CELL[0] * rows, : CELL[1] * columns])
     summed = np.add.reduce(whole.view(np.uint64).reshape(rows, CELL[0], columns), 1)
-    return ((summed * _ONES) >> np.uint64(56)).astype(np.uint8)
+    counts: NDArray[np.uint8] = ((summed * _ONES) >> np.uint64(56)).astype(np.uint8)
+    return counts
