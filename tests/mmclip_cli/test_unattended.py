@@ -95,10 +95,11 @@ def test_a_disk_that_fills_is_said_and_leaves_the_last_results(shell, few, usual
     (message,) = said(done.stderr)
     assert "cannot write part-" in message and "File too large" in message
     assert [path.name for path in (tmp_path / "fresh").rglob("*") if path.is_file()] == [".lock"]
-    done = shell("ulimit -f 4; SCORE in --out out --quiet")  # room for the table's part, none for the report
+    done = shell("ulimit -f 4; SCORE in --out out --quiet")
     assert done.returncode == 73
     assert not list((tmp_path / "out").rglob("*.part"))
-    assert not (tmp_path / "out" / "run.json").exists(), "what is half renewed has no run.json"
+    assert tables_of(tmp_path / "out") == tables_of(usual), "the last results stay"
+    assert (tmp_path / "out" / "run.json").exists()
 
 
 def test_a_clock_that_jumps_changes_no_byte(shell, few, usual, tmp_path):
