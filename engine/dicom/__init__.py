@@ -9,7 +9,8 @@ header.py     the typed header: every value validated before it is used
 codestream.py what a compressed picture claims about itself, read without decoding it
 pixels.py     transfer syntax -> stored values, reduced where the codec can
 grey.py       stored values -> one 8-bit picture, bone bright (the order of PS3.3 C.11, C.7.6.3.1.5)
-polarity.py   whether a frontal chest looks inverted, measured on the picture
+likeness.py   whether the picture looks like an upright frontal chest, a lateral, or no chest
+polarity.py   how much an upright frontal chest looks inverted
 picture.py    plain PNG and JPEG files named by an image table
 reading.py    what one file came to (Reading); duplicates and conflicts between files (Registry)
 limits.py     what one file may cost

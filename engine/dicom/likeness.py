@@ -1,9 +1,11 @@
-"""Whether a picture is like an upright frontal chest: its distance from the space that chests span, and which way up it hangs.
+"""Whether a picture looks like an upright frontal chest: which way up it hangs, and whether it is a lateral or no chest at all.
 
-Tags lie about both, or say nothing. All is measured on a 32 x 32 copy of the picture, made by examples/train_picture_checks.py from
-freely licensed radiographs of adults and children; tests/benchmarks/dicom_picture_checks.py measures it on patients that it never saw.
-Flags only: no picture is turned away, or turned round, for what is found here. Laterals are not told: no freely licensed ones were at
-hand to learn from.
+Tags lie about all three, or say nothing. A small convolutional net looks at a 64 x 64 copy of the picture.
+examples/train_picture_checks.py made its weights from freely licensed pictures: radiographs of children (Kermany et al., CC BY 4.0) and of
+adults (NIH ChestX-ray14), radiographs computed from one chest CT (LIDC-IDRI-0001, CC BY 3.0), among them all the laterals, and as strangers
+photographs, CT slices, fragments and drawn shapes. tests/benchmarks/dicom_picture_checks.py measures it on patients and sets that it never
+saw. Flags only: no picture is turned away, or turned round, for what is found here. The tags are not asked: a picture that looks lateral
+is flagged also where its tags say PA or AP; one whose tags say lateral has been turned away before it comes here.
 """
 
 from __future__ import annotations
@@ -11,103 +13,148 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-SIDE = 32
-UPRIGHT, MIRRORED = 0, 4
-"""Places in the eight ways to hang a picture (`eight_ways`); every other one is turned."""
+from engine.dicom.polarity import THRESHOLD, contrast
+
+SIDE = 64
+UPRIGHT, MIRRORED, LATERAL, OTHER = 0, 4, 8, 9
+"""Places among the ten classes: a frontal chest hung in one of eight ways (`eight_ways`), a lateral however it hangs, anything else."""
+STRIDES = (2, 2, 2)
+"""Of the three layers of square kernels, no padding: 64 -> 30 -> 14 -> 6 for kernels of 5, 3 and 3."""
+MIRROR = (4, 7, 6, 5, 0, 3, 2, 1, 8, 9)
+"""Class of a picture -> class of its mirror image."""
 WEIGHTS = Path(__file__).with_name("likeness.npz")
 
 
 @dataclass(frozen=True, eq=False)
 class Likeness:
-    """What was learnt: float32 arrays of flattened 32 x 32 pictures, and what counts as an alarm.
+    """What was learnt, as float32, and what counts as an alarm.
 
-    mean (1024,), axes (K, 1024) with variance (K,) along them, and rest, the mean variance along all other axes, describe upright chests
-    (probabilistic PCA, Tipping and Bishop 1999). line (1024,), hidden (H, 1024), bias (H,), out (H,) score uprightness. strange, turned,
-    mirrored: alarms above these, chosen for few false alarms on patients that neither the training nor the measurement saw.
+    kernels: three of shape (size * size * channels in, channels out), rows in the order (down, right, channel), each with a bias.
+    hidden and out: matrices (inputs, outputs) over the flattened last layer (down, right, channel), each with a bias.
+    strange, turned: chances in [0, 1] above which a picture is flagged; mirrored: the same, between upright and mirrored alone. They were
+    chosen for few false alarms on patients that neither the training nor the measurement saw.
     """
 
-    mean: NDArray[np.float32]
-    axes: NDArray[np.float32]
-    variance: NDArray[np.float32]
-    rest: float
-    line: NDArray[np.float32]
+    kernels: tuple[NDArray[np.float32], ...]
+    biases: tuple[NDArray[np.float32], ...]
     hidden: NDArray[np.float32]
-    bias: NDArray[np.float32]
+    hidden_bias: NDArray[np.float32]
     out: NDArray[np.float32]
+    out_bias: NDArray[np.float32]
     strange: float
     turned: float
     mirrored: float
 
-    def distances(self, ways: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(2, N): squared Mahalanobis distances of pictures (N, 1024) and of their negatives."""
-        along, mean_along = ways @ self.axes.T, self.axes @ self.mean
-        squares, against = (ways * ways).sum(1), ways @ self.mean
-        answers = []
-        for sign in (1.0, -1.0):
-            moved = sign * along - mean_along
-            residual = squares - 2 * sign * against + self.mean @ self.mean - (moved * moved).sum(1)
-            answers.append(residual / self.rest + (moved * moved / self.variance).sum(1))
-        return np.asarray(answers, np.float32)
+    def scores(self, squares: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, 10) logits of pictures (N, 64, 64), each of mean 0 and deviation 1."""
+        layer = squares[..., None]
+        for kernel, bias, stride in zip(self.kernels, self.biases, STRIDES, strict=True):
+            layer = convolved(layer, kernel, bias, stride)
+        inner = np.maximum(layer.reshape(len(layer), -1) @ self.hidden + self.hidden_bias, 0)
+        return np.asarray(inner @ self.out + self.out_bias, np.float32)
 
-    def uprightness(self, ways: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N,) scores of pictures (N, 1024): among the ways to hang one picture, softmax gives the chance that each is the upright one."""
-        scores = ways @ self.line + np.maximum(ways @ self.hidden.T + self.bias, 0) @ self.out
-        return np.asarray(scores, np.float32)
+
+def convolved(layer: NDArray[np.float32], kernel: NDArray[np.float32], bias: NDArray[np.float32], stride: int) -> NDArray[np.float32]:
+    """ReLU of a convolution without padding: (N, S, S, C) and a kernel (size * size * C, D) -> (N, T, T, D)."""
+    layer = np.ascontiguousarray(layer)
+    number, side, _, channels = layer.shape
+    size = round((len(kernel) / channels) ** 0.5)
+    places = (side - size) // stride + 1
+    each, down, right, _ = layer.strides
+    windows = as_strided(
+        layer, (number, places, places, size, size * channels), (each, stride * down, stride * right, down, layer.itemsize), writeable=False
+    )  # a row of a window is one run of memory, so that the copy that `reshape` makes is made of few pieces
+    product = windows.reshape(number * places * places, -1) @ kernel
+    product += bias
+    return np.maximum(product, 0, out=product).reshape(number, places, places, -1)
 
 
 @cache
 def shipped() -> Likeness:
     """The likeness that lies beside this file."""
-    with np.load(WEIGHTS, allow_pickle=False) as file:
+    return load(WEIGHTS)
+
+
+def load(path: Path) -> Likeness:
+    """The likeness in a file that examples/train_picture_checks.py wrote."""
+    with np.load(path, allow_pickle=False) as file:
         values = {name: file[name].astype(np.float32) for name in file.files}
-    numbers = {name: float(values.pop(name)) for name in ("rest", "strange", "turned", "mirrored")}
-    return Likeness(**values, **numbers)  # type: ignore[arg-type]  # names and kinds are those that training wrote
+    layers = range(len(STRIDES))
+    return Likeness(
+        tuple(values[f"kernel{layer}"] for layer in layers),
+        tuple(values[f"bias{layer}"] for layer in layers),
+        *(values[name] for name in ("hidden", "hidden_bias", "out", "out_bias")),
+        *(float(values[name]) for name in ("strange", "turned", "mirrored")),
+    )
 
 
 @dataclass(frozen=True)
 class Look:
-    """strangeness: Mahalanobis distance of the likeliest way to hang it, over 1024. turned, mirrored: chances in [0, 1]."""
+    """strange: the chance in [0, 1] that it is no frontal chest; lateral, turned: chances; mirrored: given that it is upright or mirrored.
 
-    strangeness: float
+    contrast: that of `engine.dicom.polarity`, of the picture hung upright.
+    """
+
+    strange: float
+    lateral: float
     turned: float
     mirrored: float
+    contrast: float
 
     def flags(self, likeness: Likeness) -> tuple[str, ...]:
-        """`out_of_distribution`, or `orientation`, or none: which way up something else hangs is no question."""
-        if self.strangeness > likeness.strange:
-            return ("out_of_distribution",)
-        return ("orientation",) if self.turned > likeness.turned or self.mirrored > likeness.mirrored else ()
+        """`out_of_distribution`, and `looks_lateral` where that is the likeliest reason; or any of `orientation` and `polarity`.
+
+        The last two ask how a frontal chest is shown, which is no question for anything else.
+        """
+        if self.strange > likeness.strange:
+            return ("looks_lateral", "out_of_distribution") if self.lateral > self.strange / 2 else ("out_of_distribution",)
+        found = ("orientation",) if self.turned > likeness.turned or self.mirrored > likeness.mirrored else ()
+        return (*found, "polarity") if self.contrast < THRESHOLD else found
 
 
 def look_of(picture: NDArray[np.uint8], likeness: Likeness) -> Look:
-    """How a picture (H, W) looks. Neither a turned nor an inverted chest is strange: the least strange of sixteen ways counts."""
-    ways = eight_ways(small_copy(picture)).reshape(8, -1)
-    distances = likeness.distances(ways)
-    sign = 1.0 if distances[0].min() <= distances[1].min() else -1.0
-    scores = likeness.uprightness(np.float32(sign) * ways)
+    """How a picture (H, W) looks: the mean of the scores of it and of its mirror image, whose classes are changed back."""
+    square = small_copy(picture)
+    both = likeness.scores(np.stack([square, square[:, ::-1]]))
+    scores = (both[0] + both[1, list(MIRROR)]) / 2
     chances = np.exp(scores - scores.max())
     chances /= chances.sum()
-    upright, mirrored = float(chances[UPRIGHT]), float(chances[MIRRORED])
-    return Look(float(distances.min()) / SIDE**2, 1 - upright - mirrored, mirrored)
+    upright, mirrored, lateral, other = (float(chances[place]) for place in (UPRIGHT, MIRRORED, LATERAL, OTHER))
+    turned = max(1 - upright - mirrored - lateral - other, 0.0)
+    way = int(chances[:8].argmax()) if turned > likeness.turned else UPRIGHT
+    hung = np.rot90(square, -way)  # a mirrored one stays mirrored: contrast is the same
+    return Look(other + lateral, lateral, turned, mirrored / max(upright + mirrored, 1e-9), contrast(hung))
 
 
 def picture_flags(picture: NDArray[np.uint8]) -> tuple[str, ...]:
-    """The flags of policy.FLAGS that a picture (H, W), bone bright, earns by its looks: `orientation`, `out_of_distribution`."""
+    """Flags of policy.FLAGS that a picture (H, W) earns by its looks: `orientation`, `polarity`, `looks_lateral`, `out_of_distribution`."""
     return look_of(picture, shipped()).flags(shipped())
 
 
 def small_copy(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """32 x 32 means of a picture (H, W), its sides squashed to one length; mean 0, deviation 1, all 0 for a constant picture."""
-    rows, columns = (np.linspace(0, side, SIDE + 1).astype(int) for side in picture.shape)
-    sums = np.add.reduceat(np.add.reduceat(picture, rows[:-1], 0, dtype=np.float32), columns[:-1], 1)
-    means = sums / np.outer(np.maximum(np.diff(rows), 1), np.maximum(np.diff(columns), 1))
+    """64 x 64 means of a picture (H, W), its sides squashed to one length; mean 0, deviation 1, all 0 for a constant picture."""
+    edges = [np.linspace(0, side, SIDE + 1).astype(int) for side in picture.shape]
+    (tops, lefts), (tall, wide) = ([edge[:-1] for edge in edges], [np.maximum(np.diff(edge), 1) for edge in edges])
+    sums = _sums(np.ascontiguousarray(_sums(picture, tops, tall).T), lefts, wide).T
+    means = sums / np.outer(tall, wide).astype(np.float32)
     means -= means.mean()
     spread = float(means.std())
     return (means / spread if spread else means).astype(np.float32)
+
+
+def _sums(values: NDArray[Any], starts: NDArray[np.int_], lengths: NDArray[np.int_]) -> NDArray[np.float32]:
+    """Sums of so many rows from each start; np.add.reduceat takes twice as long for as few rows as these."""
+    total = values[starts].astype(np.float32)
+    for more in range(1, int(lengths.max())):
+        longer = np.flatnonzero(lengths > more)
+        total[longer] += values[starts[longer] + more]
+    return total
 
 
 def eight_ways(square: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -27,7 +27,6 @@ from engine.dicom.likeness import picture_flags
 from engine.dicom.limits import LIMITS, Limits
 from engine.dicom.outline import DEFLATED, EXPLICIT, IMPLICIT, PIXEL_DATA, FileMeta, Outline, outline, read_meta
 from engine.dicom.pixels import FAMILIES, SecondDecoder, Stored, expected_bytes, read_pixels
-from engine.dicom.polarity import looks_inverted
 from engine.dicom.policy import Refusal
 from engine.dicom.reading import KNOWN, Reading
 
@@ -123,8 +122,6 @@ def _read(data: bytes, facts: _Facts, size: int, limits: Limits, pictures: bool,
 
             picture, rows, columns, pixel_hash, flags = read_picture(data, size, limits.pixels)
             facts.flags += flags
-            if looks_inverted(picture):
-                facts.flags.append("polarity")
             facts.flags += picture_flags(picture)
             return facts.reading("score", None, rows=rows, columns=columns, pixel_hash=pixel_hash, picture=picture)
         return facts.reading("skip" if is_named_as_picture(facts.path) else "reject", "not_dicom")
@@ -157,8 +154,6 @@ def _read(data: bytes, facts: _Facts, size: int, limits: Limits, pictures: bool,
         facts.flags.append("second_decoder")
     if stored.grey_from_color:
         facts.flags.append("color_as_grey")
-    if looks_inverted(picture):
-        facts.flags.append("polarity")
     facts.flags += picture_flags(picture)
     return facts.reading("score", None, pixel_hash=stored.pixel_hash, picture=picture)
 

@@ -32,15 +32,15 @@ SIZE = 64
 
 
 def chest(rows: int = 300, columns: int = 256) -> np.ndarray:
-    """uint16 (rows, columns) of 12 bits, bone bright: a body, two dark lungs of unequal size, a heart to one side, a little noise."""
+    """uint16 (rows, columns) of 12 bits, bone bright: a body, two dark lungs of unequal size, heart, spine and belly, a little noise."""
     y, x = np.mgrid[0:rows, 0:columns].astype(np.float64)
     y, x = y / rows, x / columns
 
     def blob(cx: float, cy: float, sx: float, sy: float) -> np.ndarray:
         return np.exp(-(((x - cx) / sx) ** 2) - ((y - cy) / sy) ** 2)
 
-    grey = 0.75 * blob(0.5, 0.55, 0.6, 0.7) - 0.45 * blob(0.3, 0.45, 0.13, 0.26) - 0.4 * blob(0.7, 0.42, 0.12, 0.24)
-    grey += 0.3 * blob(0.58, 0.62, 0.14, 0.13) + 0.1 * y
+    grey = 0.75 * blob(0.5, 0.55, 0.6, 0.7) - 0.45 * blob(0.3, 0.45, 0.13, 0.26) - 0.42 * blob(0.71, 0.44, 0.11, 0.25)
+    grey += 0.25 * blob(0.57, 0.62, 0.13, 0.13) + 0.12 * blob(0.5, 0.5, 0.05, 1.5) + 0.1 * y + 0.15 * (y > 0.8)
     grey += np.random.default_rng(0).normal(0, 0.004, grey.shape)
     return np.rint(np.clip(grey, 0, 1) * 3500 + 300).astype(np.uint16)
 

@@ -9,7 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
+import data_store
 import numpy as np
+import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -242,6 +244,14 @@ def test_oddities_are_scored_with_their_flags(make: SimpleNamespace, read: Read,
     got = read(change(make))
     assert (got.outcome, got.reason, got.flags) == ("score", None, flags)
     assert set(got.flags) <= set(FLAGS) and got.picture is not None
+
+
+def test_a_radiograph_under_the_other_photometric_interpretation_looks_inverted(read: Read) -> None:
+    radiograph = pydicom.dcmread(Path(data_store.__file__).parent / "data" / "RG1_UNCR.dcm")
+    as_it_is = read(radiograph)
+    other = {"MONOCHROME1": "MONOCHROME2", "MONOCHROME2": "MONOCHROME1"}
+    radiograph.PhotometricInterpretation = other[radiograph.PhotometricInterpretation]
+    assert (as_it_is.outcome, set(read(radiograph).flags) - set(as_it_is.flags)) == ("score", {"polarity"})
 
 
 def test_an_implicit_data_set_under_an_explicit_name_is_read_as_what_it_is(make: SimpleNamespace, read: Read) -> None:
