@@ -104,7 +104,7 @@ def test_few_bits_are_shown_as_they_are(read: Read, grey: np.ndarray, depth: int
     few = grey >> (8 - depth)
     got = read(png(few, depth, GREY), "a.png", pictures=True)
     whole = read(saved((few * (255 // (2**depth - 1))).astype(np.uint8)), "a.png", pictures=True)
-    assert np.array_equal(shown(got), shown(whole)) and got.flags == ()
+    assert np.array_equal(shown(got), shown(whole)) and got.flags == whole.flags  # a drawing in four greys may be no chest by its looks
 
 
 def test_one_bit_is_no_radiograph(read: Read, grey: np.ndarray) -> None:
