@@ -103,7 +103,7 @@ def test_padding_moves_no_range_and_is_black(make: SimpleNamespace, place: int) 
     assert "padding" in flags(padded, window=None, padding=place, bits_stored=16)
     assert grey[:, :14].max() <= 1  # of 255: the ripple of resampling at the edge of the padding
     alone = picture(np.ascontiguousarray(values[:, 64:]), window=None)
-    assert abs(np.median(grey[:, 20:]) - np.median(alone)) < 4
+    assert abs(np.median(grey[:, 20:]) - np.median(alone)) < 6
 
 
 @pytest.mark.parametrize(
