@@ -121,7 +121,7 @@ def found_readings(
         workers: reading processes; started when there is a file to open.
         limits: what one file may cost.
     """
-    with shared(remembered.digests() if remembered else ()) as known:
+    with shared(() if remembered is None else remembered.digests()) as known:
         for pictures, stretch in groupby(items, key=lambda item: item.picture):
             queue: deque[Item] = deque()
             for reading in read_files(_to_read(stretch, queue), size=size, workers=workers, limits=limits, pictures=pictures, known=known):
@@ -129,7 +129,7 @@ def found_readings(
                 if reading.reason != KNOWN:
                     yield Found(item, reading)
                     continue
-                told = remembered.get(reading.content_hash, item) if remembered else None
+                told = None if remembered is None else remembered.get(reading.content_hash, item)
                 # a child that tells of an unknown hash was taken over or broken
                 yield told or Found(item, Reading(item.path, "reject", "decode_crash"))
 
