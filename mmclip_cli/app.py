@@ -19,7 +19,7 @@ import sys
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -82,7 +82,12 @@ def _examples(commands: tuple[str, ...]) -> str:
 
 def main() -> None:
     """The entry point: run the verb, and leave with its exit code."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _abandon(sys.stderr)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -150,7 +155,7 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, Stopped):
         return _leave(f"stopped by {signal.Signals(error.exit_code - 128).name}; what was done is kept", error.exit_code)
     if isinstance(error, BrokenPipeError) or (isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)):
-        _abandon_stdout()  # whoever read our output has gone: nothing more to say
+        _abandon(sys.stdout)  # whoever read our output has gone: nothing more to say
         return BROKEN_PIPE
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 70
@@ -164,14 +169,14 @@ def _exit_code(error: BaseException) -> int:
         try:
             sys.stdout.flush()
         except OSError:  # it was stdout that failed
-            _abandon_stdout()
+            _abandon(sys.stdout)
         return _leave(f"input or output failed: {error.strerror or type(error).__name__} {_where(error)}", 74)
     return _leave(f"internal error: {type(error).__name__} {_where(error)}; MMCLIP_DEBUG=1 shows more", 70)
 
 
-def _abandon_stdout() -> None:
+def _abandon(stream: TextIO) -> None:
     """What is still buffered goes nowhere: Python flushes on its way out, and would replace the exit code by 120 where that fails."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _usage(error: BaseException) -> str:

@@ -73,7 +73,7 @@ def test_streams_that_are_closed_or_full_cost_no_result(shell, few, usual, tmp_p
 
 
 def test_an_error_that_nobody_can_be_told_is_still_an_exit_code(shell):
-    assert shell("SCORE nowhere 2>/dev/full").returncode == 66
+    assert shell("unset PYTHONUNBUFFERED; SCORE nowhere 2>/dev/full").returncode == 66
 
 
 def test_a_bare_environment_a_strict_umask_and_no_folder_to_stand_in_change_no_byte(shell, few, usual, tmp_path):
