@@ -1,7 +1,8 @@
 """The typed header of one data set: every value checked for its kind before anyone uses it; no message ever quotes one.
 
-Only the elements named here are handed to pydicom, cut out of the data set by `outline`, so its parser sees about forty elements
-whatever the file holds. Its warnings quote values of the file (patient names among them) and are silenced.
+Plain values are read here (plain.py). Where one is anything else, the elements named here are handed to pydicom, cut out of the data set
+by `outline`, so its parser sees about forty elements whatever the file holds. Its warnings quote values of the file (patient names among
+them) and are silenced.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ import logging
 import math
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
-import numpy as np
 import pydicom
-from numpy.typing import NDArray
 from pydicom.charset import python_encoding as _ENCODINGS  # defined terms of (0008,0005)
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 
-from engine.dicom.outline import PIXEL_DATA, Outline
+from engine.dicom.lut import LookupTable, read_lut
+from engine.dicom.outline import Element, Outline
+from engine.dicom.plain import plain_values, reads_ascii
 from engine.dicom.policy import Refusal
 
 logging.getLogger("pydicom").addHandler(logging.NullHandler())
@@ -39,20 +41,12 @@ _KEYWORDS = (
     *("SeriesDescription", "ProtocolName"),
 )
 _TAGS = {keyword: int(tag) for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None}
+_VRS = {keyword: str(dictionary_VR(tag)) for keyword, tag in _TAGS.items()}
 _IN_ORDER = sorted(_TAGS.values())
 _TABLES = frozenset({_TAGS["ModalityLUTSequence"], _TAGS["VOILUTSequence"]})
 _LARGEST_VALUE = 1 << 18
 _LARGEST_TABLES = 1 << 20
 """Bytes of one attribute; a lookup table has at most 65,536 entries of 2 bytes, and a sequence may hold several."""
-
-
-@dataclass(frozen=True, eq=False)
-class LookupTable:
-    """A modality or VOI LUT (PS3.3 C.11.1.1, C.11.2.1.1): input value `first` maps to values[0]; outputs lie in [0, 2^bits - 1]."""
-
-    first: int
-    bits: int
-    values: NDArray[np.float32]
 
 
 _MOST_CODES = 64
@@ -123,19 +117,12 @@ def read_header(data: memoryview, outline: Outline) -> Header:
     Raises:
         Refusal: `corrupt_header` when pydicom cannot parse what the walk accepted, `nesting_too_deep` when it recurses too far.
     """
-    cut = [(tag, outline.elements[tag]) for tag in _IN_ORDER if tag in outline.elements and tag != PIXEL_DATA]
-    raw = b"".join(
-        bytes(data[element.start : element.stop])
-        for tag, element in cut
-        if element.stop - element.start <= (_LARGEST_TABLES if tag in _TABLES else _LARGEST_VALUE)
-    )
     validation = pydicom.config.settings.reading_validation_mode
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
         try:
-            dataset = read_dataset(io.BytesIO(raw), outline.implicit, outline.little)
-            return _Reader(dataset, outline.little).header()
+            return _Reader(data, outline).header()
         except RecursionError:
             raise Refusal("nesting_too_deep") from None
         except (MemoryError, Refusal):
@@ -147,14 +134,28 @@ def read_header(data: memoryview, outline: Outline) -> Header:
 
 
 class _Reader:
-    """Takes typed values out of a pydicom data set and remembers which were of the wrong kind."""
+    """Takes typed values out of a data set and remembers which were of the wrong kind."""
 
-    def __init__(self, dataset: Dataset, little: bool) -> None:
-        self.dataset, self.little = dataset, little
-        # by the data set's own tags: half of pydicom's time went into turning keywords into tags, and comparing them
-        self.tags = {int(tag): tag for tag in dataset.keys()}  # noqa: SIM118  # iterating over a data set converts its values
+    def __init__(self, data: memoryview, outline: Outline) -> None:
+        self.data, self.outline, self.little = data, outline, outline.little
         self.invalid: set[str] = set()
         self.flags: list[str] = []
+        character_set = self.element(_TAGS["SpecificCharacterSet"])
+        self.ascii_text = character_set is None or reads_ascii(bytes(data[character_set.value : character_set.stop]))
+
+    def element(self, tag: int) -> Element | None:
+        """Where an element lies; None where it is absent, or larger than any sound value."""
+        element = self.outline.elements.get(tag)
+        most = _LARGEST_TABLES if tag in _TABLES else _LARGEST_VALUE
+        return None if element is None or element.stop - element.start > most else element
+
+    @cached_property
+    def parsed(self) -> tuple[Dataset, dict[int, BaseTag]]:
+        """The elements of all keywords as pydicom reads them, and their tags: half of its time went into turning keywords into tags."""
+        cut = [element for tag in _IN_ORDER if (element := self.element(tag)) is not None]
+        raw = b"".join(bytes(self.data[element.start : element.stop]) for element in cut)
+        dataset = read_dataset(io.BytesIO(raw), self.outline.implicit, self.little)
+        return dataset, {int(tag): tag for tag in dataset.keys()}  # noqa: SIM118  # iterating over a data set converts its values
 
     def header(self) -> Header:
         signed = self.number("PixelRepresentation")
@@ -204,11 +205,18 @@ class _Reader:
 
     def values(self, keyword: str) -> list[Any] | None:
         """The values of an attribute, [] where it is empty, None where it is absent or cannot be converted (noted as invalid)."""
+        element = self.element(_TAGS[keyword])
+        if element is None:
+            return None
+        raw = bytes(self.data[element.value : element.stop])
+        plain = plain_values(element.vr or _VRS[keyword], raw, little=self.little, ascii_text=self.ascii_text)
+        if plain is not None:
+            return plain
+        dataset, tags = self.parsed
+        if (tag := tags.get(_TAGS[keyword])) is None:
+            return None
         try:
-            tag = self.tags.get(_TAGS[keyword])
-            if tag is None:
-                return None
-            value = self.dataset[tag].value
+            value = dataset[tag].value
         except (RecursionError, MemoryError):
             raise
         except Exception:
@@ -296,33 +304,12 @@ class _Reader:
         """The first sound item of a LUT sequence; the flag bad_lut where an item before it, or every one, contradicts its descriptor."""
         for item in self.values(keyword) or []:
             try:
-                return self.lookup_table(item, signed)
+                return read_lut(item, signed=signed, little=self.little)
             except (RecursionError, MemoryError):
                 raise
             except Exception:
                 self.flags.append("bad_lut")
         return None
-
-    def lookup_table(self, item: Dataset, signed: bool) -> LookupTable:
-        """A LUT as its descriptor describes it (C.11.1.1); raises almost anything where data and descriptor disagree.
-
-        Entries of 8 bits come one in a word, one in a byte, or two in a word, the first in its low byte.
-        """
-        entries, first, bits = (int(value) for value in item.LUTDescriptor)
-        entries = entries if entries > 0 else entries + 65536
-        first = first - 65536 if signed and first > 32767 else first + 65536 if not signed and first < -32768 else first
-        data, word = item.LUTData, "<u2" if self.little else ">u2"
-        stored: NDArray[Any]
-        words = np.frombuffer(data[: len(data) // 2 * 2], word) if isinstance(data, bytes) else np.atleast_1d(np.asarray(data, np.int64))
-        if bits <= 8 and len(words) < entries:
-            by_word = isinstance(data, bytes) and self.little
-            stored = np.frombuffer(data, np.uint8) if by_word else words.astype("<u2").view(np.uint8)
-        else:
-            stored = words & 0xFFFF
-        values: NDArray[np.float32] = stored[:entries].astype(np.float32)
-        if not 8 <= bits <= 16 or len(values) < entries or entries < 2 or values.max() >= 2**bits:
-            raise ValueError
-        return LookupTable(first, bits, values)
 
     def aspect(self) -> float:
         """Height of a pixel over its width (PS3.3 C.7.6.3.1.7), 1.0 for square ones; a ratio beyond 4 is no radiograph and is left out."""

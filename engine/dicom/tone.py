@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.dicom.header import Header, LookupTable
+from engine.dicom.header import Header
+from engine.dicom.lut import LookupTable
 
 LEAST_CONTRAST = 1 / 8
 """Of the grey scale, between the 1 % and the 99 % point of the values: what shows less is passed over."""

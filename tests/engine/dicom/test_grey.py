@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.dicom.grey import padding_bounds, resampled, shrink, target_shape, to_picture
-from engine.dicom.header import Header, LookupTable
+from engine.dicom.header import Header
+from engine.dicom.lut import LookupTable
 from engine.dicom.pixels import Stored
 from engine.dicom.policy import FLAGS, Refusal
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dicom.header import Header, LookupTable
+from engine.dicom.header import Header
+from engine.dicom.lut import LookupTable
 from engine.dicom.tone import Tone, data_range, is_inverted, range_tone, to_units, tone_of
 
 
