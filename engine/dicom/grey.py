@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from engine.dicom.burned import LOOKED_AT, shows_text
 from engine.dicom.header import Header
 from engine.dicom.pixels import Stored
 from engine.dicom.policy import Refusal
+from engine.dicom.resample import block_means, lanczos
 from engine.dicom.tone import Tone, range_tone, tone_of
 
 _HIDDEN = 0.2
@@ -251,14 +251,14 @@ def shrink(
     room = min(stored.rows / (2 * height), stored.columns / (2 * width)) / stored.factor
     block = max(1, math.floor(room))
     first = max(1, math.floor(room * min(1.0, 2 * size / LOOKED_AT))) if look is not None else block
-    reduced = _block_means(values, first, stored.peak)
+    reduced = block_means(values, first, stored.peak)
     if ends is not None:
         np.clip(reduced, *ends, out=reduced)
     if look is not None and ends is not None:
         look(reduced, ends[1] - ends[0])
     block = first * (block // first)
     if block > first:
-        reduced = _block_means(reduced, block // first)
+        reduced = block_means(reduced, block // first)
     factor = stored.factor * block
     shift = stored.shift / block
     box_h, box_w = stored.rows / factor, stored.columns / factor
@@ -269,74 +269,4 @@ def shrink(
     if (height, width) == reduced.shape and shift == 0:
         return reduced
     stop_h, stop_w = min(box_h + shift, reduced.shape[0]), min(box_w + shift, reduced.shape[1])
-    return resampled(reduced, (height, width), (shift, shift, stop_w, stop_h))
-
-
-def resampled(values: NDArray[np.float32], shape: tuple[int, int], box: tuple[float, float, float, float]) -> NDArray[np.float32]:
-    """float32 (h, w) -> (H, W) == shape, LANCZOS over box (left, top, right, bottom), equal to Pillow's `resize` within 1e-4 of the range.
-
-    Both passes are products with small dense blocks of the banded weights: 0.4 ms where Pillow's float loop takes 2.3 ms (625 x 512 to
-    273 x 224).
-    """
-    left, top, right, bottom = box
-    down = _lanczos_bands(values.shape[0], shape[0], top, bottom)
-    across = _lanczos_bands(values.shape[1], shape[1], left, right)
-    tall = np.concatenate([weights @ values[low:high] for low, high, weights in down])
-    return np.concatenate([tall[:, low:high] @ weights.T for low, high, weights in across], axis=1)
-
-
-@lru_cache(maxsize=64)
-def _lanczos_bands(inside: int, outside: int, begin: float, end: float) -> list[tuple[int, int, NDArray[np.float32]]]:
-    """Weights that take `inside` samples to `outside` samples over [begin, end), as Pillow computes them (libImaging/Resample.c).
-
-    For every 16 samples of the result: the range of the samples that enter it, and weights (16, high - low) whose rows sum to 1.
-    """
-    scale = (end - begin) / outside
-    wide = max(scale, 1.0)
-    centers = begin + (np.arange(outside) + 0.5) * scale
-    first = np.maximum((centers - 3 * wide + 0.5).astype(np.int64), 0)
-    last = np.minimum((centers + 3 * wide + 0.5).astype(np.int64), inside)
-    at = first[:, None] + np.arange(int((last - first).max()))
-    x = (at - centers[:, None] + 0.5) / wide
-    taps = np.where((at < last[:, None]) & (np.abs(x) < 3), np.sinc(x) * np.sinc(x / 3), 0.0)
-    taps /= taps.sum(1, keepdims=True)
-    bands = []
-    for row in range(0, outside, 16):
-        rows = slice(row, row + 16)
-        low, high = int(first[rows].min()), int(last[rows].max())
-        weights = np.zeros((len(first[rows]), high - low + taps.shape[1]), np.float32)  # taps past `last` are zeros and are cut off again
-        weights[np.arange(len(weights))[:, None], at[rows] - low] = taps[rows]
-        bands.append((low, high, np.ascontiguousarray(weights[:, : high - low])))
-    return bands
-
-
-def _block_means(values: NDArray[Any], block: int, peak: int | None = None) -> NDArray[np.float32]:
-    """Means over block x block pixels; the last row and column of blocks may be partial. float32 (ceil(h / block), ceil(w / block)).
-
-    peak: what no integer value exceeds, where that is known; it saves a look at every one of them.
-    """
-    if block == 1:
-        return values.astype(np.float32)
-    rows, columns = values.shape
-    short_h, short_w = -rows % block, -columns % block
-    if short_h or short_w:
-        values = np.pad(values, ((0, short_h), (0, short_w)), mode="edge")
-    rows, columns = values.shape
-    wide: type[np.generic] = np.float32
-    if values.dtype.kind == "f":
-        total = values.reshape(rows // block, block, columns).sum(1, dtype=np.float32)
-    else:
-        unsigned = values.dtype.kind == "u"
-        narrow: type[np.generic] = np.uint16 if unsigned else np.int16
-        room = 1 << 16 if unsigned else 1 << 15
-        if peak is None or peak * block * block >= room:
-            peak = int(values.max()) if unsigned else max(int(values.max()), -int(values.min()))
-        kind = narrow if peak * block < room else np.int32 if peak * block < 1 << 31 else np.int64
-        total = values.reshape(rows // block, block, columns).sum(1, dtype=kind)
-        if peak * block * block < room:
-            wide = narrow  # short integers add twice as fast as float32
-    summed = total[:, 0::block].astype(wide)
-    for offset in range(1, block):
-        summed += total[:, offset::block]
-    means: NDArray[np.float32] = summed.astype(np.float32, copy=False) / np.float32(block * block)
-    return means
+    return lanczos(reduced, (height, width), (shift, shift, stop_w, stop_h))

@@ -13,13 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from engine.dicom.polarity import THRESHOLD, contrast
+from engine.dicom.resample import squashed
 
 SIDE = 64
 UPRIGHT, MIRRORED, LATERAL, OTHER = 0, 4, 8, 9
@@ -139,22 +139,10 @@ def picture_flags(picture: NDArray[np.uint8]) -> tuple[str, ...]:
 
 def small_copy(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
     """64 x 64 means of a picture (H, W), its sides squashed to one length; mean 0, deviation 1, all 0 for a constant picture."""
-    edges = [np.linspace(0, side, SIDE + 1).astype(int) for side in picture.shape]
-    (tops, lefts), (tall, wide) = ([edge[:-1] for edge in edges], [np.maximum(np.diff(edge), 1) for edge in edges])
-    sums = _sums(np.ascontiguousarray(_sums(picture, tops, tall).T), lefts, wide).T
-    means = sums / np.outer(tall, wide).astype(np.float32)
+    means = squashed(picture, SIDE)
     means -= means.mean()
     spread = float(means.std())
-    return (means / spread if spread else means).astype(np.float32)
-
-
-def _sums(values: NDArray[Any], starts: NDArray[np.int_], lengths: NDArray[np.int_]) -> NDArray[np.float32]:
-    """Sums of so many rows from each start; np.add.reduceat takes twice as long for as few rows as these."""
-    total = values[starts].astype(np.float32)
-    for more in range(1, int(lengths.max())):
-        longer = np.flatnonzero(lengths > more)
-        total[longer] += values[starts[longer] + more]
-    return total
+    return means / np.float32(spread) if spread else means
 
 
 def eight_ways(square: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.dicom.grey import padding_bounds, resampled, shrink, target_shape, to_picture
+from engine.dicom.grey import padding_bounds, shrink, target_shape, to_picture
 from engine.dicom.header import Header
 from engine.dicom.lut import LookupTable
 from engine.dicom.pixels import Stored
@@ -154,16 +154,6 @@ def test_shrinking_moves_nothing_sideways(make: SimpleNamespace) -> None:
     moved = shrink(kept, Stored(kept, 512, 512, 4, 0.5 - 0.5 / 4), 1.0, SIZE)
     still = shrink(kept, Stored(kept, 512, 512, 4, 0.0), 1.0, SIZE)
     assert np.abs(moved - whole)[2:-2, 2:-2].max() < 15 < np.abs(still - whole)[2:-2, 2:-2].max()
-
-
-@settings(max_examples=50, deadline=None)
-@given(sides=st.tuples(*[st.integers(20, 300)] * 4), edges=st.tuples(*[st.floats(0, 0.45)] * 4), seed=st.integers(0, 9))
-def test_resampling_is_what_pillow_does(sides: tuple[int, ...], edges: tuple[float, ...], seed: int) -> None:
-    height, width, rows, columns = sides
-    values = np.random.default_rng(seed).random((height, width), np.float32) * 4095
-    box = (edges[0] * width, edges[1] * height, (1 - edges[2]) * width, (1 - edges[3]) * height)
-    expected = Image.fromarray(values).resize((columns, rows), Image.Resampling.LANCZOS, box=box)
-    assert np.abs(resampled(values, (rows, columns), box) - np.asarray(expected)).max() < 0.4
 
 
 @pytest.mark.parametrize("kind", ["u1", "u2", "i2", "u4", "f4"])

@@ -1,0 +1,102 @@
+"""A picture made smaller: means of blocks, LANCZOS as Pillow has it, and the 64 x 64 means that `engine.dicom.likeness` looks at."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bands = list[tuple[int, int, NDArray[np.float32]]]
+"""A matrix whose entries lie along its diagonal, in blocks of 16 rows: the first column, one past the last, and what lies between."""
+
+
+def block_means(values: NDArray[Any], block: int, peak: int | None = None) -> NDArray[np.float32]:
+    """Means over block x block pixels; the last row and column of blocks may be partial. float32 (ceil(h / block), ceil(w / block)).
+
+    peak: what no integer value exceeds, where that is known; it saves a look at every one of them.
+    """
+    if block == 1:
+        return values.astype(np.float32)
+    rows, columns = values.shape
+    short_h, short_w = -rows % block, -columns % block
+    if short_h or short_w:
+        values = np.pad(values, ((0, short_h), (0, short_w)), mode="edge")
+    rows, columns = values.shape
+    wide: type[np.generic] = np.float32
+    if values.dtype.kind == "f":
+        total = values.reshape(rows // block, block, columns).sum(1, dtype=np.float32)
+    else:
+        unsigned = values.dtype.kind == "u"
+        narrow: type[np.generic] = np.uint16 if unsigned else np.int16
+        room = 1 << 16 if unsigned else 1 << 15
+        if peak is None or peak * block * block >= room:
+            peak = int(values.max()) if unsigned else max(int(values.max()), -int(values.min()))
+        kind = narrow if peak * block < room else np.int32 if peak * block < 1 << 31 else np.int64
+        total = values.reshape(rows // block, block, columns).sum(1, dtype=kind)
+        if peak * block * block < room:
+            wide = narrow  # short integers add twice as fast as float32
+    summed = total[:, 0::block].astype(wide)
+    for offset in range(1, block):
+        summed += total[:, offset::block]
+    means: NDArray[np.float32] = summed.astype(np.float32, copy=False) / np.float32(block * block)
+    return means
+
+
+def lanczos(values: NDArray[np.float32], shape: tuple[int, int], box: tuple[float, float, float, float]) -> NDArray[np.float32]:
+    """float32 (h, w) -> (H, W) == shape, LANCZOS over box (left, top, right, bottom), equal to Pillow's `resize` within 1e-4 of the range.
+
+    0.4 ms where Pillow's float loop takes 2.3 ms (625 x 512 to 273 x 224).
+    """
+    left, top, right, bottom = box
+    down = _lanczos_bands(values.shape[0], shape[0], top, bottom)
+    return _product(down, values, _lanczos_bands(values.shape[1], shape[1], left, right))
+
+
+def squashed(picture: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
+    """(H, W) -> float32 (side, side): means of the pixels between edges that lie evenly, each but for a share of a pixel."""
+    (down, tall), (across, wide) = (_cells(length, side) for length in picture.shape)
+    return _product(down, picture.astype(np.float32), across) / np.outer(tall, wide)  # sums first: whole numbers, exact
+
+
+def _product(down: Bands, values: NDArray[np.float32], across: Bands) -> NDArray[np.float32]:
+    """down @ values @ across.T."""
+    tall = np.concatenate([weights @ values[low:high] for low, high, weights in down])
+    return np.concatenate([tall[:, low:high] @ weights.T for low, high, weights in across], axis=1)
+
+
+@lru_cache(maxsize=64)
+def _lanczos_bands(inside: int, outside: int, begin: float, end: float) -> Bands:
+    """Weights that take `inside` samples to `outside` samples over [begin, end), as Pillow computes them (libImaging/Resample.c)."""
+    scale = (end - begin) / outside
+    wide = max(scale, 1.0)
+    centers = begin + (np.arange(outside) + 0.5) * scale
+    first = np.maximum((centers - 3 * wide + 0.5).astype(np.int64), 0)
+    last = np.minimum((centers + 3 * wide + 0.5).astype(np.int64), inside)
+    at = first[:, None] + np.arange(int((last - first).max()))
+    x = (at - centers[:, None] + 0.5) / wide
+    taps = np.where((at < last[:, None]) & (np.abs(x) < 3), np.sinc(x) * np.sinc(x / 3), 0.0)
+    return _bands(first, taps / taps.sum(1, keepdims=True))
+
+
+@lru_cache(maxsize=64)
+def _cells(inside: int, outside: int) -> tuple[Bands, NDArray[np.float32]]:
+    """Sums of `inside` samples between `outside` + 1 edges, one at least, and how many each adds up."""
+    edges = np.linspace(0, inside, outside + 1).astype(np.int64)
+    counts = np.maximum(np.diff(edges), 1)
+    taps = np.arange(int(counts.max())) < counts[:, None]
+    return _bands(edges[:-1], taps), counts.astype(np.float32)
+
+
+def _bands(first: NDArray[np.int64], taps: NDArray[Any]) -> Bands:
+    """The matrix whose row i holds taps[i] from column first[i] on, and zeros."""
+    bands = []
+    for row in range(0, len(first), 16):
+        starts, own = first[row : row + 16], taps[row : row + 16]
+        low = int(starts[0])
+        ends = starts + own.shape[1] - np.argmax(own[:, ::-1] != 0, 1)
+        weights = np.zeros((len(own), int(starts[-1]) - low + own.shape[1]), np.float32)
+        np.put_along_axis(weights, starts[:, None] - low + np.arange(own.shape[1]), own, 1)
+        bands.append((low, int(ends.max()), np.ascontiguousarray(weights[:, : int(ends.max()) - low])))
+    return bands
