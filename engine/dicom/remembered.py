@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from engine.dicom.contents import shared
 from engine.dicom.inputs import Item
 from engine.dicom.limits import LIMITS, Limits
+from engine.dicom.messages import message_in, pack
 from engine.dicom.reading import KNOWN, Reading
 from engine.dicom.rows import remembered_reading
-from engine.dicom.sandbox import message_in, pack
 from engine.dicom.workers import read_files
 from engine.tables.parts import ImageTable
 from engine.tables.scratch import Scratch

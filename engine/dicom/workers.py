@@ -24,11 +24,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from engine.dicom.limits import LIMITS, Limits
+from engine.dicom.messages import message_in, pack, unpack_reading
 from engine.dicom.reading import Reading
-from engine.dicom.sandbox import message_in, pack, unpack_reading
 from engine.errors import EngineError
-
-__all__ = ["Limits", "read_files"]
 
 _NEEDED = re.compile(r"(PYTHON|LD_|DYLD_|LC_)|(LANG|PATH|SYSTEMROOT|FAKETIME)$")
 """What a child gets of the environment: what Python and its libraries start with. No secret (a site key, a password) is passed on."""
