@@ -6,14 +6,13 @@ import mmap
 import os
 import tempfile
 from bisect import bisect_left
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
-from typing import overload
 
 _BYTES = 32
 
 
-class Contents(Sequence[bytes]):
+class Contents(Container[bytes]):
     """Digests in rising order, mapped from an open file; 32 bytes each, and none of them held in the process's own memory."""
 
     def __init__(self, handle: int) -> None:
@@ -22,13 +21,7 @@ class Contents(Sequence[bytes]):
     def __len__(self) -> int:
         return len(self._map) // _BYTES
 
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
-    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
+    def __getitem__(self, index: int) -> bytes:
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self._map[index * _BYTES : (index + 1) * _BYTES]

@@ -226,6 +226,11 @@ def _strips(values: NDArray[Any]) -> Iterator[slice]:
 # --- size -----------------------------------------------------------------------------------------------------------------------
 
 
+def least_side(size: int) -> int:
+    """How far a picture may be reduced while it is decoded: both sides stay at this or above, for LANCZOS and for the look for text."""
+    return max(2 * size, LOOKED_AT)
+
+
 def target_shape(rows: int, columns: int, aspect: float, size: int) -> tuple[int, int]:
     """Height and width with square pixels and shorter side == size."""
     height = rows * aspect

@@ -65,8 +65,9 @@ class Code(NamedTuple):
 class Header:
     """What one data set says about itself.
 
-    Text is '' where absent; numbers are None where absent. `invalid` holds the keywords whose value is of the wrong kind (a text where a
-    number should be, two values where one should be); such an attribute reads as None. `flags` are codes of policy.FLAGS.
+    Text is '' where absent. Numbers are None where absent; slope and intercept are 1 and 0 then. `invalid` holds the keywords whose value
+    is of the wrong kind (a text where a number should be, two values where one should be); such an attribute reads as absent. `flags` are
+    codes of policy.FLAGS.
     """
 
     sop_class: str = ""
@@ -99,8 +100,8 @@ class Header:
     signed: int | None = None
     padding: int | None = None
     padding_limit: int | None = None
-    slope: float | None = None
-    intercept: float | None = None
+    slope: float = 1.0
+    intercept: float = 0.0
     windows: tuple[tuple[float, float], ...] = ()
     voi_function: str = "LINEAR"
     modality_lut: LookupTable | None = None
@@ -191,8 +192,8 @@ class _Reader:
             signed=signed,
             padding=self.number("PixelPaddingValue"),
             padding_limit=self.number("PixelPaddingRangeLimit"),
-            slope=slope,
-            intercept=intercept,
+            slope=1.0 if slope is None else slope,
+            intercept=intercept or 0.0,
             windows=self.windows(),
             voi_function=self.text("VOILUTFunction").upper() or "LINEAR",
             modality_lut=self.table("ModalityLUTSequence", bool(signed)),

@@ -20,12 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.dicom.burned import LOOKED_AT
 from engine.dicom.codestream import Claim, jpeg_claim
 from engine.dicom.decoders import JpegSource, exact_jpeg
-from engine.dicom.grey import to_picture
+from engine.dicom.grey import least_side, to_picture
 from engine.dicom.header import Header
-from engine.dicom.pixels import Stored, hash_of
+from engine.dicom.pixels import Stored, hash_of, refuse_color
 from engine.dicom.policy import Refusal
 from engine.dicom.selection import MIN_SIDE
 
@@ -97,7 +96,7 @@ def _opened(data: bytes, claim: Claim | None, size: int, max_pixels: int) -> _Op
             raise Refusal("unsupported_bits")
         factor = 1
         if kind == "JPEG":
-            factor = next((factor for factor in _DRAFTS if min(rows, columns) // factor >= max(2 * size, LOOKED_AT)), 1)
+            factor = next((factor for factor in _DRAFTS if min(rows, columns) // factor >= least_side(size)), 1)
             if factor > 1:
                 image.draft(image.mode, (-(-columns // factor), -(-rows // factor)))
         values = _values(image, data, kind)
@@ -160,7 +159,7 @@ def _one_channel(values: NDArray[Any]) -> tuple[NDArray[Any], list[str]]:
     """Values (h, w), (h, w, 2) with alpha, (h, w, 3) or (h, w, 4) with alpha -> (h, w), and flags.
 
     Raises:
-        Refusal: `color_image` when more than 1 pixel in 1,000 is coloured by more than 24/255 of the brightest.
+        Refusal: `color_image`.
     """
     if values.ndim == 2:
         return values, []
@@ -169,10 +168,7 @@ def _one_channel(values: NDArray[Any]) -> tuple[NDArray[Any], list[str]]:
     flags = []
     if channels >= 3:
         colors = values[..., :3]
-        spread = colors.max(-1) - colors.min(-1)
-        limit = 24 if values.dtype.itemsize == 1 else 24 / 255 * int(colors.max())
-        if np.count_nonzero(spread > limit) > spread.size / 1000:
-            raise Refusal("color_image")
+        refuse_color(colors.max(-1) - colors.min(-1), 255 if values.dtype.itemsize == 1 else int(colors.max()))
         flags.append("color_as_grey")
     grey = np.ascontiguousarray(values[..., 1 if channels >= 3 else 0])
     if alpha is not None and int(alpha.min()) != int(alpha.max()):  # one alpha everywhere hides nothing from anything

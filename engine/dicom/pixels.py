@@ -49,6 +49,8 @@ SecondDecoder = Callable[[bytes | memoryview, Claim], NDArray[Any]]
 _MAY_LOSE = frozenset({"1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203"})
 """JPEG 2000 that may have left packets out: nothing in a stream of the reversible transform tells whether it did."""
 _END_OF_IMAGE = b"\xff\xd9"
+_MOST_COLOR, _MOST_COLORED = 24, 1 / 1000
+"""Of 255, by which the channels of a pixel may differ, and share of the pixels where they may by more: JPEG chroma noise stays below."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +83,16 @@ def expected_bytes(header: Header) -> int:
     return (bits + 7) // 8
 
 
+def refuse_length(length: int, header: Header) -> None:
+    """Native pixel data have as many bytes as the header calls for, or one more to make them even (PS3.5 section 8).
+
+    Raises:
+        Refusal: `pixel_length_mismatch`.
+    """
+    if not 0 <= length - expected_bytes(header) <= 1:
+        raise Refusal("pixel_length_mismatch")
+
+
 def read_pixels(
     data: memoryview,
     outline: Outline,
@@ -95,7 +107,7 @@ def read_pixels(
 
     second: asked where the first decoder raised an error of its own; never where a Refusal was reached by reading the codestream.
 
-    The header must have passed policy.check_description. Raises Refusal: `decode_error`, `truncated`, `resource_limit`,
+    The header must have passed policy.refuse_description. Raises Refusal: `decode_error`, `truncated`, `resource_limit`,
     `invalid_dimensions`, `pixel_length_mismatch`, `color_image`, `unsupported_transfer_syntax`, `no_pixel_data`.
     """
     family = FAMILIES.get(transfer_syntax)
@@ -145,13 +157,11 @@ def _second(frame: Codestream, header: Header, family: Family, second: SecondDec
 
 
 def _native(raw: memoryview, header: Header, little: bool, vr: str) -> Stored:
-    expected = expected_bytes(header)
-    if not expected <= len(raw) <= expected + 1:
-        raise Refusal("pixel_length_mismatch")
+    refuse_length(len(raw), header)
     wide = (header.bits_allocated or 0) // 8
     if not little and wide == 1 and vr == "OW":  # PS3.5 8.2: bytes of a word swap places
         raw = memoryview(np.frombuffer(raw[: len(raw) // 2 * 2], ">u2").astype("<u2").tobytes())
-    values = np.frombuffer(raw[:expected], np.dtype(f"{'<' if little else '>'}u{wide}"))
+    values = np.frombuffer(raw[: expected_bytes(header)], np.dtype(f"{'<' if little else '>'}u{wide}"))
     if not little and wide > 1:
         values = values.astype(values.dtype.newbyteorder("<"))
     return _whole(values, header)
@@ -313,18 +323,24 @@ def hash_of(values: NDArray[Any]) -> str:
 
 
 def _one_channel(values: NDArray[Any], photometric: str) -> NDArray[Any]:
-    """(h, w, 3) -> (h, w) of a grey picture stored in colour.
+    """8-bit (h, w, 3) -> (h, w) of a grey picture stored in colour.
 
     Raises:
-        Refusal: `color_image` when more than 1 pixel in 1,000 is coloured by more than 24 of 255 (JPEG chroma noise stays below).
+        Refusal: `color_image`.
     """
-    limit = 24 if values.dtype.itemsize == 1 else 24 << 8
     if photometric.startswith("YBR"):
-        grey, middle = values[..., 0], 128 if values.dtype.itemsize == 1 else 32768
-        spread = np.abs(values[..., 1:].astype(np.int32) - middle).max(-1)
+        grey, spread = values[..., 0], np.abs(values[..., 1:].astype(np.int16) - 128).max(-1)
     else:
-        grey = values[..., 1]
-        spread = values.max(-1).astype(np.int32) - values.min(-1)
-    if np.count_nonzero(spread > limit) > spread.size / 1000:
-        raise Refusal("color_image")
+        grey, spread = values[..., 1], values.max(-1) - values.min(-1)
+    refuse_color(spread, 255)
     return np.ascontiguousarray(grey)
+
+
+def refuse_color(spread: NDArray[Any], white: float) -> None:
+    """spread: by how much the channels of each pixel differ. white: the brightest value.
+
+    Raises:
+        Refusal: `color_image` when more than 1 pixel in 1,000 is coloured by more than 24 of 255.
+    """
+    if np.count_nonzero(spread > _MOST_COLOR / 255 * white) > _MOST_COLORED * spread.size:
+        raise Refusal("color_image")

@@ -300,7 +300,7 @@ _FARTHEST = 256
 
 
 def _refuse_rescale(header: Header) -> None:
-    slope, intercept = (1.0 if header.slope is None else header.slope), (header.intercept or 0.0)
+    slope, intercept = header.slope, header.intercept
     if {"RescaleSlope", "RescaleIntercept"} & header.invalid or not math.isfinite(slope) or not math.isfinite(intercept):
         raise Refusal("invalid_rescale")
     if not 1e-12 < abs(slope) < 1e12 or abs(intercept) > _FARTHEST * 2.0 ** (header.bits_stored or 0) * abs(slope):

@@ -18,15 +18,14 @@ from typing import Any
 from isal import isal_zlib
 
 from engine.dicom import policy, selection
-from engine.dicom.burned import LOOKED_AT
-from engine.dicom.grey import to_picture
+from engine.dicom.grey import least_side, to_picture
 from engine.dicom.header import Header, read_header
 from engine.dicom.inside import load_inside
 from engine.dicom.kinds import is_named_as_picture, kind_of
 from engine.dicom.likeness import picture_flags
 from engine.dicom.limits import LIMITS, Limits
 from engine.dicom.outline import DEFLATED, EXPLICIT, IMPLICIT, PIXEL_DATA, FileMeta, Outline, outline, read_meta
-from engine.dicom.pixels import FAMILIES, SecondDecoder, Stored, expected_bytes, read_pixels
+from engine.dicom.pixels import FAMILIES, SecondDecoder, Stored, expected_bytes, read_pixels, refuse_length
 from engine.dicom.policy import Refusal
 from engine.dicom.reading import KNOWN, Reading
 
@@ -147,7 +146,7 @@ def _read(data: bytes, facts: _Facts, size: int, limits: Limits, pictures: bool,
     def read(least: int) -> Stored:
         return read_pixels(body, walked, header, syntax, least=least, max_pixels=limits.pixels, second=second)
 
-    stored = read(max(2 * size, LOOKED_AT))
+    stored = read(least_side(size))
     picture, raised = to_picture(stored, header, size, lambda: read(max(stored.rows, stored.columns)))
     facts.flags += raised
     if stored.second_decoder:
@@ -225,9 +224,7 @@ def _refuse_by_header(header: Header, walked: Outline, syntax: str, limits: Limi
     policy.refuse_description(header)
     if FAMILIES[syntax] == "native" and not walked.encapsulated:
         policy.refuse_arrangement(header)
-        length, expected = element.stop - element.value, expected_bytes(header)
-        if not expected <= length <= expected + 1:
-            raise Refusal("pixel_length_mismatch")
+        refuse_length(element.stop - element.value, header)
     if (header.frames or 1) > 1:
         raise Refusal("multi_frame")
 

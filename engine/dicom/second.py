@@ -22,10 +22,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from engine.dicom.codestream import Claim
+from engine.dicom.selection import SECONDARY_CAPTURE
 
 _SYNTAX = {"lossless": "57", "jpegls": "81", "j2k": "91", "htj2k": "203"}
 """Coding -> last part of the transfer syntax UID that allows all of it; JPEG goes by its bits."""
-_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _ANY_INSTANCE = "1.2.3"
 _RAN_OUT = re.compile(rb"premature end|bad Huffman code|instead of RST", re.IGNORECASE)
 _LEFT_OVER, _SPARE = re.compile(rb"(\d+) extraneous bytes"), 16
@@ -81,7 +81,7 @@ def plain_file(stream: bytes | memoryview, claim: Claim) -> bytes:
             b"\0" * 128 + b"DICM",
             _element(0x0002, 0x0000, b"UL", struct.pack("<I", len(meta))),
             meta,
-            _element(0x0008, 0x0016, b"UI", _SECONDARY_CAPTURE.encode()),
+            _element(0x0008, 0x0016, b"UI", SECONDARY_CAPTURE.encode()),
             _element(0x0008, 0x0018, b"UI", _ANY_INSTANCE.encode()),
             _element(0x0028, 0x0002, b"US", struct.pack("<H", 1)),
             _element(0x0028, 0x0004, b"CS", b"MONOCHROME2"),

@@ -124,7 +124,7 @@ def to_units(header: Header, stored: Numbers) -> Numbers:
         return stored
     if header.modality_lut is not None:
         return looked_up(stored, header.modality_lut)
-    return stored * _slope(header) + (header.intercept or 0.0)
+    return stored * header.slope + header.intercept
 
 
 def looked_up(values: Numbers, table: LookupTable) -> Numbers:
@@ -152,7 +152,7 @@ def _transformations(header: Header, seen: NDArray[Any]) -> Iterator[_Voi]:
         yield lambda units: looked_up(units, table) / white, None, "bad_lut"
     for center, width in header.windows if grey else ():
         yield _window(header.voi_function, center, width)
-    plain = header.modality_lut is None and header.slope in (None, 1.0) and header.intercept in (None, 0.0) and not header.signed
+    plain = header.modality_lut is None and (header.slope, header.intercept) == (1.0, 0.0) and not header.signed
     if header.bits_stored is not None and header.bits_stored <= 8 and (plain or not grey):
         ends = (0.0, float(2**header.bits_stored - 1))
         yield lambda units: _along(units, *ends), ends, ""
@@ -182,17 +182,13 @@ def _tone(header: Header, voi: Callable[[Numbers], Numbers], ends: tuple[float, 
     if ends is None or (header.samples != 3 and header.modality_lut is not None):
         return Tone(shown, None)
     if header.samples != 3:
-        ends = tuple((end - (header.intercept or 0.0)) / _slope(header) for end in ends)  # type: ignore[assignment]
+        ends = tuple((end - header.intercept) / header.slope for end in ends)  # type: ignore[assignment]
     black, white = ends[::-1] if inverted else ends
     return Tone(shown, (black, white) if black != white else None)
 
 
 def _along(units: Numbers, low: float, high: float) -> Numbers:
     return np.clip((units - low) / (high - low), 0.0, 1.0)
-
-
-def _slope(header: Header) -> float:
-    return 1.0 if header.slope is None else header.slope
 
 
 def _white(table: LookupTable) -> int:

@@ -45,7 +45,7 @@ def test_values_come_typed(make: SimpleNamespace, header_of) -> None:
 
 def test_absent_values_are_none_or_empty(make: SimpleNamespace, header_of) -> None:
     header = header_of(make.radiograph(Rows=None, WindowCenter=None, WindowWidth=None, ViewPosition=None, RescaleSlope=None))
-    assert (header.rows, header.windows, header.view, header.slope, header.flags) == (None, (), "", None, ())
+    assert (header.rows, header.windows, header.view, header.slope, header.flags) == (None, (), "", 1.0, ())
 
 
 def test_a_value_of_the_wrong_kind_is_invalid_not_an_exception(make: SimpleNamespace, header_of) -> None:
