@@ -27,12 +27,12 @@ from engine.data.sources.published import missing_pieces
 from engine.dicom.featured import featured_files
 from engine.dicom.remembered import reader_version
 from engine.errors import ConfigError, EngineError, InputMissing, NotFinite, UsageError
-from engine.metrics.beside import measured_cells, needed_cells, published_cells
+from engine.metrics.beside import needed_cells, published_cells
 from engine.metrics.events import Event, Finished, Looked, Measured, Needs, Planned, Published, Reading
-from engine.metrics.judgement import Studies, age_bands, calibrated, compared, fitted_maps, judged, not_finite, reliabilities, thresholds_on
-from engine.metrics.judgement import group_figures as groups_of
+from engine.metrics.judgement import Studies, age_bands, calibrated, compared, fitted_maps, not_finite, thresholds_on
 from engine.metrics.logistic import sigmoid
-from engine.metrics.rows import comparison_rows, group_rows, metric_rows, phrase_row, reliability_rows
+from engine.metrics.rows import comparison_rows, phrase_row
+from engine.metrics.verdicts import Verdicts
 from engine.model.encoding import encode
 from engine.model.ensemble import joint_hash, prob_mean, weight_soup
 from engine.model.folder import local_folder
@@ -44,14 +44,7 @@ from engine.recipe.loader import find_recipe, load_recipe, recipe_name
 from engine.recipe.prompts import PromptRecipe
 from engine.tables.calibrations import write_calibration
 from engine.tables.columns import check_findings, file_hash
-from engine.tables.evaluation import (
-    CALIBRATION,
-    PREDICTIONS,
-    clear_evaluation,
-    predictions_of,
-    publish_evaluation,
-    publish_evaluation_record,
-)
+from engine.tables.evaluation import CALIBRATION, clear_evaluation, publish_evaluation, publish_evaluation_record
 from engine.tables.identity import Names, site_key
 from engine.tables.parts import ImageTable
 from engine.tables.publish import locked, make_folder
@@ -126,14 +119,12 @@ def evaluate(
                     needs = f"needs {error}"
             if needs:
                 yield Needs(row.recipe.title, needs)
-                models = row.recipe.models
-                joint = models[0] if len(models) == 1 else f"{row.recipe.ensemble} of {len(models)} models"
-                labels = list(row.recipe.classifiers) or [joint]
-                bench.add("table", [needed_cells(row.recipe.title, label, needs).as_row() for label in labels])
+                called = [label or (names[0] if len(names) == 1 else row.recipe.joint_name) for label, names in row.recipe.contenders]
+                bench.verdicts.add("table", [needed_cells(row.recipe.title, name, needs).as_row() for name in called])
             if row.recipe.published in published and row.recipe.published not in {each.recipe.published for each in rows[number:]}:
                 first = next(each.recipe.title for each in rows if each.recipe.published == row.recipe.published)
                 theirs = published_cells(first, published[row.recipe.published])
-                bench.add("table", [each.as_row() for each in theirs])
+                bench.verdicts.add("table", [each.as_row() for each in theirs])
         clear_evaluation(out)
         account: dict[str, Any] = {
             "versions": versions(),
@@ -141,13 +132,13 @@ def evaluate(
             "recipe": {"name": recipe_name(find_recipe(recipe)), "settings": list(settings), "against": against},
             "evaluations": bench.accounts,
         }
-        predictions = pl.concat([pl.DataFrame(schema=PREDICTIONS), *bench.predictions])
-        publish_evaluation(out, bench.tables, predictions, {"evaluations": bench.accounts})
+        verdicts = bench.verdicts
+        publish_evaluation(out, verdicts.tables, verdicts.predictions(), {"evaluations": bench.accounts})
         if bench.calibration is not None:
             write_calibration(out / CALIBRATION, bench.calibration)
         account["seconds"] = round(time.monotonic() - begun, 3)
-        yield Published(out, account, bench.tables, bench.curves)
-        yield Finished(publish_evaluation_record(out, account), bench.tables)
+        yield Published(out, account, verdicts.tables, verdicts.curves)
+        yield Finished(publish_evaluation_record(out, account), verdicts.tables)
 
 
 def _lacks(row: Row) -> str:
@@ -200,24 +191,15 @@ class _Bench:
     """Where rows are measured, and what was found."""
 
     def __init__(self, out: Path, device: Device, workers: int, batch_size: int | None) -> None:
-        import torch
+        from engine.training.distributed import resolved_device
 
-        there = torch.cuda.is_available()
-        if device == "cuda" and not there:
-            raise UsageError("there is no CUDA device here", hint="--device cpu or auto")
-        self.device = "cuda" if there and device != "cpu" else "cpu"
+        self.device = resolved_device(device).type
         self.out, self.workers = out, workers
         self.batch_size = batch_size or (64 if self.device == "cuda" else 8)
         self.names = Names(site_key())
-        self.tables: dict[str, list[dict[str, Any]]] = {}
-        self.predictions: list[pl.DataFrame] = []
+        self.verdicts = Verdicts()
         self.accounts: list[dict[str, Any]] = []
-        self.curves: list[dict[str, Any]] = []
         self.calibration: dict[str, Any] | None = None
-
-    def add(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Rows of one of the tables of engine/tables/evaluation.py."""
-        self.tables.setdefault(table, []).extend(rows)
 
     def measure(self, row: Row, against: str | None, calibrate: bool) -> Iterator[Event]:
         """Everything of one row."""
@@ -244,14 +226,13 @@ class _Bench:
         }
         subject = _Subject(row, frame, columns, words, account)
         first: tuple[str, Studies] | None = None
-        contenders: list[tuple[str, tuple[str, ...]]] = [(label, (name,)) for label, name in recipe.classifiers.items()]
-        for label, names in contenders or [("", recipe.models)]:
+        for label, names in recipe.contenders:
             judged_by = yield from self._model(subject, label, names, calibrate)
             first = first or judged_by
         if against is not None and first is not None:
             name, second = yield from self._model(subject, "", (against,), calibrate=False)
             tests = compared(first[1], second, resamples=recipe.resamples, seed=recipe.seed)
-            self.add("comparisons", comparison_rows(recipe.title, first[0], name, tests))
+            self.verdicts.add("comparisons", comparison_rows(recipe.title, first[0], name, tests))
         if recipe.baseline == "raw_pixels":
             yield from self._baseline(subject)
         self.accounts.append(account)
@@ -261,7 +242,7 @@ class _Bench:
         recipe, title = subject.recipe, subject.recipe.title
         bundles = [self._bundle(name) for name in names]
         bundles = [weight_soup(bundles)] if recipe.ensemble == "weight_soup" else bundles
-        name = label or (bundles[0].name if len(bundles) == 1 else f"{recipe.ensemble} of {len(bundles)} models")
+        name = label or (bundles[0].name if len(bundles) == 1 else recipe.joint_name)
         used = [TEST] if recipe.threshold.source == "fixed" and not calibrate else [TEST, VALIDATION]
         images = pl.concat([subject.part(part) for part in used])
         yield Reading(title, name, images.height * len(bundles))
@@ -286,7 +267,7 @@ class _Bench:
             mean = prob_mean([each.scores[:, None] for each in versions_of_one])
             column = subject.columns[one.finding]
             alone = studies(subject.part(TEST), mean, {one.finding: column}, recipe).scores[:, 0]
-            self.add("prompt_sensitivity", [phrase_row(title, name, test, one.finding, one.side, one.text, alone)])
+            self.verdicts.add("prompt_sensitivity", [phrase_row(title, name, test, one.finding, one.side, one.text, alone)])
         content = joint_hash([bundle.content_hash for bundle in bundles], recipe.ensemble)
         subject.account["models"].append({"name": name, "sha256": content, "unread": dict(unread), "disagreeing_labels": table.disagreeing})
         yield self._judge(subject, name, test, valid, table)
@@ -295,28 +276,22 @@ class _Bench:
         return name, test
 
     def _judge(self, subject: _Subject, name: str, test: Studies, valid: Studies | None, table: StudyTable) -> Measured:
-        recipe, title = subject.recipe, subject.recipe.title
+        recipe = subject.recipe
         cuts = thresholds_on(valid, test.findings, recipe.threshold.source, recipe.threshold.value)
-        figures = judged(test, cuts, resamples=recipe.resamples, seed=recipe.seed)
-        self.add("metrics", metric_rows(title, name, figures))
-        groups = groups_of(test, cuts, fewest=recipe.fewest, resamples=recipe.resamples, seed=recipe.seed)
-        self.add("subgroups", group_rows(title, name, groups))
         note = f"{table.frame.height} {'studies' if recipe.level == 'study' else 'images'} of {table.frame['patient'].n_unique()} patients"
         if gone := subject.account["dropped"].get("file_missing"):
             note += f"; {gone} images of the tables are not here"
-        self.add("table", [measured_cells(title, name, figures[-1], note).as_row()])
         own = [self.names.of(study) for study in table.frame["study"]]
-        self.predictions.append(predictions_of(title, name, own, test.findings, test.scores, test.labels))
-        return Measured(title, name, tuple(figures))
+        return self.verdicts.judge(
+            recipe.title, name, test, cuts, names=own, note=note, fewest=recipe.fewest, resamples=recipe.resamples, seed=recipe.seed
+        )
 
     def _calibrate(self, subject: _Subject, name: str, content: str, test: Studies, valid: Studies, table: StudyTable) -> Measured:
         recipe, title = subject.recipe, subject.recipe.title
         fitted = fitted_maps(valid, recipe.calibration.method)
-        after = calibrated(test, {finding: each.map for finding, each in fitted.items()})
-        for scores, each in (("raw", test), ("calibrated", after)):
-            rows, curves = reliability_rows(title, name, scores, reliabilities(each, resamples=recipe.resamples, seed=recipe.seed))
-            self.add("reliability", rows)
-            self.curves.extend(curves)
+        maps = {finding: each.map for finding, each in fitted.items()}
+        after = calibrated(test, maps)
+        self.verdicts.compare_reliability(title, name, test, after, resamples=recipe.resamples, seed=recipe.seed)
         self.calibration = {
             "method": recipe.calibration.method,
             "aggregate": recipe.aggregate,
@@ -325,7 +300,7 @@ class _Bench:
             "fitted_on": {"evaluation": title, **subject.account["parts"][VALIDATION]},
             "findings": {finding: each.as_section() for finding, each in fitted.items()},
         }
-        return self._judge(subject, f"{name}, calibrated", after, calibrated(valid, {f: each.map for f, each in fitted.items()}), table)
+        return self._judge(subject, f"{name}, calibrated", after, calibrated(valid, maps), table)
 
     def _baseline(self, subject: _Subject) -> Iterator[Event]:
         """Logistic regression on raw pixels, fitted to the training patients' labels, judged on the same studies."""
@@ -339,11 +314,7 @@ class _Bench:
         labels = train_images.select(
             pl.col(column).cast(pl.Float32).fill_null(float("nan")) for column in subject.columns.values()
         ).to_numpy()
-        seen, read = ~np.isnan(pixels[size:]).any(axis=1), ~np.isnan(pixels[:size]).any(axis=1)
-        logits = separate_logits(pixels[size:][seen], labels[seen], pixels[:size][read], BASELINE_STRENGTH)
-        scores = np.full((size, len(subject.columns)), np.nan)
-        scores[read] = sigmoid(logits)
-        test, table = subject.studies(TEST, scores)
+        test, table = subject.studies(TEST, sigmoid(separate_logits(pixels[size:], labels, pixels[:size], BASELINE_STRENGTH)))
         yield self._judge(subject, BASELINE, test, None, table)
 
     def _bundle(self, name: str) -> Bundle:

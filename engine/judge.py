@@ -21,24 +21,13 @@ from numpy.typing import NDArray
 
 from engine.data.evaluated import TEST, VALIDATION, drawn, refuse_leakage
 from engine.errors import ConfigError, InputMissing, LabelsError, NotFinite, UsageError
-from engine.metrics.beside import measured_cells
-from engine.metrics.events import Event, Finished, Measured, Notice, Planned, Published
-from engine.metrics.judgement import (
-    Studies,
-    age_bands,
-    calibrated,
-    fitted_maps,
-    group_figures,
-    judged,
-    not_finite,
-    reliabilities,
-    thresholds_on,
-)
-from engine.metrics.rows import group_rows, metric_rows, reliability_rows
+from engine.metrics.events import Event, Finished, Notice, Planned, Published
+from engine.metrics.judgement import Studies, age_bands, calibrated, fitted_maps, not_finite, thresholds_on
 from engine.metrics.thresholds import ThresholdSource
+from engine.metrics.verdicts import Verdicts
 from engine.tables.calibrations import write_calibration
 from engine.tables.columns import NOTICE, file_hash
-from engine.tables.evaluation import CALIBRATION, clear_evaluation, predictions_of, publish_evaluation, publish_evaluation_record
+from engine.tables.evaluation import CALIBRATION, clear_evaluation, publish_evaluation, publish_evaluation_record
 from engine.tables.identity import Names, site_key
 from engine.tables.labels import Labels, join, labels_of, read_text_table
 from engine.tables.publish import locked
@@ -121,8 +110,7 @@ def judge(
             f"predictions that are NaN or infinite: {', '.join(f'{count} of {name}' for name, count in broken.items())}", hint="score again"
         )
     with locked(out):
-        tables: dict[str, list[dict[str, Any]]] = {name: [] for name in ("table", "metrics", "subgroups", "reliability")}
-        curves: list[dict[str, Any]] = []
+        verdicts = Verdicts()
         model = scored.run.get("model", {"name": scores.stem, "sha256": file_hash(scores) if scores.is_file() else None})
         note = f"{len(test.patients)} studies of {np.unique(test.patients).size} patients"
         contenders = [(str(model["name"]), test, valid)]
@@ -145,29 +133,19 @@ def judge(
                 "fitted_on": {"evaluation": title, **account["parts"][VALIDATION]},
                 "findings": {name: each.as_section() for name, each in fitted.items()},
             }
-            for kind, each in (("raw", test), ("calibrated", contenders[1][1])):
-                rows, drawn_curves = reliability_rows(title, str(model["name"]), kind, reliabilities(each, resamples=resamples, seed=0))
-                tables["reliability"].extend(rows)
-                curves.extend(drawn_curves)
-        predictions = []
+            verdicts.compare_reliability(title, str(model["name"]), test, contenders[1][1], resamples=resamples, seed=0)
+        own = frame.filter(pl.col("part") == TEST)["study"].to_list()
         for name, judged_by, chosen_on in contenders:
             source: ThresholdSource = "val_mcc" if chosen_on.scores.size and not calibrate else "fixed"
             cuts = thresholds_on(chosen_on, findings, source, 0.5)
-            figures = judged(judged_by, cuts, resamples=resamples, seed=0)
-            yield Measured(title, name, tuple(figures))
-            tables["metrics"].extend(metric_rows(title, name, figures))
-            groups = group_figures(judged_by, cuts, fewest=_FEWEST, resamples=resamples, seed=0)
-            tables["subgroups"].extend(group_rows(title, name, groups))
-            tables["table"].append(measured_cells(title, name, figures[-1], note).as_row())
-            own = frame.filter(pl.col("part") == TEST)["study"].to_list()
-            predictions.append(predictions_of(title, name, own, findings, judged_by.scores, judged_by.labels))
+            yield verdicts.judge(title, name, judged_by, cuts, names=own, note=note, fewest=_FEWEST, resamples=resamples, seed=0)
         clear_evaluation(out)
-        publish_evaluation(out, tables, pl.concat(predictions), account)
+        publish_evaluation(out, verdicts.tables, verdicts.predictions(), account)
         if calibration is not None:
             write_calibration(out / CALIBRATION, calibration)
         account["seconds"] = round(time.monotonic() - begun, 3)
-        yield Published(out, account, tables, curves)
-        yield Finished(publish_evaluation_record(out, account), tables)
+        yield Published(out, account, verdicts.tables, verdicts.curves)
+        yield Finished(publish_evaluation_record(out, account), verdicts.tables)
 
 
 def _read_scores(path: Path) -> _Scored:

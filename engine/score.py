@@ -27,7 +27,7 @@ from engine.dicom.inputs import Item, check_inputs, input_items
 from engine.dicom.limits import LIMITS, Limits, as_settings
 from engine.dicom.policy import Outcome
 from engine.dicom.remembered import Remembered, counted, found_readings, reader_version
-from engine.errors import InputMissing, NotFinite, TooManyFailures, UsageError
+from engine.errors import InputMissing, NotFinite, TooManyFailures
 from engine.metrics.calibration import CalibrationMap
 from engine.metrics.findings import FindingFigures, figures
 from engine.model.asked import Asked, what_is_asked
@@ -259,14 +259,10 @@ def score(
 
 
 def _load(model: str | Path, device: Device) -> Bundle:
-    import torch
-
     from engine.model.bundle import load_bundle
+    from engine.training.distributed import resolved_device
 
-    there = torch.cuda.is_available()
-    if device == "cuda" and not there:
-        raise UsageError("there is no CUDA device here", hint="--device cpu or auto")
-    return load_bundle(model, "cuda" if there and device != "cpu" else "cpu")
+    return load_bundle(model, resolved_device(device).type)
 
 
 def _table(bundle: Bundle, out: Path) -> ImageTable:

@@ -109,14 +109,17 @@ def raw_pixels(pictures: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], side: 
 def separate_logits(x: NDArray[np.float32], labels: NDArray[np.float32], rows: NDArray[np.float32], strength: float) -> Floats:
     """(M, F) logits of `rows` (M, D) by one logistic regression for each finding, on the rows of `x` (N, D) whose label is known.
 
+    Rows of NaN, pictures that could not be read, teach nothing and have logits of NaN.
+
     Args:
         labels: (N, F): 1, 0, NaN = unknown. A finding with one class only has logits of 0: nothing was learnt.
         strength: C, as in scikit-learn.
     """
-    logits = np.zeros((len(rows), labels.shape[1]))
+    seen, read = ~np.isnan(x).any(axis=1), ~np.isnan(rows).any(axis=1)
+    logits = np.where(read[:, None], 0.0, np.full((len(rows), labels.shape[1]), np.nan))
     for k in range(labels.shape[1]):
-        known = ~np.isnan(labels[:, k])
+        known = seen & ~np.isnan(labels[:, k])
         if 0 < labels[known, k].sum() < known.sum():
             (fit,) = fits(x[known].astype(np.float64), labels[known, k : k + 1], [strength], balanced=False)
-            logits[:, k] = fit.logits(rows.astype(np.float64))[:, 0]
+            logits[read, k] = fit.logits(rows[read].astype(np.float64))[:, 0]
     return logits

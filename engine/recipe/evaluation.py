@@ -85,6 +85,16 @@ class EvaluationRecipe(Recipe):
     published: str | None = None
     """The table of eval/published.yaml that stands beside this row."""
 
+    @property
+    def joint_name(self) -> str:
+        """What several models are called together."""
+        return f"{self.ensemble} of {len(self.models)} models"
+
+    @property
+    def contenders(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Whose figures are measured: each classifier by itself, under its label; else the models together, under a name of their own."""
+        return tuple((label, (name,)) for label, name in self.classifiers.items()) or (("", self.models),)
+
     @field_validator("template")
     @classmethod
     def _names_the_finding(cls, template: Phrases | None) -> Phrases | None:

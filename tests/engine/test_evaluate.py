@@ -241,7 +241,7 @@ def test_a_dry_run_writes_nothing(folder, tmp_path):
         (["parts.test=autumn"], {}, ConfigError, "no image is in the test part"),
         ([], {"model": "FOLDER/table.csv"}, ConfigError, "needs model"),
         (["classifiers={1 %: FOLDER/toy}"], {"calibrate": True}, UsageError, "one model"),
-        ([], {"device": "cuda"}, UsageError, "no CUDA"),
+        ([], {"device": "cuda"}, UsageError, "no GPU"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(folder, tmp_path, settings, options, error, why):
@@ -249,7 +249,7 @@ def test_what_cannot_be_measured_is_refused(folder, tmp_path, settings, options,
         import torch
 
         if torch.cuda.is_available():
-            pytest.skip("there is a CUDA device here")
+            pytest.skip("there is a GPU here")
     settings = [each.replace("FOLDER", str(folder)) for each in settings]
     options = {key: value.replace("FOLDER", str(folder)) if isinstance(value, str) else value for key, value in options.items()}
     with pytest.raises(error, match=why):

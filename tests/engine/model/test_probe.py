@@ -82,3 +82,14 @@ def test_separate_logits_are_those_of_a_fit_to_the_known_rows_of_each_finding():
     np.testing.assert_allclose(found[:, 1], alone.logits(rows.astype(np.float64))[:, 0])
     assert (found[:, 2] == 0).all()
     assert found.shape == (7, 3) and (found[:, :2] != 0).all()
+
+
+def test_a_picture_that_could_not_be_read_teaches_nothing_and_has_no_logit():
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(40, 3)).astype(np.float32)
+    labels, rows = (x[:, :1] > 0).astype(np.float32), x[:5].copy()
+    alone = separate_logits(x[1:], labels[1:], rows[1:], 0.1)
+    x[0] = rows[0] = np.nan
+    found = separate_logits(x, labels, rows, 0.1)
+    assert np.isnan(found[0]).all()
+    np.testing.assert_allclose(found[1:], alone)
