@@ -35,13 +35,12 @@ from engine.errors import UsageError
 from engine.metrics.learning import Chosen, HeldOut, Measured, curve_rows
 from engine.metrics.logistic import sigmoid
 from engine.metrics.macro import macro_auroc, mean_log_loss
-from engine.model.bundle import Bundle, load_bundle, save_bundle
-from engine.model.cards import classifier_card, classifier_facts
+from engine.model.bundle import Bundle, load_bundle
 from engine.model.classifier import Classifier, bce_loss, class_balance, layer_scales, pos_weights, randomised, text_head, zero_head
 from engine.model.encoding import encode
 from engine.model.features import kept_features
+from engine.model.finetuned import classifier_facts, save_finetuned
 from engine.model.head import Head
-from engine.model.pretrained import portable_recipe
 from engine.model.probe import Fit, Floats, best_fit, fits, raw_pixels
 from engine.model.zero_shot import Words, logit_scale, words_by_finding, zero_shot
 from engine.recipe.loader import load_recipe
@@ -237,7 +236,12 @@ def _fraction(run: _Run, seen: _Seen, identity: Mapping[str, str], share: float)
     yield baseline
     rows = [row for each in (scored, baseline) for row in curve_rows(each, drawn.patients, drawn.images, drawn.positive)]
     run.curve += rows
-    _save(run, model, head, part, [*run.curve[: len(found.findings) + 1], *rows])
+    name = run.out.name if share == run.fractions[-1] else f"{run.out.name} {100 * share:g} %"
+    facts = classifier_facts(
+        recipe, recipe_hash(recipe), head.about, base_hash=model.content_hash, parts=part.account(), sources=part.sources
+    )
+    zero_shot_rows = run.curve[: len(found.findings) + 1]
+    save_finetuned(run.bundle(share), model, name, recipe, facts, [*zero_shot_rows, *rows], versions=versions(PACKAGES))
 
 
 # ---- learning ------------------------------------------------------------------------------------------------------------------
@@ -329,29 +333,7 @@ def _look(step: int, module: Classifier, bundle: Bundle, pictures: Sequence[NDAr
     return Look(step, macro_auroc(scores, labels), mean_log_loss(scores, labels))
 
 
-# ---- what is written about the run ---------------------------------------------------------------------------------------------
-
-
 def _about(recipe: FinetuneRecipe, part: Fraction) -> dict[str, Any]:
     """What mmclip.json says about the head."""
     balance = class_balance(part.learned, part.labels, balanced=recipe.pos_weight == "balanced")
     return {"mode": recipe.mode, "fraction": part.share, **balance}
-
-
-def _save(run: _Run, model: Bundle, head: Head, part: Fraction, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The classifier bundle, with its card."""
-    recipe, share = run.recipe, part.share
-    name = run.out.name if share == run.fractions[-1] else f"{run.out.name} {100 * share:g} %"
-    facts = classifier_facts(
-        recipe, recipe_hash(recipe), head.about, base_hash=model.content_hash, parts=part.account(), sources=part.sources
-    )
-    save_bundle(
-        run.bundle(share),
-        model.clip,
-        model.tokenizer,
-        model.preprocessing,
-        name=name,
-        card=classifier_card(name, facts, rows),
-        provenance={**facts, "recipe": portable_recipe(recipe.model_dump(mode="json")), "versions": versions(PACKAGES)},
-        head=head,
-    )

@@ -1,4 +1,4 @@
-"""The card of a fine-tuned classifier: what it was made of and what was measured, and nothing else."""
+"""A fine-tuned classifier as it is kept: its bundle, and the card that says what it was made of and what was measured, no more."""
 
 from __future__ import annotations
 
@@ -6,10 +6,41 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.model.bundle import save_bundle
+from engine.model.pretrained import portable_recipe
+
 if TYPE_CHECKING:
+    from engine.model.bundle import Bundle
     from engine.recipe.finetuning import FinetuneRecipe
 
 NAMES = {"full": "this classifier", "linear": "this classifier", "raw_pixels": "raw pixels, logistic regression", "zero_shot": "zero-shot"}
+
+
+def save_finetuned(
+    folder: Path, model: Bundle, name: str, recipe: FinetuneRecipe, facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], **more: Any
+) -> None:
+    """The bundle of a classifier.
+
+    Args:
+        model: the tower with its head.
+        name: what the bundle is called.
+        facts: as `classifier_facts` gives them.
+        rows: of the learning curve, those of this fraction and of zero-shot.
+        more: sections of its provenance beside the facts and the recipe.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    save_bundle(
+        folder,
+        model.clip,
+        model.tokenizer,
+        model.preprocessing,
+        name=name,
+        card=classifier_card(name, facts, rows),
+        provenance={**facts, "recipe": portable_recipe(recipe.model_dump(mode="json")), **more},
+        head=model.head,
+    )
 
 
 def classifier_facts(

@@ -1,6 +1,11 @@
-"""The card of a classifier."""
+"""A classifier as it is kept."""
 
-from engine.model.cards import classifier_card, classifier_facts
+import dataclasses
+import json
+
+from engine.model.bundle import load_bundle, random_bundle
+from engine.model.classifier import zero_head
+from engine.model.finetuned import classifier_card, classifier_facts, save_finetuned
 from engine.recipe.finetuning import FinetuneRecipe
 
 FACTS = {
@@ -16,6 +21,7 @@ FACTS = {
     "recipe_hash": "fedcba9876543210",
     "sources": ["toy"],
 }
+SETTINGS = {"version": 1, "sources": [{"kind": "table", "file": "/home/me/t.csv"}], "model": "/home/me/tiny", "seed": 3, "batch": 32}
 ROW = {"finding": "Edema", "n": 7, "n_positive": 3, "auroc": 0.91, "auroc_low": 0.8, "auroc_high": 0.97, "auprc": 0.85, "reason": None}
 
 
@@ -41,10 +47,23 @@ def test_a_control_is_called_one_and_a_finding_without_figures_says_why():
 
 
 def test_facts_hold_what_the_card_shows_and_no_path():
-    settings = {"version": 1, "sources": [{"kind": "table", "file": "t.csv"}], "model": "/home/me/tiny", "seed": 3, "batch": 32}
-    recipe = FinetuneRecipe.model_validate(settings)
+    recipe = FinetuneRecipe.model_validate(SETTINGS)
     rest = {key: FACTS[key] for key in ("base_hash", "parts", "sources")}
     facts = classifier_facts(recipe, FACTS["recipe_hash"], {"fraction": 0.1, "steps": 40}, **rest)
     assert facts == FACTS
     probe = classifier_facts(recipe, FACTS["recipe_hash"], {"fraction": 0.1, "strength": 0.01}, **rest)
     assert probe["steps"] == "C = 0.01"
+
+
+def test_a_classifier_is_kept_with_its_head_its_card_and_no_path(tmp_path):
+    random_bundle(tmp_path / "base", size=32)
+    base = load_bundle(tmp_path / "base")
+    model = dataclasses.replace(base, head=zero_head(["Edema"], int(base.clip.config.projection_dim)))
+    recipe = FinetuneRecipe.model_validate(SETTINGS)
+    save_finetuned(tmp_path / "made", model, "run", recipe, FACTS, [{**ROW, "method": "full"}], versions={"torch": "2"})
+    kept = load_bundle(tmp_path / "made")
+    assert kept.head is not None and kept.head.findings == ("Edema",)
+    assert (tmp_path / "made" / "README.md").read_text("utf-8") == classifier_card("run", FACTS, [{**ROW, "method": "full"}])
+    said = json.loads((tmp_path / "made" / "mmclip.json").read_text("utf-8"))
+    assert said["provenance"]["versions"] == {"torch": "2"} and said["provenance"]["base"] == "tiny"
+    assert "/home/me" not in json.dumps(said)
