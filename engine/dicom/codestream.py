@@ -64,7 +64,7 @@ def jpeg_claim(data: bytes | memoryview) -> Claim:
     """
     if data[:2] != b"\xff\xd8":
         raise Refusal("decode_error")
-    frame, walk = _Frame(), _Segments(data)
+    frame, walk = _Frame(), Segments(data)
     for marker, body in walk:
         if marker in _OTHER_FRAMES:
             raise Refusal("decode_error")
@@ -79,7 +79,7 @@ def jpeg_claim(data: bytes | memoryview) -> Claim:
     return frame.claim(walk.at)
 
 
-class _Segments:
+class Segments:
     """The marker segments of a JPEG stream after SOI: (marker, body) up to EOI. at: the byte after the last one; scans must move it on."""
 
     def __init__(self, data: bytes | memoryview) -> None:

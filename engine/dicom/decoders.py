@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,9 +19,14 @@ from numpy.typing import NDArray
 
 from engine.dicom.codestream import Claim
 from engine.dicom.policy import Refusal
+from engine.dicom.torn import BLOCK, CERTAIN, DOUBTFUL, torn
+from engine.dicom.witness import end_of_data, witness_of
 
 Codestream = Any
 """A memoryview: a copy of 4 MB is 5 % of an HTJ2K reading. imagecodecs takes one, its stubs do not know."""
+
+Decode = Callable[[bytes], NDArray[Any]]
+"""A decoder of whole streams; it raises what it likes."""
 
 _TAIL, _SPARE = 16, b"\0" * 16
 _END = b"\xff\xd9"
@@ -70,56 +75,129 @@ def scaled_jpeg(stream: Codestream, claim: Claim, factor: int, *, as_coded: bool
         Refusal: `truncated`, `decode_error`, both for what befalls once decoding has begun.
         Exception: Pillow's own, for headers that it cannot read.
     """
-    from PIL import Image
+
+    def again(data: bytes) -> NDArray[np.uint8]:
+        return _scaled(io.BytesIO(data), claim, factor, as_coded)
 
     source = JpegSource(stream, claim)
+    try:
+        values = _scaled(source, claim, factor, as_coded)
+    except Refusal as refusal:
+        if claim.scans == 1 and claim.whole and refusal.code == "truncated":
+            _refuse_out_of_step(again(_filled_up(_data(stream, claim), b"\0")), stream, claim, again)
+        raise
+    source.refuse_leftovers()
+    if claim.scans == 1:
+        _refuse_torn(torn(values, BLOCK // factor, 255), values, stream, claim, again)
+    return values
+
+
+def _scaled(source: io.BytesIO, claim: Claim, factor: int, as_coded: bool) -> NDArray[np.uint8]:
+    from PIL import Image
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(source, formats=["JPEG"]) as picture:
             if factor > 1 or as_coded:
                 picture.draft("YCbCr" if as_coded else picture.mode, (claim.columns // factor, claim.rows // factor))
             try:
-                values = np.asarray(picture)
+                return np.asarray(picture)
             except OSError as error:
                 raise Refusal("truncated" if "truncated" in str(error) else "decode_error") from None
-    source.refuse_leftovers()
-    return values
 
 
 def exact_jpeg(stream: Codestream, claim: Claim) -> NDArray[Any]:
     """JPEG of any bits, DCT or lossless, (h, w) or (h, w, c).
 
-    Where data run out, libjpeg writes middle grey. A picture that ends in it is decoded once more with other bytes after its data:
-    if that changes anything, they ran out.
-
     Raises:
-        Refusal: `truncated`; `decode_error` for lossless values of more bits than the frame has whose decoder came to no end of its data.
+        Refusal: `truncated`, `decode_error`, where the picture looks torn or ends in grey, or a witness disagrees, or lossless values have
+            too many bits, and decoding again shows that data are missing or left over.
         Exception: imagecodecs' own.
     """
     import imagecodecs
 
-    values: NDArray[Any] = imagecodecs.jpeg8_decode(stream[: claim.end])
+    witness = witness_of(stream, claim)
+    values: NDArray[Any] = imagecodecs.jpeg8_decode(stream[: claim.end] if witness is None else witness.stream)
     if claim.scans != 1:
         return values
-    if (values[-1, -8:] == 1 << (claim.bits - 1)).all() and not _decodes_to(values, stream[: claim.data_end], b"\x5a\xc3\x96" * 40):
-        raise Refusal("truncated")
-    if claim.coding == "lossless" and over_range(values, claim) and _decodes_to(values, stream[: claim.data_end - 4], b""):
-        raise Refusal("decode_error")
+    if claim.coding == "jpeg":
+        _refuse_torn(torn(values, BLOCK, (1 << claim.bits) - 1), values, stream, claim, imagecodecs.jpeg8_decode)
+        return values
+    if witness is not None:
+        doubtful = not witness.agrees(values)
+        values = values[:-1]
+    else:
+        doubtful = _ends_in_grey(values, claim)
+    if doubtful or over_range(values, claim):
+        _refuse_out_of_step(values, stream, claim, imagecodecs.jpeg8_decode)
     return values
+
+
+def _refuse_torn(much: float, values: NDArray[Any], stream: Codestream, claim: Claim, decode: Decode) -> None:
+    """What `torn` says of a DCT picture of one scan, and of its last pixels.
+
+    Raises:
+        Refusal: as `_refuse_out_of_step` does where it looks torn or ends in grey; `decode_error` where it certainly is torn.
+    """
+    if much > DOUBTFUL or _ends_in_grey(values, claim):
+        _refuse_out_of_step(values, stream, claim, decode)
+    if much > CERTAIN:
+        raise Refusal("decode_error")
+
+
+def _ends_in_grey(values: NDArray[Any], claim: Claim) -> bool:
+    """Whether a picture ends in the middle grey that libjpeg fills up with where it has no data."""
+    return bool((values[-1, -8:] == 1 << (claim.bits - 1)).all())
+
+
+def _refuse_out_of_step(values: NDArray[Any], stream: Codestream, claim: Claim, decode: Decode) -> None:
+    """Decode a stream of one scan again, with other data after its own, and with another last byte.
+
+    A decoder that has lost its way in damaged data does not say so, but comes to the end of them too early, or not at all. A picture that
+    the first changes needed more data than there are; one that the second leaves as it is needed less.
+
+    Raises:
+        Refusal: `truncated` where more than a hundredth of the picture is missing; `decode_error`.
+    """
+    data = _data(stream, claim)
+    missing = _changed(values, decode, _filled_up(data, b"\x5a\xc3\x96"))
+    if missing:
+        raise Refusal("truncated" if missing > 0.01 else "decode_error")
+    if claim.samples == 1 and not _changed(values, decode, _with_another_end(data) + _END):  # colour may hide one byte of it
+        raise Refusal("decode_error")
+
+
+def _data(stream: Codestream, claim: Claim) -> bytes:
+    return bytes(stream[: end_of_data(stream, claim)])
+
+
+def _filled_up(data: bytes, byte: bytes) -> bytes:
+    """A stream with other bytes after its own, an eighth as many, so that it tells a hundredth of the picture from less."""
+    return data + byte * (40 + len(data) // (8 * len(byte))) + _END
+
+
+def _changed(values: NDArray[Any], decode: Decode, data: bytes) -> float:
+    """The share of the values that these data make others of; 1 where they cannot be decoded."""
+    try:
+        return float(np.mean(decode(data) != values))
+    except MemoryError:
+        raise
+    except Exception:
+        return 1.0
+
+
+def _with_another_end(data: bytes) -> bytes:
+    """Entropy-coded data whose last byte has every bit turned over. Up to 16 zeros after it may be padding and are left out."""
+    without = data.rstrip(b"\0")
+    if len(without) < len(data) - _TAIL:
+        return data[:-1] + b"\x55"
+    stuffed = without.endswith(b"\xff")
+    return without[:-1] + (b"\0" if stuffed else bytes([255 - without[-1]]))
 
 
 def over_range(values: NDArray[Any], claim: Claim) -> bool:
     """Whether some value has more bits than the frame header says: lossless differences count modulo 2^16, whatever the precision."""
     return claim.bits < 8 * values.dtype.itemsize and int(values.max(initial=0)) >> claim.bits > 0
-
-
-def _decodes_to(values: NDArray[Any], data: Codestream, more: bytes) -> bool:
-    import imagecodecs
-
-    try:
-        return np.array_equal(imagecodecs.jpeg8_decode(bytes(data) + more + _END), values)
-    except imagecodecs.Jpeg8Error:
-        return False
 
 
 def htj2k(stream: Codestream, bits: int, factor: int) -> NDArray[Any]:

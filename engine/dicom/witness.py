@@ -1,0 +1,137 @@
+"""A row that nobody asked for, by which a decoder of lossless JPEG shows whether it is still in step with its data at the end.
+
+A damaged byte makes the decoder read more symbols, or fewer, than were written; all that follows is shifted, and the picture is filled up
+with what is left, or made up. No decoder says so. So a row is added to the picture, and data for it that are known: where they do not come
+out in that row, exactly from its first pixel on, something was lost before. The row costs a thousandth of the decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from numpy.typing import NDArray
+
+from engine.dicom.codestream import Claim, Segments
+
+Codes = dict[str, int]
+"""A Huffman table: the bits of a code, as a text of 0 and 1 -> what it stands for."""
+
+_LOOKED_AT = 20
+"""Pixels of the row that are compared: what stands before them in the same byte may spoil a few, and chance none of so many."""
+
+
+@dataclass(frozen=True, eq=False)
+class Witness:
+    """A codestream with one more row, and what is to be seen in that row.
+
+    bits: of the data that were added. before: what may stand between them and the last symbol of the picture, padding of less than a byte.
+    """
+
+    stream: bytes
+    codes: Codes
+    predictor: int
+    shift: int
+    bits: str
+    before: tuple[str, ...]
+
+    def agrees(self, values: NDArray[Any]) -> bool:
+        """Whether values (rows + 1, columns) of the stream end in the row that was added."""
+        above, row = (values[at, :_LOOKED_AT].astype(int) >> self.shift for at in (-2, -1))
+        modulus = 1 << (8 * values.dtype.itemsize - self.shift)
+        seen = [(int(pixel) - _predicted(above, row, at, self.predictor)) % modulus for at, pixel in enumerate(row)]
+        return any([step % modulus for step in islice(differences(pad + self.bits, self.codes), len(seen))] == seen for pad in self.before)
+
+
+def witness_of(stream: Any, claim: Claim) -> Witness | None:
+    """The witness of a lossless JPEG of one component, one scan and no restart markers; None for any other."""
+    tables: dict[int, Codes] = {}
+    walk = Segments(stream)
+    rows_at = 0
+    for marker, body in walk:
+        if marker == 0xC3:
+            rows_at = walk.at - len(body) + 1
+        elif marker == 0xC4:
+            tables |= huffman_tables(body)
+        elif marker == 0xDD and any(body[:2]):
+            return None
+        elif marker == 0xDA:
+            codes = tables.get(body[2] >> 4, {})
+            usable = sorted((code for code, size in codes.items() if size < 16), key=len)[:2]
+            if claim.coding != "lossless" or claim.samples != 1 or claim.scans != 1 or claim.rows == 0xFFFF or len(usable) < 2:
+                return None
+            end = end_of_data(stream, claim)
+            chosen = (usable[at.bit_count() % 2] for at in range(2 * _LOOKED_AT))  # no part of this series is like another
+            first = min(codes, key=lambda code: (len(code), code))
+            filling = "0" * ((len(first) + codes[first]) * (claim.columns + 8))
+            bits = "".join(code + "0" * codes[code] for code in chosen)
+            added = bits + filling
+            added += "0" * (-len(added) % 8)
+            packed = int(added, 2).to_bytes(len(added) // 8).replace(b"\xff", b"\xff\0")
+            pieces = (stream[:rows_at], (claim.rows + 1).to_bytes(2), stream[rows_at + 2 : end], packed, b"\xff\xd9")
+            paddings = _paddings(stream[end - 2] if stream[end - 1] == 0 and stream[end - 2] == 0xFF else stream[end - 1])
+            return Witness(b"".join(pieces), codes, body[3], body[5] & 15, added[: 40 * _LOOKED_AT], paddings)
+    return None
+
+
+def end_of_data(stream: Any, claim: Claim) -> int:
+    """Where the data of the last scan end, without the fill bytes in front of the marker that follows."""
+    end = claim.data_end
+    while stream[end - 1] == 0xFF:
+        end -= 1
+    return end
+
+
+def _paddings(last: int) -> tuple[str, ...]:
+    """The ones, or zeros, that may be no data in the last byte: as many as it ends in."""
+    bits = format(last, "08b")
+    ones, zeros = (min(len(bits) - len(bits.rstrip(bit)), 7) for bit in "10")
+    return ("", *("1" * (number + 1) for number in range(ones)), *("0" * (number + 1) for number in range(zeros)))
+
+
+def huffman_tables(body: bytes) -> dict[int, Codes]:
+    """The tables of a DHT segment by their destination, class and number (T.81 B.2.4.2, annex C)."""
+    tables: dict[int, Codes] = {}
+    at = 0
+    while at + 17 <= len(body):
+        counts, symbols = body[at + 1 : at + 17], iter(body[at + 17 :])
+        codes: Codes = {}
+        code = 0
+        for length, number in enumerate(counts, 1):
+            for symbol in islice(symbols, number):
+                codes[f"{code:0{length}b}"] = symbol
+                code += 1
+            code <<= 1
+        tables[body[at]] = codes
+        at += 17 + sum(counts)
+    return tables
+
+
+def differences(bits: str, codes: Codes) -> Iterator[int]:
+    """The differences that bits stand for (T.81 H.1.2.2), as libjpeg reads them."""
+    at = 0
+    while at < len(bits):
+        length = next((length for length in range(1, 17) if bits[at : at + length] in codes), None)
+        if length is None:  # no code begins so: libjpeg takes 17 bits of it for a difference of 0
+            yield 0
+            at += 17
+            continue
+        size = codes[bits[at : at + length]]
+        at += length
+        if size == 16:
+            yield 32768
+        else:
+            value = int(bits[at : at + size] or "0", 2)
+            yield value if not size or value >> (size - 1) else value - (1 << size) + 1
+            at += size
+
+
+def _predicted(above: NDArray[Any], row: NDArray[Any], at: int, predictor: int) -> int:
+    """What a pixel of a row after the first is predicted to be (T.81 table H.1)."""
+    b = int(above[at])
+    if at == 0:
+        return b
+    a, c = int(row[at - 1]), int(above[at - 1])
+    return (0, a, b, c, a + b - c, a + ((b - c) >> 1), b + ((a - c) >> 1), (a + b) >> 1)[predictor & 7]
