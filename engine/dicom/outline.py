@@ -25,6 +25,8 @@ _MOST_META_ELEMENTS = 100_000
 """PS3.10 knows 14; some files are stuffed with thousands."""
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+_NAMED = _LONG | _SHORT
+"""Value representations (PS3.5 6.2, 7.1.2) with a length of 32 bits, and of 16."""
 
 
 class Element(NamedTuple):
@@ -84,7 +86,7 @@ def starts_data_set(data: memoryview, at: int = 0) -> bool:
         return False
     vr = bytes(data[at + 4 : at + 6])
     (length,) = struct.unpack_from("<I", data, at + 4)
-    return vr in _SHORT or vr in _LONG or (group == 0x0008 and length <= min(len(data) - at, 1 << 16))
+    return vr in _NAMED or (group == 0x0008 and length <= min(len(data) - at, 1 << 16))
 
 
 def read_meta(data: memoryview) -> FileMeta:
@@ -134,11 +136,6 @@ def read_meta(data: memoryview) -> FileMeta:
     return FileMeta(named, at, found.get(0x00020002, b"").rstrip(b"\0 ").decode("ascii", "replace"))
 
 
-def _is_explicit(data: memoryview, at: int, little: bool) -> bool:
-    vr = bytes(data[at + 4 : at + 6])
-    return vr in _SHORT or vr in _LONG
-
-
 def outline(data: memoryview, begin: int, transfer_syntax: str, *, max_depth: int = 64) -> Outline:
     """Walk the data set that begins at `begin`; never raises for damage, which is noted in `Outline.damage`.
 
@@ -149,7 +146,7 @@ def outline(data: memoryview, begin: int, transfer_syntax: str, *, max_depth: in
     little = transfer_syntax != BIG_ENDIAN
     implicit = transfer_syntax == IMPLICIT or transfer_syntax == ""
     if len(data) >= begin + 8:
-        implicit = not _is_explicit(data, begin, little)
+        implicit = bytes(data[begin + 4 : begin + 6]) not in _NAMED
     result = Outline(implicit, little)
     try:
         _walk(data, begin, result, max_depth)
@@ -223,7 +220,7 @@ def _walk(data: memoryview, at: int, result: Outline, max_depth: int) -> None:
         if depth == 0 and tag == 0 and _is_zero(data, at):
             result.trailing, result.damage = True, inner
             return
-        if implicit or (depth >= implicit_from and vr not in _SHORT and vr not in _LONG):
+        if implicit or (depth >= implicit_from and vr not in _NAMED):
             vr = b""  # some write explicit VRs inside unknown sequences, where PS3.5 6.2.2 has implicit ones
         found = length_of(at, vr, short)
         if found is None or group == 0xFFFF:  # PS3.5 7.8.1: no element may have that group

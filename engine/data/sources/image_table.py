@@ -77,11 +77,6 @@ class ImageTable:
     texts: Mapping[str, tuple[str, ...]]
     facts: dict[str, Any]
 
-    def training_texts(self) -> list[str]:
-        """Every distinct text of a paired image that is trained on, sorted: what a tokenizer may learn from."""
-        used = self.frame.filter(pl.col("paired") & ~pl.col("held_out"))["report_key"].unique()
-        return sorted({text for key in used for text in self.texts[key]})
-
     @staticmethod
     def joined(tables: Sequence[ImageTable]) -> ImageTable:
         """All tables as one; an image of an earlier table is not taken again from a later one."""

@@ -16,8 +16,6 @@ from engine.data.sources.label_files import label_text
 from engine.errors import ReadError
 from engine.recipe.findings import NIH_FINDINGS, NIH_SPELLED
 
-BOX_TABLES = ("BBox_List_2017.csv", "BBox_List_2017_Official_NIH.csv")
-"""Names under which the table is passed around."""
 PICTURE_SIZE = 1024
 """Width and height, in pixels, of the pictures that the boxes were drawn on."""
 

@@ -12,8 +12,9 @@ from PIL import Image
 
 from engine.data import filling as filling_module
 from engine.data.filling import Filled, build_store, fill_store
-from engine.data.pictures import picture_of
+from engine.data.pictures import squared
 from engine.data.store import PixelStore
+from engine.dicom.reader import read_file
 from engine.errors import ConfigError, LockHeld
 
 
@@ -32,7 +33,9 @@ def frame(tmp_path: Path) -> pl.DataFrame:
 
 
 def expected(frame: pl.DataFrame, image: str) -> np.ndarray:
-    return picture_of(Path(frame.filter(image=image)["file"][0]).read_bytes(), 32, "squash")
+    reading = read_file(Path(frame.filter(image=image)["file"][0]), size=32, pictures=True)
+    assert reading.picture is not None
+    return squared(reading.picture, 32, "squash")
 
 
 def test_every_image_has_its_picture_or_a_reason(frame: pl.DataFrame, tmp_path: Path) -> None:

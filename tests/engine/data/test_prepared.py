@@ -49,6 +49,20 @@ def test_pictures_texts_and_pools_of_a_table(folder, tmp_path):
     assert found.dropped == {}
 
 
+def test_no_word_of_a_held_out_or_unpaired_image_is_learned_from(tmp_path):
+    rows = ["file,patient,report"]
+    for number in range(20):
+        Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64).astype(np.uint8)).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,p{number},Report {number}.")
+    (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
+    source = {"kind": "table", "file": str(tmp_path / "table.csv"), "split": {"train": 0.5}, "unpaired_share": 0.5}
+    found = pictures(recipe(tmp_path, sources=[source]), tmp_path / "data", verify=True)
+    learned = {text for texts in found.texts.values() for text in texts}
+    for row in found.table.frame.iter_rows(named=True):
+        assert not row["report"] or (row["report"] in learned) == (row["paired"] and not row["held_out"])
+    assert 0 < len(learned) < 20
+
+
 def test_the_content_hash_follows_pictures_words_and_pools_and_no_path(folder, tmp_path):
     def content() -> str:
         return pictures(recipe(folder), tmp_path / "data", verify=True).content_hash

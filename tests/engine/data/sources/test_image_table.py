@@ -17,12 +17,5 @@ def test_an_image_of_two_tables_is_kept_from_the_first():
     assert joined.facts["taken_twice"] == 1
 
 
-def test_training_texts_leave_out_what_is_held_out():
-    seen = table("a", "x.png")
-    assert seen.training_texts() == ["clear lungs"]
-    held = ImageTable(seen.frame.with_columns(held_out=pl.lit(True)), seen.dropped, (), seen.texts, {})
-    assert held.training_texts() == []
-
-
 def test_every_reason_is_explained():
     assert all(DROPS.values())

@@ -36,7 +36,7 @@ def test_every_published_layout_gives_the_same_table(make_mimic: Make, layout: s
     assert [Path(file).suffix for file in table.frame["file"]] == [suffix] * 2
     assert all(Path(file).is_file() for file in table.frame["file"])
     assert table.frame["paired"].all() and not table.frame["held_out"].any()
-    assert sorted(table.training_texts()) == ["Mild edema. The heart is enlarged.", "No acute process."]
+    assert sorted(text for texts in table.texts.values() for text in texts) == ["Mild edema. The heart is enlarged.", "No acute process."]
 
 
 @pytest.mark.parametrize(
