@@ -61,6 +61,9 @@ __all__ = ["Drawn", "Event", "Finished", "Notice", "Planned", "Published", "Seen
 
 Device = Literal["auto", "cpu", "cuda"]
 
+ROUNDING = 1e-5
+"""Scores that differ by no more are equal: the same picture in a batch of another size or at another place in it comes out so far apart."""
+
 
 @dataclass(frozen=True)
 class Started:
@@ -323,7 +326,8 @@ def _refuse_equal_scores(results: Results, pictures: int) -> None:
     if pictures < SEVERAL:
         return
     scored = results.frame(*results.findings, where=pl.col("outcome") == "score")
-    if all(scored[name].min() == scored[name].max() for name in results.findings):
+    spread = scored.select((pl.col(name).max() - pl.col(name).min()).alias(name) for name in results.findings)
+    if all(width <= ROUNDING for width in spread.row(0)):
         raise NotFinite(f"the model gives the same scores to all of {scored.height} images, different as they are", hint="another model")
 
 

@@ -558,15 +558,28 @@ def test_an_output_that_cannot_be_written_is_refused_first(run, studies, tmp_pat
         run(studies / "in")
 
 
-def test_a_model_that_sees_no_difference_is_refused(run, make_studies, tmp_path, toy):
-    make_studies.make_synthetic(tmp_path / "in", seed=5, each=4)
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_model_that_sees_no_difference_is_refused(run, tmp_path, toy):
+    noise = np.random.default_rng(5).integers(0, 256, (12, 96, 96), dtype=np.uint8)
+    for number, pixels in enumerate(noise):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    (tmp_path / "in.csv").write_text("file\n" + "".join(f"{number}.png\n" for number in range(len(noise))))
     bundle = load_bundle(toy)
     with torch.no_grad():
         bundle.clip.vision_model.post_layernorm.weight.zero_()
-        bundle.clip.vision_model.post_layernorm.bias.fill_(1)
+        bundle.clip.vision_model.post_layernorm.bias.copy_(torch.linspace(-1, 2, bundle.clip.config.vision_config.hidden_size))
+        bundle.clip.logit_scale.fill_(4.6)
     save_bundle(tmp_path / "blind", bundle.clip, bundle.tokenizer, bundle.preprocessing, name="blind")
-    with pytest.raises(NotFinite, match="same scores to all of 12 images"):
-        run(tmp_path / "in", model=tmp_path / "blind")
+    with pytest.raises(NotFinite, match="same scores to all of 12 images"):  # in batches of 5, 5 and 2 they differ in the last bit
+        run(tmp_path / "in.csv", model=tmp_path / "blind", batch_size=5)
     assert not (tmp_path / "out" / "scores.csv").exists()
 
 

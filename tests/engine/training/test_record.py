@@ -57,7 +57,7 @@ def test_values_become_plain_json():
 
 def test_versions_name_what_is_installed_and_leave_out_the_rest():
     found = versions(["torch", "no-such-package-of-ours"])
-    assert found["torch"] == torch.__version__
+    assert found["torch"].partition("+")[0] == torch.__version__.partition("+")[0], "a build for CUDA may name it in one of the two alone"
     assert "no-such-package-of-ours" not in found
 
 
