@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import re
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,7 +43,9 @@ _KEYWORDS = (
 )
 _TAGS = {keyword: int(tag) for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None}
 _VRS = {keyword: str(dictionary_VR(tag)) for keyword, tag in _TAGS.items()}
+"""Of PS3.6; it may name several, as "US or SS"."""
 _IN_ORDER = sorted(_TAGS.values())
+_CHARACTER_SET = _TAGS["SpecificCharacterSet"]
 _TABLES = frozenset({_TAGS["ModalityLUTSequence"], _TAGS["VOILUTSequence"]})
 _LARGEST_VALUE = 1 << 18
 _LARGEST_TABLES = 1 << 20
@@ -141,7 +144,7 @@ class _Reader:
         self.data, self.outline, self.little = data, outline, outline.little
         self.invalid: set[str] = set()
         self.flags: list[str] = []
-        character_set = self.element(_TAGS["SpecificCharacterSet"])
+        character_set = self.element(_CHARACTER_SET)
         self.ascii_text = character_set is None or reads_ascii(bytes(data[character_set.value : character_set.stop]))
 
     def element(self, tag: int) -> Element | None:
@@ -150,10 +153,18 @@ class _Reader:
         most = _LARGEST_TABLES if tag in _TABLES else _LARGEST_VALUE
         return None if element is None or element.stop - element.start > most else element
 
+    def readable(self, tag: int, element: Element) -> bool:
+        """Whether pydicom can follow the data set past this element: at a VR of other than letters it takes all of it for implicit, and
+        over a character set that is no text it stumbles, which should block no picture."""
+        if tag != _CHARACTER_SET:
+            return re.fullmatch("([A-Z]{2})?", element.vr) is not None
+        value = bytes(self.data[element.value : element.stop]).rstrip(b"\0 ").decode("latin-1")
+        return element.vr in ("", "CS", "LO", "SH", "UN") and value.isascii() and value.isprintable()
+
     @cached_property
     def parsed(self) -> tuple[Dataset, dict[int, BaseTag]]:
         """The elements of all keywords as pydicom reads them, and their tags: half of its time went into turning keywords into tags."""
-        cut = [element for tag in _IN_ORDER if (element := self.element(tag)) is not None]
+        cut = [element for tag in _IN_ORDER if (element := self.element(tag)) is not None and self.readable(tag, element)]
         raw = b"".join(bytes(self.data[element.start : element.stop]) for element in cut)
         dataset = read_dataset(io.BytesIO(raw), self.outline.implicit, self.little)
         return dataset, {int(tag): tag for tag in dataset.keys()}  # noqa: SIM118  # iterating over a data set converts its values
@@ -209,15 +220,14 @@ class _Reader:
         element = self.element(_TAGS[keyword])
         if element is None:
             return None
-        raw = bytes(self.data[element.value : element.stop])
-        plain = plain_values(element.vr or _VRS[keyword], raw, little=self.little, ascii_text=self.ascii_text)
-        if plain is not None:
-            return plain
+        raw, vr = bytes(self.data[element.value : element.stop]), element.vr or _VRS[keyword]
+        if vr in _VRS[keyword]:  # not 007 as a number where a text is wanted
+            plain = plain_values(vr, raw, little=self.little, ascii_text=self.ascii_text)
+            if plain is not None:
+                return plain
         dataset, tags = self.parsed
-        if (tag := tags.get(_TAGS[keyword])) is None:
-            return None
         try:
-            value = dataset[tag].value
+            value = dataset[tags[_TAGS[keyword]]].value
         except (RecursionError, MemoryError):
             raise
         except Exception:

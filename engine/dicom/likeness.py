@@ -28,6 +28,8 @@ STRIDES = (2, 2, 2)
 """Of the three layers of square kernels, no padding: 64 -> 30 -> 14 -> 6 for kernels of 5, 3 and 3."""
 MIRROR = (4, 7, 6, 5, 0, 3, 2, 1, 8, 9)
 """Class of a picture -> class of its mirror image."""
+_ROUGHEST, _LEAST_LEFT = 0.4, 0.025
+"""Of `is_pattern`, whose pictures the net never saw. The farthest of 6,610 public chest pictures have 0.32 and 0.035."""
 WEIGHTS = Path(__file__).with_name("likeness.npz")
 
 
@@ -129,7 +131,21 @@ def look_of(picture: NDArray[np.uint8], likeness: Likeness) -> Look:
     turned = max(1 - upright - mirrored - lateral - other, 0.0)
     way = int(chances[:8].argmax()) if turned > likeness.turned else UPRIGHT
     hung = np.rot90(square, -way)  # a mirrored one stays mirrored: contrast is the same
-    return Look(other + lateral, lateral, turned, mirrored / max(upright + mirrored, 1e-9), contrast(hung))
+    strange = 1.0 if is_pattern(square) else other + lateral
+    return Look(strange, lateral, turned, mirrored / max(upright + mirrored, 1e-9), contrast(hung))
+
+
+def is_pattern(square: NDArray[np.float32]) -> bool:
+    """Whether a small copy (S, S) of mean 0 and deviation 1 is noise or a test pattern: stripes, ramps, grids.
+
+    Noise and fine patterns: neighbours differ by more than half as much as any two pixels do. Stripes and ramps: next to nothing is left
+    once the mean of its row and that of its column are taken from every pixel.
+    """
+    each = np.full(len(square), 1 / len(square), np.float32)
+    down, right, row, column = square[1:] - square[:-1], square[:, 1:] - square[:, :-1], square @ each, each @ square  # 10 x np.diff, mean
+    rough = (np.vdot(down, down) + np.vdot(right, right)) / (2 * down.size)
+    left = 1 - (np.vdot(row, row) + np.vdot(column, column)) / len(square)
+    return bool(rough > _ROUGHEST or left < _LEAST_LEFT)
 
 
 def picture_flags(picture: NDArray[np.uint8]) -> tuple[str, ...]:

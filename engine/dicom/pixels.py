@@ -224,10 +224,13 @@ def _baseline(frame: Codestream, claim: Claim, header: Header, least: int) -> St
     if grey:
         try:
             values = _one_channel(values, "RGB")
-        except Refusal:  # a stream that tells of no colours is taken for YCbCr: where the header says RGB, either of them may be right
+        except Refusal as colored:  # a stream that tells of no colours is taken for YCbCr: where the header says RGB, either may be right
             if header.photometric != "RGB":
                 raise
-            values = _one_channel(scaled_jpeg(frame, claim, factor, as_coded=True), "RGB")
+            try:
+                values = _one_channel(scaled_jpeg(frame, claim, factor, as_coded=True), "RGB")
+            except Refusal:  # a stream that tells of RGB is never read as anything else
+                raise colored from None
     return Stored(values, claim.rows, claim.columns, factor, grey_from_color=grey)
 
 

@@ -203,6 +203,31 @@ def test_text_in_no_known_encoding_blocks_nothing(make: SimpleNamespace, header_
     assert header.rows == 300 and "\0" not in header.patient
 
 
+@pytest.mark.parametrize("vr", [b"CS", b"FD", b"US"])
+def test_a_character_set_that_is_no_text_blocks_nothing(make: SimpleNamespace, header_of, vr: bytes) -> None:
+    """Nor where pydicom has to be asked: for a table, and for text that is not ASCII."""
+    ds = make.radiograph(
+        SpecificCharacterSet="ISO_IR 100", VOILUTSequence=lut(4, 0, 16, b"\0\0\xff\x0f" * 2), SeriesDescription="CANARYTEXT"
+    )
+    content = make.to_bytes(ds).replace(b"CANARYTEXT", b"Th\xf3rax (PA)"[:10])
+    header = header_of(patched(content, 0x00080005, b"ISO\0IR\0", vr))
+    assert header.voi_lut is not None and header.rows == 300 and header.modality == "DX" and header.series.startswith("Th")
+
+
+def test_an_element_of_a_damaged_vr_takes_no_others_with_it(make: SimpleNamespace, header_of) -> None:
+    ds = make.radiograph(VOILUTSequence=lut(4, 0, 16, b"\0\0\xff\x0f" * 2))
+    ds.add_new(0x00080001, "UL", 0)  # the first of all tells whether VRs are written
+    header = header_of(patched(make.to_bytes(ds), 0x00080008, b"ORIG", b"C\x1f"))
+    assert header.voi_lut is not None and header.rows == 300
+    assert header.image_type == () and header.invalid == {"ImageType"}
+
+
+@pytest.mark.parametrize("vr", [b"IS", b"DS", b"LO", b"CS"])
+def test_what_is_text_by_the_standard_stays_text(make: SimpleNamespace, header_of, vr: bytes) -> None:
+    content = make.to_bytes(make.radiograph(PatientID="007 "))
+    assert header_of(patched(content, 0x00100020, b"007 ", vr)).patient == "007"
+
+
 @pytest.mark.parametrize(
     ("raw", "uid"), [(b"1.2.3.4.5\0", "1.2.3.4.5"), (b"1.2.3.4.5 ", "1.2.3.4.5"), (b"1.2.3\0.4.5", "1.2.3\ufffd.4.5"), (b"\0" * 10, "")]
 )

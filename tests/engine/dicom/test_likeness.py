@@ -15,6 +15,7 @@ from engine.dicom.likeness import (
     Look,
     convolved,
     eight_ways,
+    is_pattern,
     look_of,
     picture_flags,
     shipped,
@@ -45,6 +46,31 @@ def test_an_upside_down_negative_is_still_an_upside_down_chest(radiograph: np.nd
 
 def test_noise_is_no_chest() -> None:
     assert picture_flags(np.random.default_rng(0).integers(0, 256, (96, 80), dtype=np.uint8)) == ("out_of_distribution",)
+
+
+def stripes(every: int) -> np.ndarray:
+    return np.broadcast_to((np.arange(96) % every < every // 2) * np.uint8(255), (96, 96)).copy()
+
+
+PATTERNS = {
+    **{f"stripes {every}": stripes(every) for every in (2, 6, 16, 30)},
+    **{f"rungs {every}": stripes(every).T for every in (2, 6, 16, 30)},
+    "ramp": np.broadcast_to(np.arange(96, dtype=np.uint8), (96, 96)),
+    "grid": np.maximum(stripes(8), stripes(8).T),
+    "board": stripes(8) ^ stripes(8).T,
+    "noisy disk": np.random.default_rng(0).integers(0, 90, (96, 96), dtype=np.uint8)
+    + np.uint8(60) * (np.hypot(*(np.mgrid[:96, :96] - 48)) < 40).astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_a_test_pattern_is_no_chest(name: str) -> None:
+    assert picture_flags(PATTERNS[name]) == ("out_of_distribution",)
+
+
+def test_a_chest_under_strong_noise_is_still_one(radiograph: np.ndarray) -> None:
+    noise = np.random.default_rng(0).normal(0, 20, radiograph.shape)
+    assert not is_pattern(small_copy(np.clip(radiograph + noise, 0, 255).astype(np.uint8)))
 
 
 def test_a_chest_and_its_mirror_image_change_places(radiograph: np.ndarray) -> None:
