@@ -151,7 +151,7 @@ def _ends_in_grey(values: NDArray[Any], claim: Claim) -> bool:
 
 
 def _refuse_out_of_step(values: NDArray[Any], stream: Codestream, claim: Claim, decode: Decode) -> None:
-    """Decode a stream of one scan again, with other data after its own, and with another last byte.
+    """Decode a stream of one scan again, with other data after its own, and with other last bits.
 
     A decoder that has lost its way in damaged data does not say so, but comes to the end of them too early, or not at all. A picture that
     the first changes needed more data than there are; one that the second leaves as it is needed less.
@@ -163,8 +163,8 @@ def _refuse_out_of_step(values: NDArray[Any], stream: Codestream, claim: Claim, 
     missing = _changed(values, decode, _filled_up(data, b"\x5a\xc3\x96"))
     if missing:
         raise Refusal("truncated" if missing > 0.01 else "decode_error")
-    if claim.samples == 1 and not _changed(values, decode, _with_another_end(data) + _END):  # colour may hide one byte of it
-        raise Refusal("decode_error")
+    if claim.samples == 1 and not any(_changed(values, decode, _with_another_end(data, bits) + _END) for bits in (1, 3)):
+        raise Refusal("decode_error")  # colour may hide a bit of it
 
 
 def _data(stream: Codestream, claim: Claim) -> bytes:
@@ -186,13 +186,19 @@ def _changed(values: NDArray[Any], decode: Decode, data: bytes) -> float:
         return 1.0
 
 
-def _with_another_end(data: bytes) -> bytes:
-    """Entropy-coded data whose last byte has every bit turned over. Up to 16 zeros after it may be padding and are left out."""
-    without = data.rstrip(b"\0")
-    if len(without) < len(data) - _TAIL:
+def _with_another_end(data: bytes, change: int) -> bytes:
+    """Entropy-coded data with bits turned over, from the last that is sure to be no padding on: the one before the last run of ones or zeros.
+
+    Up to 16 bytes of zeros may be padding and are left out; more of them are data, whose last byte becomes another.
+    """
+    if not any(data[-_TAIL - 1 :]):
         return data[:-1] + b"\x55"
-    stuffed = without.endswith(b"\xff")
-    return without[:-1] + (b"\0" if stuffed else bytes([255 - without[-1]]))
+    tail = data[-_TAIL - 2 :].replace(b"\xff\0", b"\xff").rstrip(b"\0")
+    bits = int.from_bytes(tail)
+    changes = bits ^ (bits >> 1)
+    last = changes & -changes  # the first bit of the last run
+    turned = bits ^ (change * last << 1 if last.bit_length() < 8 * len(tail) - 1 else 1)
+    return data[: -_TAIL - 2] + turned.to_bytes(len(tail)).replace(b"\xff", b"\xff\0")
 
 
 def over_range(values: NDArray[Any], claim: Claim) -> bool:

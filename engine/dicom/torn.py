@@ -25,8 +25,8 @@ _RUNS, _RUN = 8, 32
 def torn(values: NDArray[Any], side: int, span: int) -> float:
     """How much values (h, w) or (h, w, channels) of blocks `side` pixels high look torn, in [0, 1]; blocks of one pixel show nothing.
 
-    The least share of sharp pixels in either part of such a pair of edges, less those beyond it, where both are seen; or else the share
-    of a single edge, but no more than DOUBTFUL lets pass for certain: a shutter may end on the grid.
+    Of a pair of such edges: the share of sharp pixels in the part where they belong, less that in the other part, of the edge with the
+    lesser one. Of a single edge: its share, but never more than CERTAIN, since a shutter may end on the grid.
 
     span: the difference of white and black.
     """
