@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import polars as pl
 
-from engine.dicom.policy import FLAGS, REASONS
+from engine.dicom.policy import FAILURES, FLAG_ADVICE, FLAGS, REASONS
 from engine.metrics.findings import MACRO, FindingFigures
 from engine.metrics.roc import roc_curve
 from engine.tables.columns import NOTICE
@@ -31,6 +31,7 @@ SHOWN_STUDIES = 200
 SHOWN_SHEETS = 20
 """Sheets of heatmaps in the page, about a megabyte each."""
 _BINS = 20
+_ORDER = ("reject", "skip", "duplicate")
 
 
 def report(
@@ -116,16 +117,19 @@ def _figure(value: float | None) -> str:
 
 
 def _reasons(images: pl.DataFrame) -> list[dict[str, Any]]:
-    table = images.filter(pl.col("reason").is_not_null()).group_by("outcome", "reason").len().sort("outcome", "reason")
-    return [
+    """Why files have no scores of their own: those that failed first, then by outcome, the most frequent reason of each first."""
+    table = images.filter(pl.col("reason").is_not_null()).group_by("outcome", "reason").len()
+    rows = [
         {"outcome": outcome, "reason": reason, "files": count, "meaning": REASONS[reason].meaning, "advice": REASONS[reason].advice}
+        | {"failed": reason in FAILURES}
         for outcome, reason, count in table.iter_rows()
     ]
+    return sorted(rows, key=lambda row: (not row["failed"], _ORDER.index(row["outcome"]), -row["files"], row["reason"]))
 
 
 def _flags(images: pl.DataFrame) -> list[dict[str, Any]]:
     counts = Counter(flag for cell in images.filter(pl.col("outcome") == "score")["flags"] for flag in split_flags(cell))
-    return [{"flag": flag, "images": count, "meaning": FLAGS[flag]} for flag, count in sorted(counts.items())]
+    return [{"flag": flag, "images": count, "meaning": FLAGS[flag], "advice": FLAG_ADVICE[flag]} for flag, count in sorted(counts.items())]
 
 
 def _spread(finding: str, scores: pl.Series) -> dict[str, Any]:

@@ -145,12 +145,13 @@ def command(
                     run = event.run
     if tables is None or run is None:
         return 0
+    counts = run["counts"]
+    code = int({"error": counts["failed"], "reject": counts["failed"] + counts["reject"], "never": 0}[fail_on] > 0)
     if json:
         console.say_json(_as_json(tables, run, out))
     else:
-        _say(tables, run, out)
-    counts = run["counts"]
-    return int({"error": counts["failed"], "reject": counts["failed"] + counts["reject"], "never": 0}[fail_on] > 0)
+        _say(tables, run, out, code)
+    return code
 
 
 def _say_plan(plan: Planned, *, json: bool) -> None:
@@ -179,18 +180,19 @@ def _synthetic(tables: Published) -> int:
     return synthetic_studies(tables.studies, tables.labelled)
 
 
-def _say(tables: Published, run: dict[str, Any], out: Path) -> None:
+def _say(tables: Published, run: dict[str, Any], out: Path, code: int) -> None:
     """The first screen: what became of the files, the first studies, the figures, where everything is."""
     counts, seconds = run["counts"], run["seconds"]["total"]
     console.say(run["notice"])
     console.say("")
     again = f", {counts['reused']} of them known from an earlier run" if counts["reused"] else ""
-    console.say(f"{counts['files']} files{again}: {counts['score']} scored, {counts['duplicate']} duplicates, "
+    console.say(f"{_count(counts['files'], 'file')}{again}: {counts['score']} scored, {_count(counts['duplicate'], 'duplicate')}, "
                 f"{counts['reject']} turned away, {counts['skip']} skipped")  # fmt: skip
+    told = "its own head" if run["recipe"].get("source") == "classifier" else run["recipe"]["name"]
     console.say(
-        f"{counts['studies']} studies scored by {run['model']['name']} with {run['recipe']['name']} on {run['device']} in {seconds:.1f} s"
+        f"{_count(counts['studies'], 'study', 'studies')} scored by {run['model']['name']} with {told} on {run['device']} in {seconds:.1f} s"
     )
-    _say_left_out(tables, counts["failed"])
+    _say_left_out(tables, counts["failed"], code)
     _say_studies(tables)
     if run["labels"] and not run["labels"]["matched_rows"]:
         console.say(f"\nno row of the labels matches a scored study, so there are no figures: {JOINED_BY}")
@@ -200,23 +202,33 @@ def _say(tables: Published, run: dict[str, Any], out: Path) -> None:
     if run["heatmaps"]:
         sheets = sum(run["heatmaps"].values())
         console.say(f"{sheets} sheets of heatmaps, {run['heatmaps']['drawn']} of them new, in {out / 'private' / 'heatmaps'}")
-    console.say(f"{out / 'report.html'} shows it all; scores.csv, images.csv and run.json lie beside it")
+    advice = ", and what to do about each reason" if run["counts"]["reasons"] else ""
+    console.say(f"{out / 'report.html'} shows it all{advice}; scores.csv, images.csv and run.json lie beside it")
+    if counts["files"]:
+        console.say(f"{out / 'private' / 'files.csv'} says which file, study and patient a row is: for your eyes alone")
 
 
-def _say_left_out(tables: Published, failed: int) -> None:
+def _count(number: int, one: str, several: str = "") -> str:
+    return f"{number} {one if number == 1 else several or f'{one}s'}"
+
+
+def _say_left_out(tables: Published, failed: int, code: int) -> None:
     """Why files have no scores; which of that is a failure (exit code 1); and what to do where nothing at all was scored."""
-    from engine.dicom.policy import REASONS
+    from engine.dicom.policy import FAILURES, REASONS
 
     frame = tables.images.filter(tables.images["outcome"].is_in(["reject", "skip"]))
     if frame.is_empty():
         return
     console.say("")
     rows = frame.group_by("reason").len().sort("len", "reason", descending=[True, False]).rows()
-    console.table(["not scored", "files", "because"], [[reason, files, REASONS[reason].meaning] for reason, files in rows[:SHOWN_REASONS]])
+    marks = {reason: "failed: " if reason in FAILURES else "" for reason, _ in rows}
+    shown = [[reason, files, marks[reason] + REASONS[reason].meaning] for reason, files in rows[:SHOWN_REASONS]]
+    console.table(["not scored", "files", "because"], shown)
     if len(rows) > SHOWN_REASONS:
         console.say(f"and {len(rows) - SHOWN_REASONS} more reasons in images.csv")
     if failed:
-        console.say(f"{failed} of them failed (damaged or out of reach): images.csv has a row for each, private/files.parquet its path")
+        leaves = ", so this ends with exit code 1" if code else ""
+        console.say(f"{failed} of them failed (damaged or out of reach){leaves}: images.csv has a row for each, private/files.csv its path")
     if tables.studies.is_empty():
         console.say(f"nothing was scored; of {rows[0][0]}: {REASONS[rows[0][0]].advice}")
 

@@ -110,8 +110,10 @@ def plain_code(text: str | None) -> str | None:
     return plain if plain and len(plain) <= 64 and plain.isascii() and all(c.isalnum() or c in "._ " for c in plain) else None
 
 
-def write_csv(frame: pl.DataFrame, path: Path) -> None:
+def write_csv(frame: pl.DataFrame, path: Path, *, mode: int = 0o666, byte_order_mark: bool = False) -> None:
     """The table as UTF-8 CSV with six decimals, published whole; cells and column names neutralised, the notice as last column.
+
+    With a byte order mark Excel takes it for UTF-8, which matters where cells are paths.
 
     Raises:
         OutputError: it cannot be written.
@@ -126,9 +128,9 @@ def write_csv(frame: pl.DataFrame, path: Path) -> None:
 
     def write(stream: BinaryIO) -> None:
         with _watched(stream) as watched:
-            safe.write_csv(watched, float_precision=6)
+            safe.write_csv(watched, float_precision=6, include_bom=byte_order_mark)
 
-    publish(path, write)
+    publish(path, write, mode=mode)
 
 
 def write_parquet(frame: pl.DataFrame, path: Path, *, mode: int = 0o666) -> None:

@@ -21,6 +21,7 @@ from engine.tables.publish import publish
 RECORD = "run.json"
 OUTPUTS = (
     "scores.csv", "scores.parquet", "images.csv", "images.parquet", "metrics.csv", "metrics.json", "report.html", "private/files.parquet",
+    "private/files.csv",
 )  # fmt: skip
 _WITH_LABELS = ("metrics.csv", "metrics.json")
 _PACKAGES = ("mmclip", "torch", "transformers", "pydicom", "imagecodecs", "numpy", "polars", "pillow")
@@ -58,12 +59,14 @@ def clear_previous(out: Path) -> None:
 
 
 def publish_tables(out: Path, studies: pl.DataFrame, images: pl.DataFrame, private: pl.DataFrame) -> None:
-    """scores.*, images.* and private/files.parquet.
+    """scores.*, images.* and private/files.*, of which the CSV also has study, outcome, reason and flags: one sheet to look a file up in.
 
     Raises:
         OutputError: one cannot be written.
     """
     write_parquet(private, out / "private" / "files.parquet", mode=0o600)
+    beside = images.select("study", "outcome", "reason", "flags")
+    write_csv(pl.concat([private, beside], how="horizontal"), out / "private" / "files.csv", mode=0o600, byte_order_mark=True)
     for name, frame in (("images", images), ("scores", studies)):
         write_parquet(frame, out / f"{name}.parquet")
         write_csv(frame, out / f"{name}.csv")

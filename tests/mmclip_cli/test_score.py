@@ -93,7 +93,12 @@ def test_json_is_one_object_and_a_damaged_file_is_exit_1(mmclip, studies, toy, t
     again = mmclip("score", folder, "--prompts", "chest14", "--model", toy, "--fail-on", "never", "--quiet", "--out", "new/folder")
     assert again.returncode == 0
     assert "10 files, 10 of them known from an earlier run" in again.stdout
-    assert "1 of them failed (damaged or out of reach): images.csv has a row for each, private/files.parquet its path" in again.stdout
+    assert "1 of them failed (damaged or out of reach): images.csv has a row for each, private/files.csv its path" in again.stdout
+    assert "truncated       1  failed: " in again.stdout
+    assert "10 files, " in again.stdout
+    once_more = mmclip("score", folder, "--prompts", "chest14", "--model", toy, "--quiet", "--out", "new/folder")
+    assert once_more.returncode == 1
+    assert "so this ends with exit code 1" in once_more.stdout
 
 
 def test_a_policy_reject_is_exit_1_only_when_asked(mmclip, studies, toy, tmp_path):

@@ -23,11 +23,31 @@ def test_the_record_has_a_hash_of_every_file(tmp_path):
     record = publish_record(tmp_path, {"notice": NOTICE})
     assert json.loads((tmp_path / "run.json").read_text()) == record
     assert set(record["outputs"]) == {
-        "scores.csv", "scores.parquet", "images.csv", "images.parquet", "metrics.csv", "metrics.json", "private/files.parquet"
+        "scores.csv", "scores.parquet", "images.csv", "images.parquet", "metrics.csv", "metrics.json", "private/files.parquet",
+        "private/files.csv",
     }  # fmt: skip
     for name, digest in record["outputs"].items():
         assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest
-    assert (tmp_path / "private" / "files.parquet").stat().st_mode & 0o077 == 0
+    for name in ("files.parquet", "files.csv"):
+        assert (tmp_path / "private" / name).stat().st_mode & 0o077 == 0
+
+
+def test_one_private_sheet_says_whose_a_row_is_and_what_became_of_it(tmp_path):
+    (tmp_path / "private").mkdir()
+    images = pl.DataFrame(
+        [{"image": "i", "study": "s", "outcome": "reject", "reason": "truncated", "flags": ""}, {"image": "j", "outcome": "skip"}],
+        schema=image_schema(["a"]),
+    )
+    private = pl.DataFrame([{"image": "i", "path": "=cmd|x/Müller, 1.dcm", "patient": "@7"}, {"image": "j", "path": "b"}], schema=PRIVATE_COLUMNS)
+    publish_tables(tmp_path, pl.DataFrame(schema=study_schema(["a"])), images, private)
+    raw = (tmp_path / "private" / "files.csv").read_bytes()
+    assert raw.startswith("\ufeffimage,path,".encode())  # what tells Excel that this is UTF-8
+    sheet = pl.read_csv(tmp_path / "private" / "files.csv")
+    assert sheet.columns == [*PRIVATE_COLUMNS, "study", "outcome", "reason", "flags", NOTICE]
+    assert sheet.select("path", "patient", "study", "outcome", "reason").rows() == [
+        ("'=cmd|x/Müller, 1.dcm", "'@7", "s", "reject", "truncated"),
+        ("b", None, None, "skip", None),
+    ]
 
 
 def test_metrics_read_back_with_their_columns(tmp_path):
