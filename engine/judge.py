@@ -20,7 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from engine.data.evaluated import TEST, VALIDATION, drawn, refuse_leakage
-from engine.errors import ConfigError, InputMissing, LabelsError, NotFinite, UsageError
+from engine.errors import ConfigError, InputMissing, LabelsError, NotFinite, ReadError, UsageError
 from engine.metrics.events import Event, Finished, Notice, Planned, Published
 from engine.metrics.judgement import Studies, age_bands, calibrated, fitted_maps, not_finite, thresholds_on
 from engine.metrics.thresholds import ThresholdSource
@@ -53,6 +53,7 @@ class _Scored:
     run: Mapping[str, Any]
     patients: Mapping[str, str]
     study_of_file: Mapping[str, str]
+    study_of_uid: Mapping[str, str]
 
 
 def judge(
@@ -77,7 +78,7 @@ def judge(
     scored = _read_scores(scores)
     if calibrate and not scored.run:
         raise UsageError("--calibrate needs to know model and prompts", hint="--scores FOLDER, the output of mmclip score")
-    table = read_text_table(labels, LabelsError)
+    table = read_text_table(labels, LabelsError, what="table of labels")
     facts = {name: column for column in table.columns if (name := column.strip().casefold()) in _FACTS}
     findings_only = table.drop([column for name, column in facts.items()])
     uncertain = sum(int(findings_only[column].str.to_lowercase().is_in(_UNCERTAIN).sum()) for column in findings_only.columns)
@@ -153,7 +154,7 @@ def _read_scores(path: Path) -> _Scored:
         return _read_run(path)
     if not path.exists():
         raise InputMissing("there are no scores at --scores", hint="the --out of a finished mmclip score, or a table")
-    frame = read_text_table(path, ConfigError)
+    frame = read_text_table(path, ConfigError, what="table of scores")
     if "study" not in frame.columns:
         raise ConfigError("the scores name no studies", why="no column `study`", hint="the output folder of mmclip score")
     if frame["study"].null_count() or frame["study"].n_unique() < frame.height:
@@ -164,7 +165,7 @@ def _read_scores(path: Path) -> _Scored:
     if strange:
         raise ConfigError(f"columns of the scores that are no numbers: {len(strange)} of {len(findings)}", hint="scores in [0, 1]")
     patients = dict(frame.select("study", "patient").drop_nulls().iter_rows()) if "patient" in frame.columns else {}
-    return _checked(_Scored(numbers.select("study", *findings), findings, {}, patients, {}))
+    return _checked(_Scored(numbers.select("study", *findings), findings, {}, patients, {}, {}))
 
 
 def _read_run(folder: Path) -> _Scored:
@@ -177,13 +178,16 @@ def _read_run(folder: Path) -> _Scored:
         raise InputMissing(
             f"the folder of scores has no {Path(str(error.filename)).name}", hint="the --out of a finished mmclip score"
         ) from None
+    except PermissionError:
+        raise ReadError("the folder of scores cannot be read", why="it has private parts", hint="the user who ran mmclip score") from None
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise ConfigError("the folder of scores cannot be read", why=type(error).__name__, hint="run mmclip score again") from None
     findings = tuple(name for name in frame.columns if name not in _NO_FINDINGS)
     files = private.join(images.unique("image"), on="image", how="inner").drop_nulls("study")
     patients = dict(files.drop_nulls("patient").select("study", "patient").unique("study", keep="first").iter_rows())
     study_of_file = dict(files.select("path", "study").iter_rows())
-    return _checked(_Scored(frame.select("study", *findings), findings, run, patients, study_of_file))
+    study_of_uid = dict(files.drop_nulls("study_instance_uid").select("study_instance_uid", "study").iter_rows())
+    return _checked(_Scored(frame.select("study", *findings), findings, run, patients, study_of_file, study_of_uid))
 
 
 def _checked(scored: _Scored) -> _Scored:
@@ -197,7 +201,11 @@ def _checked(scored: _Scored) -> _Scored:
 
 
 def _studies_of(truth: Labels, scored: _Scored) -> list[str | None]:
-    """The scored study of each row of the labels: by its name, by the name that the site gives its UID, or by one of its files."""
+    """The scored study of each row of the labels: by its name, by its UID, or by one of its files.
+
+    What UIDs a folder of scores has stands in its private part, so that it is no matter under which site key it was made; a table of scores
+    alone is tried with the key of this site.
+    """
     known = set(scored.frame["study"])
     names = Names(site_key())
     found: list[str | None] = []
@@ -205,7 +213,7 @@ def _studies_of(truth: Labels, scored: _Scored) -> list[str | None]:
         if truth.key == "file":
             found.append(next((study for path in (key, str(truth.folder / key)) if (study := scored.study_of_file.get(path))), None))
         else:
-            found.append(next((name for name in (key, names.of(key)) if name in known), None))
+            found.append(next((name for name in (key, scored.study_of_uid.get(key), names.of(key)) if name in known), None))
     return found
 
 

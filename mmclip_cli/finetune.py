@@ -15,6 +15,7 @@ from mmclip_cli import console
 from mmclip_cli.options import DryRun, Json, Quiet, Settings
 
 if TYPE_CHECKING:
+    from engine.data.sources.image_table import ImageTable
     from engine.finetune import Event, Finished
     from engine.metrics.learning import Measured
     from engine.recipe.finetuning import FinetuneRecipe
@@ -70,6 +71,7 @@ def command(
     from engine.data.parts import wanted_findings
     from engine.data.sources import read_sources
     from engine.data.sources.published import check_there
+    from engine.errors import InputMissing
     from engine.recipe.finetuning import FinetuneRecipe
     from engine.recipe.loader import find_recipe, load_recipe
 
@@ -80,10 +82,15 @@ def command(
     loaded = load_recipe(path, FinetuneRecipe, [*own, *(settings or ()), *([f"model={model}"] if model else [])])
     out = out or Path("runs") / name
     fractions = _fractions(fraction)
+    if table is not None and not table.is_file():
+        raise InputMissing("there is no such table of labelled images", hint="check the path; mmclip recipes list names the recipes")
     check_there(loaded.sources)
     if dry_run:
-        wanted_findings(loaded, read_sources(loaded.sources))  # tells what is wrong with a table
+        images = read_sources(loaded.sources)
+        findings = wanted_findings(loaded, images)  # tells what is wrong with a table
         _say_plan(name, loaded, fractions, out, json=json)
+        if not json:
+            _say_images(images, findings)
         return
     _run(name, loaded, out, fractions, data, resume=resume, device=device, json=json, quiet=quiet)
 
@@ -107,6 +114,16 @@ def _say_plan(name: str, recipe: FinetuneRecipe, fractions: tuple[float, ...], o
         return
     shares = ", ".join(f"{100 * fraction:g} %" for fraction in fractions)
     console.say(f"{name}: {recipe.mode} fine-tuning of {recipe.model} on {shares} of the training patients, into {console.shown(out)}")
+
+
+def _say_images(images: ImageTable, findings: tuple[str, ...]) -> None:
+    """What the sources hold for these findings, and what is left out of them."""
+    frame = images.frame
+    found = ", ".join(f"{finding} {frame[finding].sum()} of {frame[finding].count()} labelled" for finding in findings)
+    console.say(f"{frame.height} images of {frame['patient'].n_unique()} patients; with the finding: {found}")
+    dropped = images.dropped.group_by("reason").len().sort("len", "reason", descending=[True, False]).rows()
+    if dropped:
+        console.say("left out: " + ", ".join(f"{reason} {count}" for reason, count in dropped))
 
 
 def _run(

@@ -188,10 +188,9 @@ def _say(tables: Published, run: dict[str, Any], out: Path, code: int) -> None:
     again = f", {counts['reused']} of them known from an earlier run" if counts["reused"] else ""
     console.say(f"{_count(counts['files'], 'file')}{again}: {counts['score']} scored, {_count(counts['duplicate'], 'duplicate')}, "
                 f"{counts['reject']} turned away, {counts['skip']} skipped")  # fmt: skip
-    told = "its own head" if run["recipe"].get("source") == "classifier" else run["recipe"]["name"]
-    console.say(
-        f"{_count(counts['studies'], 'study', 'studies')} scored by {run['model']['name']} with {told} on {run['device']} in {seconds:.1f} s"
-    )
+    prompts = "its own head" if run["recipe"].get("source") == "classifier" else run["recipe"]["name"]
+    studies = _count(counts["studies"], "study", "studies")
+    console.say(f"{studies} scored by {run['model']['name']} with {prompts} on {run['device']} in {seconds:.1f} s")
     _say_left_out(tables, counts["failed"], code)
     _say_studies(tables)
     if run["labels"] and not run["labels"]["matched_rows"]:

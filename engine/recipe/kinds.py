@@ -9,6 +9,7 @@ from engine.recipe.finetuning import FinetuneRecipe
 from engine.recipe.pretraining import PretrainRecipe
 from engine.recipe.prompts import PromptRecipe
 from engine.recipe.sentences import WeakSentences
+from engine.recipe.shape import near_name
 
 KINDS: dict[str, type[Recipe]] = {
     "pretraining": PretrainRecipe,
@@ -22,15 +23,18 @@ KINDS: dict[str, type[Recipe]] = {
 
 
 def kind_of(values: Value, wanted: str | None = None) -> str | None:
-    """The kind whose keys the values share most, or None when they share none.
+    """The kind whose keys the values share most, near names (`findngs`) where none is shared; None when they share none either way.
 
     Of several that share as many: `wanted`, else the one of whose required keys the fewest are missing.
     """
     if not isinstance(values, dict):
         return None
-    shared = {name: len(values.keys() & (kind.model_fields.keys() - Recipe.model_fields.keys())) for name, kind in KINDS.items()}
-    missing = {
-        name: sum(key not in values for key, each in kind.model_fields.items() if each.is_required()) for name, kind in KINDS.items()
-    }
+    own = {name: kind.model_fields.keys() - Recipe.model_fields.keys() for name, kind in KINDS.items()}
+    known = set().union(*own.values())
+    keys = {str(key) for key in values}
+    if not keys & known:
+        keys = {near_name(key, known) or key for key in keys - Recipe.model_fields.keys()}
+    shared = {name: len(keys & wants) for name, wants in own.items()}
+    missing = {name: sum(each.is_required() and key not in keys for key, each in kind.model_fields.items()) for name, kind in KINDS.items()}
     best = max(shared, key=lambda name: (shared[name], name == wanted, -missing[name]))
     return best if shared[best] else None

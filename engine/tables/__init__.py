@@ -9,8 +9,8 @@ What a scoring run leaves in its output folder, and the choices behind it:
     run.json                 provenance, counts, a hash of every file above; removed first and written last, so where it stands all belong
                              together
     table/                   what makes the next run cheap, see parts.py; rows live as long as the model and the code that read them
-    private/                 mode 0700: files.parquet leads from names back to files, UIDs and patients, files.csv also has what became of them;
-                             nothing outside holds any of these
+    private/                 mode 0700: files.parquet leads from names back to files, UIDs and patients, and files.csv also says what became
+                             of them; nothing outside holds any of these
     .lock                    one run at a time; the kernel drops it with the process
 
 "RESEARCH USE ONLY - not for clinical use" is the name of a last, empty column of every CSV, and metadata of every Parquet file.

@@ -34,7 +34,7 @@ class UserImageTable:
     """
 
     def __init__(self, path: Path) -> None:
-        frame = read_text_table(path, ConfigError)
+        frame = read_text_table(path, ConfigError, what="table of images")
         names = {column.casefold(): column for column in reversed(frame.columns)}
         if "file" not in names:
             raise ConfigError("the image table has no column 'file'", hint="a header line with file and, if known, study, patient, view")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +29,13 @@ LISTED = 1000
 """The most rows or studies that are listed one by one; all are counted."""
 
 
-def read_text_table(path: Path, error: Callable[..., ConfigError]) -> pl.DataFrame:
+def read_text_table(path: Path, error: Callable[..., ConfigError], *, what: str = "table") -> pl.DataFrame:
     """A CSV or Parquet file as texts: every column String, null where blank, in the file's order.
 
     Args:
         path: the file; Parquet by its first bytes, else text.
         error: makes the error to raise for a file that is no table.
+        what: how an error calls the file.
 
     Raises:
         InputMissing: no such file.
@@ -42,9 +44,9 @@ def read_text_table(path: Path, error: Callable[..., ConfigError]) -> pl.DataFra
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        raise InputMissing("the table of labels or images does not exist", hint="check the path") from None
+        raise InputMissing(f"the {what} does not exist", hint="check the path") from None
     except OSError as fault:
-        raise ReadError("the table of labels or images cannot be read", why=type(fault).__name__) from None
+        raise ReadError(f"the {what} cannot be read", why=os.strerror(fault.errno) if fault.errno else type(fault).__name__) from None
     if raw[:4] == b"PAR1":
         try:
             frame = pl.read_parquet(io.BytesIO(raw))
@@ -116,7 +118,7 @@ def read_labels(path: Path, findings: Sequence[str]) -> Labels:
         InputMissing, ReadError: the file.
         LabelsError: no key column, no column of a finding of the recipe, a cell that is no label, a row without a key.
     """
-    return labels_of(read_text_table(path, LabelsError), findings, folder=path.parent)
+    return labels_of(read_text_table(path, LabelsError, what="table of labels"), findings, folder=path.parent)
 
 
 def labels_of(frame: pl.DataFrame, findings: Sequence[str], *, folder: Path, key: str | None = None) -> Labels:

@@ -175,3 +175,13 @@ def test_a_run_of_score_is_judged_calibrated_and_scored_again(toy, tmp_path):
     assert run["calibration"]["method"] == "platt"
     with pytest.raises(ConfigError, match="another aggregate"):
         list(score([tmp_path / "images.csv"], out=tmp_path / "max", aggregate="max", calibration=calibration, **options))
+
+
+def test_uids_of_labels_are_known_whatever_the_site_key_was(make_studies, toy, tmp_path, monkeypatch):
+    """`make score` names its studies under a key of its own; whoever evaluates them next has another one."""
+    rows = make_studies.make_synthetic(tmp_path / "in", seed=1, each=2)
+    pl.DataFrame(rows).select("StudyInstanceUID", "Cardiomegaly").write_csv(tmp_path / "labels.csv")
+    list(score([tmp_path / "in"], prompts="chest14", model=toy, out=tmp_path / "scored", workers=1))
+    monkeypatch.setenv("MMCLIP_SITE_KEY", "another key")
+    finished = list(judge(tmp_path / "scored", tmp_path / "labels.csv", out=tmp_path / "judged", resamples=50))[-1]
+    assert (figures(finished)["Cardiomegaly"]["n"], figures(finished)["Cardiomegaly"]["n_positive"]) == (6, 2)

@@ -43,8 +43,27 @@ def test_the_bare_command_says_what_to_set_where_the_data_are_not_there(mmclip):
 def test_a_dry_run_says_what_would_be_done(work, toy):
     done = work("finetune", "toy.yaml", "--fraction", "0.1,1", "--model", toy, "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"toy: linear fine-tuning of {toy} on 10 %, 100 % of the training patients, into runs/toy\n"
+    assert done.stdout.splitlines() == [
+        f"toy: linear fine-tuning of {toy} on 10 %, 100 % of the training patients, into runs/toy",
+        "40 images of 40 patients; with the finding: Edema 20 of 40 labelled",
+    ]
     assert not (work.folder / "runs").exists()
+
+
+def test_a_dry_run_counts_what_a_table_lacks(work, toy):
+    with (work.folder / "table.csv").open("a") as table:
+        table.write("gone.png,p1,1\n")
+    done = work("finetune", "table.csv", "--model", toy, "--dry-run")
+    assert done.stdout.splitlines()[1:] == [
+        "40 images of 40 patients; with the finding: Edema 20 of 40 labelled",
+        "left out: file_missing 1",
+    ]
+
+
+def test_a_table_that_is_not_there_is_no_input(work):
+    done = work("finetune", "tabel.csv")
+    assert done.returncode == 66
+    assert "no such table of labelled images" in json.loads(done.stderr)["message"]
 
 
 @pytest.mark.parametrize("fraction", ["0", "2", "ten", "0.1,,1"])

@@ -45,7 +45,8 @@ def check_there(sources: Sequence[Source]) -> None:
         ConfigError: names every missing piece of every source at once, with the key to set and the layout that belongs there.
     """
     if missing := missing_data(sources):
-        raise ConfigError("the recipe's data are not there", why="; ".join(missing), hint="--set KEY=PATH for each of these")
+        own = ", or mmclip finetune TABLE for images of your own" if all(isinstance(each, TableSource) for each in sources) else ""
+        raise ConfigError("the recipe's data are not there", why="; ".join(missing), hint=f"--set KEY=PATH for each of these{own}")
 
 
 def check_published(sources: Sequence[Source]) -> None:

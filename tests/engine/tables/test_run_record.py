@@ -38,7 +38,9 @@ def test_one_private_sheet_says_whose_a_row_is_and_what_became_of_it(tmp_path):
         [{"image": "i", "study": "s", "outcome": "reject", "reason": "truncated", "flags": ""}, {"image": "j", "outcome": "skip"}],
         schema=image_schema(["a"]),
     )
-    private = pl.DataFrame([{"image": "i", "path": "=cmd|x/Müller, 1.dcm", "patient": "@7"}, {"image": "j", "path": "b"}], schema=PRIVATE_COLUMNS)
+    private = pl.DataFrame(
+        [{"image": "i", "path": "=cmd|x/Müller, 1.dcm", "patient": "@7"}, {"image": "j", "path": "b"}], schema=PRIVATE_COLUMNS
+    )
     publish_tables(tmp_path, pl.DataFrame(schema=study_schema(["a"])), images, private)
     raw = (tmp_path / "private" / "files.csv").read_bytes()
     assert raw.startswith("\ufeffimage,path,".encode())  # what tells Excel that this is UTF-8
