@@ -187,7 +187,7 @@ def _changed(values: NDArray[Any], decode: Decode, data: bytes) -> float:
 
 
 def _with_another_end(data: bytes, change: int) -> bytes:
-    """Entropy-coded data with bits turned over, from the last that is sure to be no padding on: the one before the last run of ones or zeros.
+    """Entropy-coded data with bits turned over, from the last that is surely no padding on: the one before the last run of ones or zeros.
 
     Up to 16 bytes of zeros may be padding and are left out; more of them are data, whose last byte becomes another.
     """
