@@ -15,17 +15,27 @@ from PIL import Image
 settings.register_profile("house", deadline=None)  # a busy machine is no failure
 settings.load_profile("house")
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+HOUSE = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")
-def make_studies():
+def script():
+    """A script as a module, by its path from the top: script("examples/make_studies.py")."""
+
+    def load(path):
+        spec = importlib.util.spec_from_file_location(Path(path).stem, HOUSE / path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module.__name__] = module  # dataclasses look themselves up there
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def make_studies(script):
     """The module examples/make_studies.py."""
-    spec = importlib.util.spec_from_file_location("make_studies", EXAMPLES / "make_studies.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["make_studies"] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("examples/make_studies.py")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """The count of label tables, on a miniature of COVIDx."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +13,8 @@ SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "count_labels.py"
 
 
 @pytest.fixture(scope="module")
-def count_labels():
-    spec = importlib.util.spec_from_file_location("count_labels", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def count_labels(script):
+    return script("examples/count_labels.py")
 
 
 @pytest.fixture

@@ -1,21 +1,13 @@
 """The page of reasons and flags says what the policy says."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 from engine.dicom.policy import FLAG_ADVICE, FLAGS, REASONS
 
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "describe_reasons.py"
-
 
 @pytest.fixture(scope="module")
-def describe_reasons():
-    spec = importlib.util.spec_from_file_location("describe_reasons", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def describe_reasons(script):
+    return script("examples/describe_reasons.py")
 
 
 def test_the_page_is_that_of_the_policy(describe_reasons):

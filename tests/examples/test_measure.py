@@ -1,8 +1,5 @@
 """The measurement of a model beside raw pixels, on pictures whose finding is their brightness."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 import pytest
@@ -13,15 +10,10 @@ from engine.recipe import load_recipe
 from engine.recipe.prompts import PromptRecipe
 from engine.recipe.sources import TableSource
 
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "measure.py"
-
 
 @pytest.fixture(scope="module")
-def measure():
-    spec = importlib.util.spec_from_file_location("measure", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def measure(script):
+    return script("examples/measure.py")
 
 
 def test_raw_pixels_give_probabilities_and_none_for_one_class(measure):

@@ -1,9 +1,5 @@
 """The pointing measurement, on pictures whose finding is a bright square and a model that sees brightness."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,17 +8,12 @@ from engine.data.sources.nih14_boxes import read_boxes
 from engine.model.zero_shot import Words
 from engine.recipe.sources import TableSource
 
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "measure_pointing.py"
 BRIGHT, DARK = Words(np.eye(32)[:1], np.eye(32)[1:2]), Words(np.eye(32)[1:2], np.eye(32)[:1])
 
 
 @pytest.fixture(scope="module")
-def measure_pointing():
-    spec = importlib.util.spec_from_file_location("measure_pointing", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["measure_pointing"] = module
-    spec.loader.exec_module(module)
-    return module
+def measure_pointing(script):
+    return script("examples/measure_pointing.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """A small seeded part of tests/benchmarks/dicom_fuzz.py: no mutant is lost, kills its worker or gets an answer off the lists."""
 
-import importlib.util
 import random
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -10,17 +10,12 @@ import pytest
 from engine.dicom.policy import FLAGS, REASONS
 from engine.dicom.workers import read_files
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "dicom_fuzz.py"
 MUTANTS = 300
 
 
 @pytest.fixture(scope="module")
-def fuzz() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("dicom_fuzz", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def fuzz(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("tests/benchmarks/dicom_fuzz.py")
 
 
 def test_the_pixel_data_is_found_in_every_encoding(fuzz: ModuleType, make: SimpleNamespace) -> None:

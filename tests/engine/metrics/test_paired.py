@@ -8,16 +8,6 @@ from hypothesis import strategies as st
 from engine.metrics.paired import delong_covariance, delong_test, paired_test
 from engine.metrics.roc import delong_variance
 
-# DeLong, DeLong & Clarke-Pearson (Biometrics 1988): albumin, total protein, K-G score, and whether the patient benefits from surgery
-OVARIAN_TEXT = """
-    3.0 5.8 10 0  3.2 6.3 5 1  3.9 6.8 3 1  2.8 4.8 6 0  3.2 5.8 3 1  0.9 4.0 5 0  2.5 5.7 8 0  1.6 5.6 5 1  3.8 5.7 5 1  3.7 6.7 6 1
-    3.2 5.4 4 1  3.8 6.6 6 1  4.1 6.6 5 1  3.6 5.7 5 1  4.3 7.0 4 1  3.6 6.7 4 0  2.3 4.4 6 1  4.2 7.6 4 0  4.0 6.6 6 0  3.5 5.8 6 1
-    3.8 6.8 7 1  3.0 4.7 8 0  4.5 7.4 5 1  3.7 7.4 5 1  3.1 6.6 6 1  4.1 8.2 6 1  4.3 7.0 5 1  4.3 6.5 4 1  3.2 5.1 5 1  2.6 4.7 6 1
-    3.3 6.8 6 0  1.7 4.0 7 0  3.7 6.1 5 1  3.3 6.3 7 1  4.2 7.7 6 1  3.5 6.2 5 1  2.9 5.7 9 0  2.1 4.8 7 1  2.8 6.2 8 0  4.0 7.0 7 1
-    3.3 5.7 6 1  3.7 6.9 5 1  3.6 6.6 5 1
-"""
-ALBUMIN, PROTEIN, SCORE, LABELS = np.array(OVARIAN_TEXT.split(), dtype=float).reshape(-1, 4).T * np.array([[1], [1], [-1], [1]])
-
 
 def simulated(seed, n=80):
     rng = np.random.default_rng(seed)
@@ -28,13 +18,12 @@ def simulated(seed, n=80):
 
 
 @pytest.mark.parametrize(
-    ("scores", "difference", "error", "low", "high", "chi_square"),
-    [(PROTEIN, -0.0780, 0.1046, -0.2830, 0.1271, 0.5555), (ALBUMIN, 0.0108, 0.0953, -0.1761, 0.1976, 0.0128)],
-    ids=["total protein - K-G score", "albumin - K-G score"],
+    ("score", "difference", "error", "low", "high", "chi_square"),
+    [("total protein", -0.0780, 0.1046, -0.2830, 0.1271, 0.5555), ("albumin", 0.0108, 0.0953, -0.1761, 0.1976, 0.0128)],
 )
-def test_the_published_comparison_of_delong(scores, difference, error, low, high, chi_square):
+def test_the_published_comparison_of_delong(ovarian, score, difference, error, low, high, chi_square):
     # SAS/STAT 13.1 User's Guide, The LOGISTIC Procedure, "Comparing Receiver Operating Characteristic Curves": contrast estimates
-    found = delong_test(scores, SCORE, LABELS)
+    found = delong_test(ovarian[score], ovarian["K-G score"], ovarian["benefits"])
     assert (found.difference, found.low, found.high) == pytest.approx((difference, low, high), abs=1e-4)
     assert (found.high - found.low) / 2 / 1.959964 == pytest.approx(error, abs=1e-4)
     assert (found.difference / error) ** 2 == pytest.approx(chi_square, abs=2e-3)

@@ -15,16 +15,6 @@ from engine.metrics.roc import (
     roc_curve,
 )
 
-# DeLong, DeLong & Clarke-Pearson (Biometrics 1988): albumin, total protein, K-G score, and whether the patient benefits from surgery
-OVARIAN_TEXT = """
-    3.0 5.8 10 0  3.2 6.3 5 1  3.9 6.8 3 1  2.8 4.8 6 0  3.2 5.8 3 1  0.9 4.0 5 0  2.5 5.7 8 0  1.6 5.6 5 1  3.8 5.7 5 1  3.7 6.7 6 1
-    3.2 5.4 4 1  3.8 6.6 6 1  4.1 6.6 5 1  3.6 5.7 5 1  4.3 7.0 4 1  3.6 6.7 4 0  2.3 4.4 6 1  4.2 7.6 4 0  4.0 6.6 6 0  3.5 5.8 6 1
-    3.8 6.8 7 1  3.0 4.7 8 0  4.5 7.4 5 1  3.7 7.4 5 1  3.1 6.6 6 1  4.1 8.2 6 1  4.3 7.0 5 1  4.3 6.5 4 1  3.2 5.1 5 1  2.6 4.7 6 1
-    3.3 6.8 6 0  1.7 4.0 7 0  3.7 6.1 5 1  3.3 6.3 7 1  4.2 7.7 6 1  3.5 6.2 5 1  2.9 5.7 9 0  2.1 4.8 7 1  2.8 6.2 8 0  4.0 7.0 7 1
-    3.3 5.7 6 1  3.7 6.9 5 1  3.6 6.6 5 1
-"""
-OVARIAN = np.array(OVARIAN_TEXT.split(), dtype=float).reshape(-1, 4)
-
 
 def scores_and_labels(seed, n=60, levels=12):
     """Scores with many ties, labels with both classes."""
@@ -35,14 +25,17 @@ def scores_and_labels(seed, n=60, levels=12):
 
 
 @pytest.mark.parametrize(
-    ("column", "sign", "area", "error", "low", "high"),
-    [(0, 1, 0.7366, 0.0927, 0.5549, 0.9182), (1, 1, 0.6478, 0.1000, 0.4518, 0.8439), (2, -1, 0.7258, 0.1028, 0.5243, 0.9273)],
-    ids=["albumin", "total protein", "K-G score"],
+    ("score", "area", "error", "low", "high"),
+    [
+        ("albumin", 0.7366, 0.0927, 0.5549, 0.9182),
+        ("total protein", 0.6478, 0.1000, 0.4518, 0.8439),
+        ("K-G score", 0.7258, 0.1028, 0.5243, 0.9273),
+    ],
 )
-def test_the_published_example_of_delong(column, sign, area, error, low, high):
-    interval = delong_interval(sign * OVARIAN[:, column], OVARIAN[:, 3])
+def test_the_published_example_of_delong(ovarian, score, area, error, low, high):
+    interval = delong_interval(ovarian[score], ovarian["benefits"])
     assert (interval.value, interval.low, interval.high) == pytest.approx((area, low, high), abs=5e-5)
-    assert delong_variance(sign * OVARIAN[:, column], OVARIAN[:, 3])[1] ** 0.5 == pytest.approx(error, abs=5e-5)
+    assert delong_variance(ovarian[score], ovarian["benefits"])[1] ** 0.5 == pytest.approx(error, abs=5e-5)
     assert interval.method == "delong"
 
 
