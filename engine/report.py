@@ -22,9 +22,8 @@ import polars as pl
 from engine.dicom.policy import FAILURES, FLAG_ADVICE, FLAGS, REASONS
 from engine.metrics.findings import MACRO, FindingFigures
 from engine.metrics.roc import roc_curve
-from engine.tables.columns import NOTICE
+from engine.tables.columns import NOTICE, split_flags
 from engine.tables.publish import publish
-from engine.tables.results import split_flags
 
 SHOWN_STUDIES = 200
 """Rows of the table of studies; the page stays light however many there are."""
@@ -38,8 +37,8 @@ def report(
     out: Path,
     *,
     run: Mapping[str, Any],
-    studies: pl.DataFrame,
-    images: pl.DataFrame,
+    studies: pl.LazyFrame,
+    images: pl.LazyFrame,
     figures: Sequence[FindingFigures],
     labelled: pl.DataFrame,
     sheets: Mapping[str, Path] | None = None,
@@ -63,8 +62,8 @@ def report(
 def page(
     *,
     run: Mapping[str, Any],
-    studies: pl.DataFrame,
-    images: pl.DataFrame,
+    studies: pl.LazyFrame,
+    images: pl.LazyFrame,
     figures: Sequence[FindingFigures],
     labelled: pl.DataFrame,
     sheets: Mapping[str, Path] | None = None,
@@ -77,7 +76,7 @@ def page(
     environment = Environment(loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=False)
     environment.filters |= {"figure": _figure, "short": lambda name: name if len(name) <= 16 else f"{name[:12]}…"}
     findings = [name for name in labelled.columns if name != "study"]
-    shown = studies.head(SHOWN_STUDIES)
+    shown = studies.head(SHOWN_STUDIES).collect()
     return environment.get_template("report.html.jinja").render(
         notice=NOTICE,
         styles=Markup((here / "report.css").read_text("utf-8")),
@@ -89,7 +88,7 @@ def page(
         labelled=labelled.height,
         synthetic=synthetic_studies(studies, labelled),
         curves=_curves(studies, labelled, figures),
-        spreads=[_spread(name, studies[name]) for name in findings] if studies.height else [],
+        spreads=[_spread(name, studies.select(name).collect()[name]) for name in findings] if shown.height else [],
         studies=[
             {
                 "study": row["study"],
@@ -99,16 +98,16 @@ def page(
             }
             for row in shown.iter_rows(named=True)
         ],
-        hidden=studies.height - shown.height,
+        hidden=run["counts"]["studies"] - shown.height,
         sheets=_sheets(images, sheets or {}),
         all_sheets=len(sheets or {}),
         facts=_facts(run),
     )
 
 
-def synthetic_studies(studies: pl.DataFrame, labelled: pl.DataFrame) -> int:
+def synthetic_studies(studies: pl.LazyFrame, labelled: pl.DataFrame) -> int:
     """How many of the labelled studies say of themselves that they were made, not acquired (flag `synthetic`)."""
-    flagged = studies.filter(pl.col("study").is_in(labelled["study"].to_list()))["flags"]
+    flagged = studies.filter(pl.col("study").is_in(labelled["study"].to_list())).select("flags").collect()["flags"]
     return sum("synthetic" in split_flags(cell) for cell in flagged)
 
 
@@ -116,19 +115,21 @@ def _figure(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
-def _reasons(images: pl.DataFrame) -> list[dict[str, Any]]:
+def _reasons(images: pl.LazyFrame) -> list[dict[str, Any]]:
     """Why files have no scores of their own: those that failed first, then by outcome, the most frequent reason of each first."""
-    table = images.filter(pl.col("reason").is_not_null()).group_by("outcome", "reason").len()
+    counted = images.filter(pl.col("reason").is_not_null()).group_by("outcome", "reason").len()
     rows = [
         {"outcome": outcome, "reason": reason, "files": count, "meaning": REASONS[reason].meaning, "advice": REASONS[reason].advice}
         | {"failed": reason in FAILURES}
-        for outcome, reason, count in table.iter_rows()
+        for outcome, reason, count in counted.collect(engine="streaming").iter_rows()
     ]
     return sorted(rows, key=lambda row: (not row["failed"], _ORDER.index(row["outcome"]), -row["files"], row["reason"]))
 
 
-def _flags(images: pl.DataFrame) -> list[dict[str, Any]]:
-    counts = Counter(flag for cell in images.filter(pl.col("outcome") == "score")["flags"] for flag in split_flags(cell))
+def _flags(images: pl.LazyFrame) -> list[dict[str, Any]]:
+    counts: Counter[str] = Counter()
+    for cell, files in images.filter(pl.col("outcome") == "score").group_by("flags").len().collect(engine="streaming").iter_rows():
+        counts.update(dict.fromkeys(split_flags(cell), files))
     return [{"flag": flag, "images": count, "meaning": FLAGS[flag], "advice": FLAG_ADVICE[flag]} for flag, count in sorted(counts.items())]
 
 
@@ -144,22 +145,23 @@ def _spread(finding: str, scores: pl.Series) -> dict[str, Any]:
     }
 
 
-def _sheets(images: pl.DataFrame, sheets: Mapping[str, Path]) -> list[dict[str, str]]:
+def _sheets(images: pl.LazyFrame, sheets: Mapping[str, Path]) -> list[dict[str, str]]:
     """The first sheets in the order of the images: study, image and the PNG as base64; one that has gone meanwhile is left out.
 
     So is one of a picture with the flag `burned_in`: pages are passed on more easily than folders, and its text may name the patient.
     """
     shown: dict[str, dict[str, str]] = {}
-    for image, study, flags in images.filter(pl.col("outcome") == "score").select("image", "study", "flags").iter_rows():
+    drawn = images.filter(pl.col("outcome") == "score", pl.col("image").is_in(list(sheets))).select("image", "study", "flags")
+    for image, study, flags in drawn.collect().iter_rows() if sheets else ():
         if len(shown) == SHOWN_SHEETS:
             break
-        if image in sheets and image not in shown and "burned_in" not in split_flags(flags):
+        if image not in shown and "burned_in" not in split_flags(flags):
             with suppress(FileNotFoundError):
                 shown[image] = {"image": image, "study": study, "png": base64.b64encode(sheets[image].read_bytes()).decode("ascii")}
     return list(shown.values())
 
 
-def _curves(studies: pl.DataFrame, labelled: pl.DataFrame, figures: Sequence[FindingFigures]) -> str:
+def _curves(studies: pl.LazyFrame, labelled: pl.DataFrame, figures: Sequence[FindingFigures]) -> str:
     """ROC curves as base64 of an SVG: as an image, so that no name of a finding could ever become a tag; '' where there are none."""
     drawn = [each for each in figures if each.auroc is not None and each.finding != MACRO]
     if not drawn:
@@ -169,7 +171,7 @@ def _curves(studies: pl.DataFrame, labelled: pl.DataFrame, figures: Sequence[Fin
 
     across = min(len(drawn), 5)
     down = math.ceil(len(drawn) / across)
-    both = labelled.join(studies, on="study", how="left", maintain_order="left", suffix=" score")
+    both = labelled.lazy().join(studies, on="study", how="left", maintain_order="left", suffix=" score").collect()
     with mpl.rc_context({"svg.hashsalt": "mmclip", "svg.fonttype": "none", "font.size": 8}):
         figure = Figure(figsize=(2.3 * across, 2.4 * down), layout="tight")
         for place, each in enumerate(drawn, 1):

@@ -34,25 +34,27 @@ from engine.model.asked import Asked, what_is_asked
 from engine.model.drawn import Drawn, Wanted, drawn_sheets
 from engine.model.encoding import encode
 from engine.model.heatmaps import Margins
+from engine.tables.batches import Batches
 from engine.tables.calibrations import Calibration, read_calibration
 from engine.tables.clock import Clock
-from engine.tables.columns import NOTICE, check_findings, file_hash
+from engine.tables.columns import NOTICE, check_findings, file_hash, read_later
 from engine.tables.identity import Names, site_key
 from engine.tables.images import UserImageTable, is_image_table
 from engine.tables.labels import Joined, read_labels
 from engine.tables.parts import ImageTable
-from engine.tables.publish import locked, make_folder
-from engine.tables.results import Aggregate, Results
+from engine.tables.publish import locked, make_folder, together
+from engine.tables.results import Results
 from engine.tables.run_record import (
+    add_metrics,
+    add_tables,
     changed_outputs,
     clear_previous,
     contents_hash,
-    publish_metrics,
     publish_record,
-    publish_tables,
     versions,
 )
 from engine.tables.sheets import Sheets
+from engine.tables.studies import Aggregate
 
 if TYPE_CHECKING:
     from engine.model.bundle import Bundle
@@ -103,12 +105,15 @@ class Planned:
 
 @dataclass(frozen=True)
 class Published:
-    """The tables stand in `out`, which is still locked: the moment to write a report beside them. `run` will become run.json."""
+    """The tables stand in `out`, which is still locked: the moment to write a report beside them. `run` will become run.json.
+
+    `studies` and `images` read scores.parquet and images.parquet as they are asked: a run may have more rows than memory holds.
+    """
 
     out: Path
     run: dict[str, Any]
-    studies: pl.DataFrame
-    images: pl.DataFrame
+    studies: pl.LazyFrame
+    images: pl.LazyFrame
     figures: list[FindingFigures]
     labelled: pl.DataFrame
     """Studies with labels: `study`, and a label 1, 0 or null per finding."""
@@ -218,7 +223,9 @@ def score(
         clock.lap("images")
         run.reflag()
         _refuse_few(len(results), min_files)
-        _refuse_equal_scores(results, len(run.pictures))
+        if len(run.pictures) >= SEVERAL and results.spread() <= ROUNDING:
+            scored = results.counts()["score"]
+            raise NotFinite(f"the model gives the same scores to all of {scored} images, different as they are", hint="another model")
         joined = run.joined(truth)
         yield from map(Notice, joined.notices() if joined else ())
         drawn: Counter[str] = Counter()
@@ -231,16 +238,18 @@ def score(
                     sheets[event.image] = folder.path(event.image)
                 yield event
             clock.lap("heatmaps")
-        studies = _calibrated(results.studies(aggregate), maps)
+        grouped = results.studies(aggregate)
+        studies = grouped.table().changed(lambda frame: _calibrated(frame, maps))
         labelled = (joined or Joined({}, {})).frame(findings)
         rows = _figures(studies, labelled, run, findings) if joined else []
         for name in changed_outputs(out):
             yield Notice(f"{name} was changed after the last run had written it; it is written anew")
-        clear_previous(out)
-        images = results.images()
-        publish_tables(out, studies, images, results.private())
-        if joined:
-            publish_metrics(out, [row.as_row() for row in rows], joined.account)
+        with together() as outputs:
+            add_tables(outputs, out, studies, results.images(), results.private())
+            if joined:
+                add_metrics(outputs, out, [row.as_row() for row in rows], joined.account)
+            clear_previous(out)  # now that nothing is left to write that may not fit
+            outputs.publish()
         clock.lap("tables")
         account = {
             "notice": NOTICE,
@@ -248,15 +257,16 @@ def score(
             "device": str(bundle.device),
             "model": {"name": bundle.name, "sha256": bundle.content_hash},
             "recipe": asked.account(bundle),
-            "inputs": {"files": len(results), "sha256": contents_hash(images["content_hash"])},
+            "inputs": {"files": len(results), "sha256": contents_hash(results.contents())},
             "labels": dict(joined.account) | ({"sha256": file_hash(labels)} if labels else {}) if joined else None,
             "calibration": {"sha256": maps.sha256, **maps.about} if maps else None,
             "options": {"aggregate": aggregate, "retain_uids": retain_uids, "min_age": min_age, "workers": cores, "batch_size": size},
             "limits": as_settings(limits),
             "heatmaps": {"drawn": drawn["drawn"], "reused": drawn["reused"]} if heatmaps else None,
-            "counts": run.counts(studies.height),
+            "counts": run.counts(len(grouped)),
         }
-        yield Published(out, account | {"seconds": clock.laps()}, studies, images, rows, labelled, sheets)
+        written = (read_later(out / "scores.parquet"), read_later(out / "images.parquet"))
+        yield Published(out, account | {"seconds": clock.laps()}, *written, rows, labelled, sheets)
         clock.lap("report")
         yield Finished(publish_record(out, account | {"seconds": clock.laps()}))
 
@@ -322,20 +332,13 @@ def _refuse_failures(failed: int, most: int | None) -> None:
         )
 
 
-def _refuse_equal_scores(results: Results, pictures: int) -> None:
-    if pictures < SEVERAL:
-        return
-    scored = results.frame(*results.findings, where=pl.col("outcome") == "score")
-    spread = scored.select((pl.col(name).max() - pl.col(name).min()).alias(name) for name in results.findings)
-    if all(width <= ROUNDING for width in spread.row(0)):
-        raise NotFinite(f"the model gives the same scores to all of {scored.height} images, different as they are", hint="another model")
-
-
-def _figures(studies: pl.DataFrame, labelled: pl.DataFrame, run: Gathered, findings: Sequence[str]) -> list[FindingFigures]:
+def _figures(studies: Batches, labelled: pl.DataFrame, run: Gathered, findings: Sequence[str]) -> list[FindingFigures]:
     """The rows of metrics.csv. A study whose patient is not known stands for a patient of its own."""
     scored = run.results.frame("study", "patient", where=pl.col("outcome") == "score")
     patients = scored.group_by("study").agg(pl.col("patient").drop_nulls().first())
-    table = labelled.select("study").join(studies, on="study", how="left", maintain_order="left")
+    known = labelled["study"].to_list()
+    table = pl.concat(frame.filter(pl.col("study").is_in(known)) for frame in studies.frames())
+    table = labelled.select("study").join(table, on="study", how="left", maintain_order="left")
     table = table.join(patients, on="study", how="left", maintain_order="left")
     truth = labelled.select(findings).cast(pl.Float64).fill_null(float("nan")).to_numpy()
     # The two kinds of names are kept apart, lest a patient be called like another's study

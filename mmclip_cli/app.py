@@ -29,6 +29,8 @@ NOTICE = "RESEARCH USE ONLY - not for clinical use."
 VERBS = ("score", "evaluate", "finetune", "ingest", "pretrain", "recipes", "models", "doctor")
 """In the order of a newcomer's first hour, which `mmclip --help` and README.md keep."""
 BROKEN_PIPE = 128 + 13
+COMPILED = "TORCHINDUCTOR_CACHE_DIR"
+"""torch sets it to the folder that it makes, where a user has not."""
 
 app = typer.Typer(
     name="mmclip",
@@ -95,6 +97,7 @@ def run(arguments: list[str]) -> int:
     _open_standard_streams()
     _leave_a_folder_that_is_gone()
     console.hush_libraries()
+    caches = os.environ.get(COMPILED)
     if not console.debugging():
         _no_core_dump()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -106,6 +109,15 @@ def run(arguments: list[str]) -> int:
         return code if isinstance(code, int) else 0
     except BaseException as error:
         return _exit_code(error)
+    finally:
+        if caches is None:
+            _leave_no_empty_cache()
+
+
+def _leave_no_empty_cache() -> None:
+    """Importing transformers makes torch's compiler make a folder for what it compiles, which is mostly nothing."""
+    with contextlib.suppress(KeyError, OSError):
+        os.rmdir(os.environ[COMPILED])  # noqa: PTH106 - leaves a folder with something in it
 
 
 def _open_standard_streams() -> None:

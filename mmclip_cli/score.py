@@ -168,7 +168,7 @@ def _as_json(tables: Published, run: dict[str, Any], out: Path) -> dict[str, Any
     return {
         **run,
         "out": str(out),
-        "scores": tables.studies.to_dicts(),
+        "scores": tables.studies.collect().to_dicts(),
         "metrics": [each.as_row() for each in tables.figures],
         "synthetic_studies": _synthetic(tables),
     }
@@ -191,8 +191,8 @@ def _say(tables: Published, run: dict[str, Any], out: Path, code: int) -> None:
     prompts = "its own head" if run["recipe"].get("source") == "classifier" else run["recipe"]["name"]
     studies = _count(counts["studies"], "study", "studies")
     console.say(f"{studies} scored by {run['model']['name']} with {prompts} on {run['device']} in {seconds:.1f} s")
-    _say_left_out(tables, counts["failed"], code)
-    _say_studies(tables)
+    _say_left_out(tables, counts, code)
+    _say_studies(tables, counts["studies"])
     if run["labels"] and not run["labels"]["matched_rows"]:
         console.say(f"\nno row of the labels matches a scored study, so there are no figures: {JOINED_BY}")
     else:
@@ -211,40 +211,42 @@ def _count(number: int, one: str, several: str = "") -> str:
     return f"{number} {one if number == 1 else several or f'{one}s'}"
 
 
-def _say_left_out(tables: Published, failed: int, code: int) -> None:
+def _say_left_out(tables: Published, counts: dict[str, Any], code: int) -> None:
     """Why files have no scores; which of that is a failure (exit code 1); and what to do where nothing at all was scored."""
+    import polars as pl
+
     from engine.dicom.policy import FAILURES, REASONS
 
-    frame = tables.images.filter(tables.images["outcome"].is_in(["reject", "skip"]))
-    if frame.is_empty():
+    counted = tables.images.filter(pl.col("outcome").is_in(["reject", "skip"])).group_by("reason").len()
+    rows = counted.sort("len", "reason", descending=[True, False]).collect(engine="streaming").rows()
+    if not rows:
         return
     console.say("")
-    rows = frame.group_by("reason").len().sort("len", "reason", descending=[True, False]).rows()
     marks = {reason: "failed: " if reason in FAILURES else "" for reason, _ in rows}
     shown = [[reason, files, marks[reason] + REASONS[reason].meaning] for reason, files in rows[:SHOWN_REASONS]]
     console.table(["not scored", "files", "because"], shown)
     if len(rows) > SHOWN_REASONS:
         console.say(f"and {len(rows) - SHOWN_REASONS} more reasons in images.csv")
-    if failed:
+    if failed := counts["failed"]:
         leaves = ", so this ends with exit code 1" if code else ""
         console.say(f"{failed} of them failed (damaged or out of reach){leaves}: images.csv has a row for each, private/files.csv its path")
-    if tables.studies.is_empty():
+    if not counts["studies"]:
         console.say(f"nothing was scored; of {rows[0][0]}: {REASONS[rows[0][0]].advice}")
 
 
-def _say_studies(tables: Published) -> None:
-    if tables.studies.is_empty():
+def _say_studies(tables: Published, studies: int) -> None:
+    if not studies:
         return
     findings = [name for name in tables.labelled.columns if name != "study"]
     rows = []
-    for row in tables.studies.head(SHOWN_STUDIES).iter_rows(named=True):
+    for row in tables.studies.head(SHOWN_STUDIES).collect().iter_rows(named=True):
         highest = sorted(findings, key=lambda name: -row[name])[:SHOWN_FINDINGS]
         rows.append([_short(row["study"]), row["n_images"], row["flags"] or "-", *(f"{row[name]:.2f} {name}" for name in highest)])
     console.say("")
     heads = ["study", "images", "flags", "highest scores", *[""] * (min(SHOWN_FINDINGS, len(findings)) - 1)]
     console.table(heads, rows)
-    if tables.studies.height > len(rows):
-        console.say(f"and {tables.studies.height - len(rows)} more in scores.csv")
+    if studies > len(rows):
+        console.say(f"and {studies - len(rows)} more in scores.csv")
 
 
 def _short(name: str) -> str:

@@ -73,16 +73,15 @@ def _walk(folder: Path, min_age: float) -> Iterator[Found]:
     while pending:
         current = pending.pop()
         try:
-            with os.scandir(current) as scan:
-                entries = sorted(scan, key=lambda entry: os.fsencode(entry.name))
+            names = sorted(os.listdir(os.fsencode(current)))  # noqa: PTH208 - names alone: a folder may hold a hundred thousand
         except OSError:
             yield Found(current, "reject", "unreadable")
             continue
         folders: list[Path] = []
-        for entry in entries:
-            path = Path(entry.path)
+        for name in map(os.fsdecode, names):
+            path = current / name
             try:
-                status = entry.stat(follow_symlinks=False)
+                status = path.lstat()
             except FileNotFoundError:
                 yield Found(path, "reject", "vanished")
                 continue
@@ -90,7 +89,7 @@ def _walk(folder: Path, min_age: float) -> Iterator[Found]:
                 yield Found(path, "reject", "unreadable")
                 continue
             if stat.S_ISDIR(status.st_mode):
-                if entry.name.lower() in _JUNK_FOLDERS or _TRASH.fullmatch(entry.name):
+                if name.lower() in _JUNK_FOLDERS or _TRASH.fullmatch(name):
                     yield Found(path, "skip", "os_junk")
                 else:
                     folders.append(path)

@@ -18,10 +18,11 @@ from engine.dicom.policy import FAILURES
 from engine.dicom.reading import Reading, Registry, coarse_picture
 from engine.dicom.remembered import NOT_KEPT, Found
 from engine.dicom.rows import result_row, table_row
+from engine.tables.columns import FLAG_SEPARATOR, joined_flags, split_flags
 from engine.tables.identity import Names
 from engine.tables.labels import Joined, Labels, join
 from engine.tables.parts import ImageTable, text_of_path
-from engine.tables.results import FLAG_SEPARATOR, Results, joined_flags, split_flags
+from engine.tables.results import Results
 
 Vector = NDArray[np.float32]
 

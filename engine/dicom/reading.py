@@ -150,6 +150,8 @@ def reconcile(readings: Iterable[Reading]) -> list[Reading]:
 
 def coarse_picture(picture: NDArray[np.uint8]) -> bytes:
     """16 x 16 means of a picture (H, W), row by row: what `settle` compares, and the same again when taken of itself."""
+    if picture.shape == (16, 16):
+        return picture.tobytes()
     rows = np.linspace(0, picture.shape[0], 17).astype(int)[:-1]
     columns = np.linspace(0, picture.shape[1], 17).astype(int)[:-1]
     sums = np.add.reduceat(np.add.reduceat(picture.astype(np.float32), rows, 0), columns, 1)

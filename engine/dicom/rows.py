@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from engine.dicom.inputs import Item
 from engine.dicom.reading import Reading, coarse_picture
-from engine.tables.columns import plain_code
+from engine.tables.columns import joined_flags, plain_code, split_flags
 from engine.tables.identity import Names
 from engine.tables.parts import text_of_path
-from engine.tables.results import ResultRow, joined_flags, split_flags
+from engine.tables.results import ResultRow
 
 _COARSE = (16, 16)
 _AS_THEY_ARE = (

@@ -20,7 +20,9 @@ What a scoring run leaves in its output folder, and the choices behind it:
     identity.py     the site key and the names made with it
     parts.py        the append-only image table
     scratch.py      what a run must know of every file, on the disk and without a name
+    batches.py      tables that may be longer than memory
     results.py      rows of a run, and the tables that come of them
+    studies.py      images taken together by study
     labels.py       labels files, and the join
     images.py       image tables as users write them
     run_record.py   the files of a run, and run.json

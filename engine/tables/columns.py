@@ -9,21 +9,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from io import RawIOBase
+from io import BytesIO, RawIOBase
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 import polars as pl
 
 from engine.errors import ConfigError
-from engine.tables.publish import publish
+from engine.tables.batches import Batches, batches_of
+from engine.tables.publish import Together, publish
 
 NOTICE = "RESEARCH USE ONLY - not for clinical use"
 TABLE_VERSION = "1"
 METADATA = {"notice": NOTICE, "mmclip_table_version": TABLE_VERSION}
 """Of every Parquet file."""
+GROUP_ROWS = 8192
+"""Rows of a row group of a Parquet file that is written in batches."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """A spreadsheet takes a cell that begins with one of these for a formula (OWASP, CSV injection)."""
+
+FLAG_SEPARATOR = ";"
+"""Between the flags of a cell."""
 
 STUDY_COLUMNS: dict[str, type[pl.DataType]] = {"study": pl.String, "n_images": pl.Int64}
 IMAGE_COLUMNS: dict[str, type[pl.DataType]] = {
@@ -104,37 +110,57 @@ def neutral(text: str) -> str:
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 
+def joined_flags(flags: Sequence[str]) -> str:
+    """Flags as one cell."""
+    return FLAG_SEPARATOR.join(flags)
+
+
+def split_flags(cell: str | None) -> tuple[str, ...]:
+    """The flags in a cell."""
+    return tuple(cell.split(FLAG_SEPARATOR)) if cell else ()
+
+
 def plain_code(text: str | None) -> str | None:
     """A code of a few plain characters, as modality, view and transfer syntax are; None for anything else, which is not repeated."""
     plain = (text or "").strip()
     return plain if plain and len(plain) <= 64 and plain.isascii() and all(c.isalnum() or c in "._ " for c in plain) else None
 
 
-def write_csv(frame: pl.DataFrame, path: Path, *, mode: int = 0o666, byte_order_mark: bool = False) -> None:
+def write_csv(
+    table: pl.DataFrame | Batches, path: Path, *, mode: int = 0o666, byte_order_mark: bool = False, to: Together | None = None
+) -> None:
     """The table as UTF-8 CSV with six decimals, published whole; cells and column names neutralised, the notice as last column.
 
-    With a byte order mark Excel takes it for UTF-8, which matters where cells are paths.
+    With a byte order mark Excel takes it for UTF-8, which matters where cells are paths. `to`: it waits there to be published.
 
     Raises:
         OutputError: it cannot be written.
     """
+
+    def write(stream: BinaryIO) -> None:
+        with _watched(stream) as watched:
+            for number, frame in enumerate(batches_of(table).frames()):
+                first = number == 0
+                _safe(frame).write_csv(watched, float_precision=6, include_header=first, include_bom=first and byte_order_mark)
+
+    (to.add if to else publish)(path, write, mode=mode)
+
+
+def _safe(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows as they may stand in a CSV."""
     texts = [name for name, kind in frame.schema.items() if kind == pl.String]
     starts = r"^[=+\-@\t\r\n]"
     safe = frame.with_columns(
         pl.when(pl.col(name).str.contains(starts)).then(pl.concat_str(pl.lit("'"), pl.col(name))).otherwise(pl.col(name)).alias(name)
         for name in texts
     ).rename({name: neutral(name) for name in frame.columns if neutral(name) != name})
-    safe = safe.with_columns(pl.lit(None, dtype=pl.String).alias(NOTICE))
-
-    def write(stream: BinaryIO) -> None:
-        with _watched(stream) as watched:
-            safe.write_csv(watched, float_precision=6, include_bom=byte_order_mark)
-
-    publish(path, write, mode=mode)
+    return safe.with_columns(pl.lit(None, dtype=pl.String).alias(NOTICE))
 
 
-def write_parquet(frame: pl.DataFrame, path: Path, *, mode: int = 0o666) -> None:
+def write_parquet(table: pl.DataFrame | Batches, path: Path, *, mode: int = 0o666, to: Together | None = None) -> None:
     """The table as Parquet (zstd), published whole, the notice and the table's version in the file's metadata.
+
+    `to`: it waits there to be published.
 
     Raises:
         OutputError: it cannot be written.
@@ -142,9 +168,21 @@ def write_parquet(frame: pl.DataFrame, path: Path, *, mode: int = 0o666) -> None
 
     def write(stream: BinaryIO) -> None:
         with _watched(stream) as watched:
-            frame.write_parquet(watched, metadata=METADATA)
+            if isinstance(table, Batches):
+                table.lazy().sink_parquet(watched, metadata=METADATA, row_group_size=GROUP_ROWS)
+            else:
+                table.write_parquet(watched, metadata=METADATA)
 
-    publish(path, write, mode=mode)
+    (to.add if to else publish)(path, write, mode=mode)
+
+
+def read_later(path: Path) -> pl.LazyFrame:
+    """A Parquet file of ours, of which only what is asked for comes into memory."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # Polars knows no names but those of UTF-8
+        return pl.scan_parquet(BytesIO(path.read_bytes()))
+    return pl.scan_parquet(path, glob=False)
 
 
 class _Watched(RawIOBase):

@@ -43,22 +43,76 @@ def publish(path: Path, write: Callable[[BinaryIO], object], *, mode: int = 0o66
     Raises:
         OutputError: it cannot be written; the file that stood there before stands there still, and nothing half-written stays.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as stream:
+    with together() as files:
+        files.add(path, write, mode=mode)
+        files.publish()
+
+
+class Together:
+    """Files that wait beside their places until all of them are written, so that a disk that fills midway leaves the old ones alone."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Path, Path]] = []
+
+    def add(self, path: Path, write: Callable[[BinaryIO], object], *, mode: int = 0o666) -> Path:
+        """Write one more file as `publish` does; where it waits, whole and on the disk.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._waiting.append((beside, path))
+        with _said(path), os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        beside.replace(path)
-        _flush_folder(path.parent)
+        return beside
+
+    def publish(self) -> None:
+        """Put every file in its place.
+
+        Raises:
+            OutputError: one cannot be put there; those before it were.
+        """
+        for beside, path in self._waiting:
+            with _said(path):
+                beside.replace(path)
+        for folder, path in {path.parent: path for _, path in self._waiting}.items():
+            with _said(path):
+                flush_folder(folder)
+        self._waiting.clear()
+
+    def drop(self) -> None:
+        """Take away what still waits."""
+        for beside, _ in self._waiting:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def together() -> Iterator[Together]:
+    """A `Together` of which nothing half-written stays, however the block ends."""
+    files = Together()
+    try:
+        yield files
+    finally:
+        files.drop()
+
+
+@contextmanager
+def _said(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise OutputError(f"cannot write {path.name}", why=_reason(error), hint="free space or another folder with --out") from None
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Names of the folder on the disk as they stand.
+
+    Raises:
+        OSError: the system cannot.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

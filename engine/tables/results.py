@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from engine.tables.columns import IMAGE_COLUMNS, PRIVATE_COLUMNS, image_schema, study_schema
+from engine.tables.batches import Batches
+from engine.tables.columns import IMAGE_COLUMNS, PRIVATE_COLUMNS, image_schema
+from engine.tables.studies import Aggregate, Studies
 
-Aggregate = Literal["mean", "max"]
-FLAG_SEPARATOR = ";"
 _CHUNK = 1024
 """Rows that are kept as Python objects before they become columns on the disk."""
 _EXTRA: dict[str, type[pl.DataType]] = {"series_instance_uid": pl.String, "file": pl.String}
@@ -31,16 +31,6 @@ class ResultRow:
     public: dict[str, Any]
     private: dict[str, Any]
     scores: NDArray[np.float32] | None
-
-
-def joined_flags(flags: Sequence[str]) -> str:
-    """Flags as one cell."""
-    return FLAG_SEPARATOR.join(flags)
-
-
-def split_flags(cell: str | None) -> tuple[str, ...]:
-    """The flags in a cell."""
-    return tuple(cell.split(FLAG_SEPARATOR)) if cell else ()
 
 
 class Results:
@@ -59,6 +49,7 @@ class Results:
         self._counts: Counter[tuple[str, str | None]] = Counter()
         self._file: IO[bytes] | None = None
         self._ends = [0]
+        self._lowest, self._highest = (np.full(len(self.findings), end, dtype=np.float32) for end in (np.inf, -np.inf))
 
     def __len__(self) -> int:
         return self._counts.total()
@@ -67,6 +58,9 @@ class Results:
         """One more file."""
         self._rows.append(row)
         self._counts[row.public["outcome"], row.public["reason"]] += 1
+        if row.scores is not None and row.public["outcome"] == "score":
+            np.minimum(self._lowest, row.scores, out=self._lowest)
+            np.maximum(self._highest, row.scores, out=self._highest)
         if len(self._rows) >= _CHUNK:
             self._pack()
 
@@ -117,28 +111,37 @@ class Results:
         self.close()
         self._file, self._ends = flagged._file, flagged._ends
 
-    def images(self) -> pl.DataFrame:
+    def batches(self, *columns: str, where: pl.Expr | None = None) -> Batches:
+        """The rows `where` something holds, all by default, with these columns, a thousand at a time."""
+        schema = {name: self._schema[name] for name in columns}
+        return Batches(schema, lambda: ((chunk if where is None else chunk.filter(where)).select(*schema) for chunk in self._chunks()))
+
+    def images(self) -> Batches:
         """images.*: one row per input file."""
-        return self.frame(*image_schema(self.findings))
+        return self.batches(*image_schema(self.findings))
 
-    def private(self) -> pl.DataFrame:
+    def contents(self) -> Iterator[pl.Series]:
+        """Content hashes of the input files, a thousand at a time."""
+        return (chunk["content_hash"] for chunk in self._chunks())
+
+    def private(self) -> Batches:
         """private/files.parquet: whose files these are."""
-        return self.frame(*PRIVATE_COLUMNS)
+        return self.batches(*PRIVATE_COLUMNS)
 
-    def studies(self, aggregate: Aggregate) -> pl.DataFrame:
+    def studies(self, aggregate: Aggregate) -> Studies:
         """scores.*: one row per study with a scored image, in the order of the inputs.
 
         A study's score is the mean, or the maximum, over its images of outcome `score`; duplicates have scores but are not counted again.
         Flags are those of any of its images.
         """
-        scored = self.frame("study", "flags", *self.findings, where=pl.col("outcome") == "score")
-        over = [pl.col(name).cast(pl.Float64).mean() if aggregate == "mean" else pl.col(name).max() for name in self.findings]
-        flags = pl.col("flags").str.split(FLAG_SEPARATOR).list.explode(keep_nulls=False, empty_as_null=False).unique().sort()
-        grouped = scored.group_by("study", maintain_order=True).agg(
-            pl.len().cast(pl.Int64).alias("n_images"), *over, flags.filter(flags != "").str.join(FLAG_SEPARATOR)
-        )
-        schema = study_schema(self.findings)
-        return grouped.select([pl.col(name).cast(kind) for name, kind in schema.items()])
+        studies = Studies(self.findings, aggregate, self._folder)
+        for rows in self.batches("study", "flags", *self.findings, where=pl.col("outcome") == "score").frames():
+            studies.add(rows)
+        return studies
+
+    def spread(self) -> float:
+        """How far apart the scores of a finding lie at most, over all scored images; 0 where there are none."""
+        return max(0.0, float((self._highest - self._lowest).max(initial=0.0)))
 
     def counts(self) -> dict[str, Any]:
         """Files by outcome and reason; the numbers add up to `files`."""

@@ -6,17 +6,19 @@ import hashlib
 import json
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import polars as pl
 
 from engine.errors import OutputError
+from engine.tables.batches import Batches
 from engine.tables.columns import METRIC_COLUMNS, NOTICE, file_hash, write_csv, write_parquet
-from engine.tables.publish import publish
+from engine.tables.publish import Together, flush_folder, publish, together
 
 RECORD = "run.json"
 OUTPUTS = (
@@ -54,22 +56,34 @@ def clear_previous(out: Path) -> None:
     try:
         for name in (RECORD, *_WITH_LABELS, "report.html"):
             (out / name).unlink(missing_ok=True)
+        flush_folder(out)
     except OSError as error:
         raise OutputError("cannot replace the results of an earlier run", why=type(error).__name__, hint="another --out") from None
 
 
-def publish_tables(out: Path, studies: pl.DataFrame, images: pl.DataFrame, private: pl.DataFrame) -> None:
+def add_tables(files: Together, out: Path, studies: Batches, images: Batches, private: Batches) -> None:
     """scores.*, images.* and private/files.*, of which the CSV also has study, outcome, reason and flags: one sheet to look a file up in.
+
+    They wait in `files` to be published. `images` and `private` come in batches of the same rows.
 
     Raises:
         OutputError: one cannot be written.
     """
-    write_parquet(private, out / "private" / "files.parquet", mode=0o600)
-    beside = images.select("study", "outcome", "reason", "flags")
-    write_csv(pl.concat([private, beside], how="horizontal"), out / "private" / "files.csv", mode=0o600, byte_order_mark=True)
-    for name, frame in (("images", images), ("scores", studies)):
-        write_parquet(frame, out / f"{name}.parquet")
-        write_csv(frame, out / f"{name}.csv")
+    write_parquet(private, out / "private" / "files.parquet", mode=0o600, to=files)
+    write_csv(_sheet(private, images), out / "private" / "files.csv", mode=0o600, byte_order_mark=True, to=files)
+    for name, table in (("images", images), ("scores", studies)):
+        write_parquet(table, out / f"{name}.parquet", to=files)
+        write_csv(table, out / f"{name}.csv", to=files)
+
+
+def _sheet(private: Batches, images: Batches) -> Batches:
+    beside = {name: images.schema[name] for name in ("study", "outcome", "reason", "flags")}
+
+    def made() -> Iterator[pl.DataFrame]:
+        for own, shown in zip(private.made(), images.made(), strict=True):
+            yield pl.concat([own, shown.select(*beside)], how="horizontal")
+
+    return Batches({**private.schema, **beside}, made)
 
 
 def publish_metrics(out: Path, rows: Sequence[Mapping[str, Any]], account: Mapping[str, Any]) -> None:
@@ -78,12 +92,19 @@ def publish_metrics(out: Path, rows: Sequence[Mapping[str, Any]], account: Mappi
     Raises:
         OutputError: one cannot be written.
     """
-    write_csv(pl.DataFrame(list(rows), schema=METRIC_COLUMNS), out / "metrics.csv")
-    publish_json(out / "metrics.json", {"notice": NOTICE, "labels": dict(account), "metrics": list(rows)})
+    with together() as files:
+        add_metrics(files, out, rows, account)
+        files.publish()
 
 
-def publish_json(path: Path, value: Mapping[str, Any]) -> None:
-    """One JSON object, indented, UTF-8; NaN has no place in it.
+def add_metrics(files: Together, out: Path, rows: Sequence[Mapping[str, Any]], account: Mapping[str, Any]) -> None:
+    """The files of `publish_metrics`, waiting to be published."""
+    write_csv(pl.DataFrame(list(rows), schema=METRIC_COLUMNS), out / "metrics.csv", to=files)
+    publish_json(out / "metrics.json", {"notice": NOTICE, "labels": dict(account), "metrics": list(rows)}, to=files)
+
+
+def publish_json(path: Path, value: Mapping[str, Any], *, to: Together | None = None) -> None:
+    """One JSON object, indented, UTF-8; NaN has no place in it. `to`: it waits there to be published.
 
     Raises:
         OutputError: it cannot be written.
@@ -93,7 +114,7 @@ def publish_json(path: Path, value: Mapping[str, Any]) -> None:
     def write(stream: BinaryIO) -> None:
         stream.write(text.encode())
 
-    publish(path, write)
+    (to.add if to else publish)(path, write)
 
 
 def publish_record(out: Path, account: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,9 +128,13 @@ def publish_record(out: Path, account: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def contents_hash(contents: pl.Series) -> str:
-    """SHA-256 over the sorted content hashes of all input files: the same for the same files, wherever they lie."""
+def contents_hash(contents: Iterable[pl.Series]) -> str:
+    """SHA-256 over the sorted content hashes of all input files, batch by batch: the same for the same files, wherever they lie."""
+    held = bytearray()
+    for batch in contents:
+        held += bytes.fromhex("".join(batch.drop_nulls()))
+    digests = np.frombuffer(held, np.uint8).view("V32")  # 32 bytes each: compared as they are
     digest = hashlib.sha256()
-    for content in contents.drop_nulls().sort():
-        digest.update(f"{content}\n".encode())
+    for content in np.sort(digests):
+        digest.update(content.tobytes().hex().encode() + b"\n")
     return digest.hexdigest()

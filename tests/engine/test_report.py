@@ -39,7 +39,7 @@ def tables(findings=HOSTILE, n=4):
     table = figures(findings, studies.select(findings).to_numpy(), labelled.select(findings).to_numpy(), range(n))
     return {
         "run": RUN,
-        "studies": studies, "images": pl.DataFrame(images, schema=image_schema(findings)), "figures": table, "labelled": labelled
+        "studies": studies.lazy(), "images": pl.LazyFrame(images, schema=image_schema(findings)), "figures": table, "labelled": labelled
     }  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def test_figures_stand_with_their_intervals():
 
 def test_without_labels_or_studies_there_is_a_page_all_the_same():
     given = tables()
-    nothing = {name: given[name].clear() for name in ("studies", "images", "labelled")}
+    nothing = {name: given[name].head(0) for name in ("studies", "images", "labelled")}
     counts = dict.fromkeys(RUN["counts"], 0)
     text = page(run=RUN | {"counts": counts}, figures=[], **nothing)
     assert "No image was scored" in text
@@ -158,7 +158,7 @@ def test_a_page_with_pictures_is_its_owner_s_alone(tmp_path):
 
 def test_a_picture_with_text_in_it_does_not_go_into_the_page(tmp_path):
     arguments = with_sheets(tmp_path, 3)
-    flags = ["no_window;burned_in" if place == 1 else cell for place, cell in enumerate(arguments["images"]["flags"])]
+    flags = ["no_window;burned_in" if place == 1 else cell for place, cell in enumerate(arguments["images"].collect()["flags"])]
     arguments["images"] = arguments["images"].with_columns(pl.Series("flags", flags, pl.String))
     pictures = [base64.b64decode(text) for text in re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page(**arguments))]
     paths = list(arguments["sheets"].values())

@@ -1,6 +1,7 @@
 """Scoring from files to tables, on real and drawn DICOM, with a toy model."""
 
 import csv
+import dataclasses
 import hashlib
 import hmac
 import json
@@ -71,7 +72,9 @@ def run(tmp_path, toy, prompts):
 
 
 def published(events):
-    return next(event for event in events if isinstance(event, Published))
+    """The event Published of a run that has just ended, its tables in memory."""
+    found = next(event for event in events if isinstance(event, Published))
+    return dataclasses.replace(found, studies=found.studies.collect(), images=found.images.collect())
 
 
 def named(text):
@@ -261,6 +264,24 @@ def test_too_few_files_end_the_run_and_leave_the_last_results(run, studies, tmp_
         run(tmp_path / "unmounted", min_files=1)
     assert (tmp_path / "out" / "scores.csv").read_bytes() == before
     assert published(run(studies / "in", min_files=6)).images.height == 6
+
+
+def test_a_table_that_cannot_be_written_leaves_the_last_results(run, studies, tmp_path):
+    shutil.copytree(studies / "in", tmp_path / "in")
+    run(tmp_path / "in", labels=studies / "labels.csv")
+    out = tmp_path / "out"
+    (out / f".metrics.json.{os.getpid()}.part").mkdir()  # the last of the tables has no place to be written
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and "table" not in path.parts}
+    (tmp_path / "in" / "synthetic_01.dcm").unlink()
+    with pytest.raises(OutputError, match=r"cannot write metrics\.json"):
+        run(tmp_path / "in", labels=studies / "labels.csv")
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and "table" not in path.parts} == before
+    assert out / "run.json" in before
+
+
+def test_a_folder_of_any_name_takes_the_results(run, studies, tmp_path):
+    out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/out\xff[1]*"))
+    assert published(run(studies / "in", out=out)).studies.height == 6
 
 
 def test_other_prompts_cost_no_pixel_work(run, studies, tmp_path):

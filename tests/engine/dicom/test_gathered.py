@@ -36,8 +36,8 @@ def take(gathered, each, score=0.5):
 def test_every_file_is_a_row_and_the_first_of_equal_ones_is_scored(gathered):
     settled = [take(gathered, each)[1] for each in (found(1), found(1), found(2, outcome="reject", reason="truncated", picture=None))]
     assert [each.outcome for each in settled] == ["score", "duplicate", "reject"]
-    assert gathered.results.images()["outcome"].to_list() == ["score", "duplicate", "reject"]
-    assert gathered.results.images()["Edema"].to_list() == [0.5, 0.5, None]
+    assert gathered.results.images().frame()["outcome"].to_list() == ["score", "duplicate", "reject"]
+    assert gathered.results.images().frame()["Edema"].to_list() == [0.5, 0.5, None]
     counts = gathered.counts(1)
     assert (counts["files"], counts["score"], counts["failed"], counts["reused"]) == (3, 1, 1, 0)
 
@@ -53,7 +53,7 @@ def test_a_conflict_found_late_flags_earlier_files(gathered):
     take(gathered, found(1, patient="a"))
     take(gathered, found(2, patient="b"))
     gathered.reflag()
-    assert gathered.results.images()["flags"].to_list() == ["uid_conflict"] * 2
+    assert gathered.results.images().frame()["flags"].to_list() == ["uid_conflict"] * 2
 
 
 def test_without_labels_there_is_nothing_to_join(gathered):

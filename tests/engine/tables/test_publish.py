@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 from engine.errors import LockHeld, OutputError
-from engine.tables.publish import locked, make_folder, publish
+from engine.tables.publish import locked, make_folder, publish, together
 
 
 def names_in(folder):
@@ -37,6 +37,22 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         publish(tmp_path / "a.csv", fail)
     assert (tmp_path / "a.csv").read_bytes() == b"old"
     assert names_in(tmp_path) == ["a.csv"]
+
+
+def test_files_that_go_together_wait_for_the_last_of_them(tmp_path):
+    publish(tmp_path / "a", write(b"old"))
+    (tmp_path / f".b.{os.getpid()}.part").mkdir()
+    with pytest.raises(OutputError, match="cannot write b"), together() as files:
+        files.add(tmp_path / "a", write(b"new"))
+        files.add(tmp_path / "b", write(b"new"))
+    assert (tmp_path / "a").read_bytes() == b"old"
+    with together() as files:
+        assert files.add(tmp_path / "a", write(b"new")).read_bytes() == b"new"
+        files.add(tmp_path / "c", write(b"new"))
+        assert (tmp_path / "a").read_bytes() == b"old"
+        files.publish()
+    assert names_in(tmp_path) == [f".b.{os.getpid()}.part", "a", "c"]
+    assert (tmp_path / "a").read_bytes() == b"new"
 
 
 def test_an_interruption_leaves_nothing_half_written(tmp_path):

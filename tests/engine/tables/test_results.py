@@ -6,7 +6,7 @@ import pytest
 
 from engine.tables import results as results_module
 from engine.tables.columns import IMAGE_COLUMNS, PRIVATE_COLUMNS
-from engine.tables.results import ResultRow, Results, joined_flags, split_flags
+from engine.tables.results import ResultRow, Results
 
 
 def row(image, study, outcome="score", scores=None, flags="", reason=None):
@@ -30,7 +30,7 @@ def results():
 
 @pytest.mark.parametrize(("aggregate", "expected"), [("mean", [0.3, 0.3]), ("max", [0.4, 0.4])])
 def test_a_study_is_the_mean_or_maximum_of_its_scored_images(results, aggregate, expected):
-    studies = results.studies(aggregate)
+    studies = results.studies(aggregate).table().frame()
     assert studies["study"].to_list() == ["s", "r"]
     assert studies["n_images"].to_list() == [2, 1]
     assert studies.row(0)[2:4] == pytest.approx(expected)
@@ -38,12 +38,12 @@ def test_a_study_is_the_mean_or_maximum_of_its_scored_images(results, aggregate,
 
 
 def test_every_file_has_a_row_and_scores_are_null_where_there_are_none(results):
-    images = results.images()
+    images = results.images().frame()
     assert images["image"].to_list() == ["1", "2", "2", "3", "4", "5"]
     assert images["a"].null_count() == 2
     assert images["a"].is_nan().sum() == 0
-    assert results.private().columns == list(PRIVATE_COLUMNS)
-    assert results.private()["image"].to_list() == images["image"].to_list()
+    assert results.private().frame().columns == list(PRIVATE_COLUMNS)
+    assert results.private().frame()["image"].to_list() == images["image"].to_list()
 
 
 def test_counts_add_up(results):
@@ -55,18 +55,20 @@ def test_counts_add_up(results):
 
 def test_flags_found_late_reach_earlier_rows(results):
     results.reflag(lambda cells: "uid_conflict" if cells["study"] == "s" else cells["flags"])
-    assert results.images()["flags"].to_list() == ["uid_conflict", "uid_conflict", "", "", "", ""]
-    assert results.studies("mean")["flags"].to_list() == ["uid_conflict", ""]
+    assert results.images().frame()["flags"].to_list() == ["uid_conflict", "uid_conflict", "", "", "", ""]
+    assert results.studies("mean").table().frame()["flags"].to_list() == ["uid_conflict", ""]
 
 
 def test_nothing_is_empty_and_typed():
     results = Results(["a"])
-    assert results.studies("mean").schema == pl.Schema({"study": pl.String, "n_images": pl.Int64, "a": pl.Float32, "flags": pl.String})
-    assert results.images().height == results.private().height == results.counts()["files"] == 0
+    assert results.studies("mean").table().frame().schema == pl.Schema(
+        {"study": pl.String, "n_images": pl.Int64, "a": pl.Float32, "flags": pl.String}
+    )
+    assert results.images().frame().height == results.private().frame().height == results.counts()["files"] == 0
 
 
 def test_rows_are_packed_as_they_come(results, monkeypatch):
-    whole = results.images()
+    whole = results.images().frame()
     monkeypatch.setattr(results_module, "_CHUNK", 2)
     packed = Results(["a", "b"])
     for k, each in enumerate(whole.iter_rows(named=True)):
@@ -81,9 +83,4 @@ def test_rows_are_packed_as_they_come(results, monkeypatch):
             )
         )
         assert packed.frame().height == k + 1
-    assert packed.images().equals(whole)
-
-
-def test_flags_are_one_cell_and_several_again():
-    assert split_flags(joined_flags(("a", "b"))) == ("a", "b")
-    assert split_flags(joined_flags(())) == split_flags(None) == ()
+    assert packed.images().frame().equals(whole)

@@ -6,15 +6,17 @@ import json
 import polars as pl
 import pytest
 
+from engine.tables.batches import Batches, batches_of
 from engine.tables.columns import METRIC_COLUMNS, NOTICE, PRIVATE_COLUMNS, image_schema, study_schema
-from engine.tables.run_record import clear_previous, contents_hash, publish_json, publish_metrics, publish_record, publish_tables, versions
+from engine.tables.publish import together
+from engine.tables.run_record import add_tables, clear_previous, contents_hash, publish_json, publish_metrics, publish_record, versions
 
 
 def publish_all(out):
     (out / "private").mkdir(exist_ok=True)
-    publish_tables(
-        out, pl.DataFrame(schema=study_schema(["a"])), pl.DataFrame(schema=image_schema(["a"])), pl.DataFrame(schema=PRIVATE_COLUMNS)
-    )
+    with together() as files:
+        add_tables(files, out, *(Batches(schema, list) for schema in (study_schema(["a"]), image_schema(["a"]), PRIVATE_COLUMNS)))
+        files.publish()
 
 
 def test_the_record_has_a_hash_of_every_file(tmp_path):
@@ -41,7 +43,9 @@ def test_one_private_sheet_says_whose_a_row_is_and_what_became_of_it(tmp_path):
     private = pl.DataFrame(
         [{"image": "i", "path": "=cmd|x/Müller, 1.dcm", "patient": "@7"}, {"image": "j", "path": "b"}], schema=PRIVATE_COLUMNS
     )
-    publish_tables(tmp_path, pl.DataFrame(schema=study_schema(["a"])), images, private)
+    with together() as files:
+        add_tables(files, tmp_path, *map(batches_of, (pl.DataFrame(schema=study_schema(["a"])), images, private)))
+        files.publish()
     raw = (tmp_path / "private" / "files.csv").read_bytes()
     assert raw.startswith("\ufeffimage,path,".encode())  # what tells Excel that this is UTF-8
     sheet = pl.read_csv(tmp_path / "private" / "files.csv")
@@ -78,7 +82,11 @@ def test_nan_has_no_place_in_json(tmp_path):
 
 
 def test_the_hash_of_the_inputs_does_not_depend_on_their_order():
-    assert contents_hash(pl.Series(["b", None, "a"])) == contents_hash(pl.Series(["a", "b"])) != contents_hash(pl.Series(["a"]))
+    a, b, c = (hashlib.sha256(letter).hexdigest() for letter in (b"a", b"b", b"c"))
+    whole = contents_hash([pl.Series([b, None, a]), pl.Series([c])])
+    assert whole == contents_hash([pl.Series([c, a, b])]) != contents_hash([pl.Series([a, b])])
+    assert whole == hashlib.sha256("".join(f"{each}\n" for each in sorted([a, b, c])).encode()).hexdigest()
+    assert contents_hash([]) == hashlib.sha256(b"").hexdigest()
 
 
 def test_versions_name_what_counts():
