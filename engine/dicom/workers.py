@@ -32,6 +32,8 @@ _NEEDED = re.compile(r"(PYTHON|LD_|DYLD_|LC_)|(LANG|PATH|SYSTEMROOT|FAKETIME)$")
 """What a child gets of the environment: what Python and its libraries start with. No secret (a site key, a password) is passed on."""
 _START = 60.0
 """Seconds a child may take to import its libraries on a cold, busy disk."""
+_STARTS = 5
+"""Times that every worker may die on its way before the run gives up: one that is killed for lack of memory may start a moment later."""
 _GRACE = 5.0
 """Seconds a killed child may take to die: one that waits for a network mount which has stalled dies only when the kernel lets go of it."""
 _AHEAD = 32
@@ -75,7 +77,7 @@ def read_files(
         return
     pool: list[_Worker] = []
     waiting, done = deque[tuple[int, Path]](), dict[int, Reading]()
-    source, taken, next_out, exhausted = iter(files), 0, 0, False
+    source, taken, next_out, exhausted, stillborn = iter(files), 0, 0, False, 0
     head = {"size": size, "pictures": pictures, "limits": asdict(limits), "only_hash": only_hash}
     selector = selectors.DefaultSelector()
     try:
@@ -101,15 +103,22 @@ def read_files(
             if exhausted and not waiting and not any(worker.busy for worker in pool):
                 return
             if next_out < taken or waiting:
-                _wait(selector, pool, done)
+                lost = _wait(selector, pool, done)
+                stillborn = 0 if any(worker.ready for worker in pool) else stillborn + lost
+                if stillborn > _STARTS * workers:
+                    why = "one child process after another ended before it could read"
+                    raise EngineError("worker processes do not start", why=why, hint="run `mmclip doctor`")
     finally:
         for worker in pool:
             worker.end()
         selector.close()
 
 
-def _wait(selector: selectors.BaseSelector, pool: list[_Worker], done: dict[int, Reading]) -> None:
-    """Wait for the next answer, death or deadline; finished files go to `done`, dead workers leave the pool."""
+def _wait(selector: selectors.BaseSelector, pool: list[_Worker], done: dict[int, Reading]) -> int:
+    """Wait for the next answer, death or deadline; finished files go to `done`, dead workers leave the pool.
+
+    Gives the number of those that had not become ready.
+    """
     until = min(worker.deadline for worker in pool)
     events = selector.select(None if math.isinf(until) else max(0.0, until - time.monotonic()))
     for key, _ in events:
@@ -117,12 +126,14 @@ def _wait(selector: selectors.BaseSelector, pool: list[_Worker], done: dict[int,
         answer = worker.hear()
         if answer is not None:
             done[answer[0]] = answer[1]
-    now = time.monotonic()
+    now, stillborn = time.monotonic(), 0
     for worker in [worker for worker in pool if worker.dead or worker.deadline <= now]:
         lost = worker.lose("decode_crash" if worker.dead else "decode_timeout")
         if lost is not None:
             done[lost[0]] = lost[1]
         pool.remove(worker)
+        stillborn += not worker.ready
+    return stillborn
 
 
 class _Worker:
@@ -210,12 +221,12 @@ class _Worker:
         """Kill the child; the file it was busy with gets `reason`.
 
         Raises:
-            EngineError: it never became ready, so that a new one would not either.
+            EngineError: it was given the time to start, and did not.
         """
-        task, started = self.task, self.ready
+        task, hung = self.task, not self.ready and not self.dead
         self.end()
-        if not started:
-            why = f"a child process ended or stayed silent for {_START:.0f} s before it could read"
+        if hung:
+            why = f"a child process stayed silent for {_START:.0f} s before it could read"
             raise EngineError("worker processes do not start", why=why, hint="run `mmclip doctor`")
         return None if task is None else (task[0], Reading(task[1], "reject", reason))
 

@@ -114,6 +114,26 @@ def test_a_worker_that_dies_idle_costs_nothing(files: list[Path]) -> None:
     assert [one.path for one in running] == files[:3]
 
 
+def test_all_workers_may_die_at_once_on_their_way_and_at_work(files: list[Path]) -> None:
+    def strike() -> None:
+        for pid in children():
+            os.kill(pid, signal.SIGSEGV)
+
+    def paths() -> Iterator[Path]:
+        for number in range(40):
+            if number in (10, 25):
+                strike()
+            yield files[0]
+
+    starting = threading.Timer(0.1, strike)
+    starting.start()
+    reasons = [one.reason for one in read_files(paths(), size=64, workers=2)]
+    starting.join()
+    assert len(reasons) == 40
+    assert set(reasons) <= {None, "decode_crash"}
+    assert reasons.count("decode_crash") <= 4, "the files that two workers were busy with, twice"
+
+
 def test_a_bomb_runs_out_of_memory_in_its_worker_only(make: SimpleNamespace, tmp_path: Path, files: list[Path]) -> None:
     content = make.LOSSLESS["deflated"](make.chest(), 12)
     from engine.dicom.outline import read_meta
