@@ -24,7 +24,7 @@ from engine.dicom.burned import LOOKED_AT, shows_text
 from engine.dicom.header import Header
 from engine.dicom.pixels import Stored
 from engine.dicom.policy import Refusal
-from engine.dicom.resample import block_means, lanczos
+from engine.dicom.resample import block_means, fewer, lanczos
 from engine.dicom.tone import Tone, range_tone, tone_of
 
 _HIDDEN = 0.2
@@ -249,18 +249,19 @@ def shrink(
     """float32 (H, W) of target_shape: averages over whole blocks down to twice the target, then LANCZOS over the exact box.
 
     ends: the averages are clipped to these two before LANCZOS sees them, which else rings at an edge that no window shows.
-    look: is shown the averages, so clipped, and the distance of the ends; with a shorter side of LOOKED_AT where that is more than
-        twice the target, and then averaged once more.
+    look: is shown the averages, so clipped, and the distance of the ends; with a shorter side of LOOKED_AT or above where that is more
+        than twice the target, and of the same length whether or not the values came reduced.
     """
     height, width = target_shape(stored.rows, stored.columns, aspect, size)
-    room = min(stored.rows / (2 * height), stored.columns / (2 * width)) / stored.factor
-    block = max(1, math.floor(room))
-    first = max(1, math.floor(room * min(1.0, 2 * size / LOOKED_AT))) if look is not None else block
+    whole = min(stored.rows / (2 * height), stored.columns / (2 * width))
+    seen = max(1, math.floor(whole * min(1.0, 2 * size / LOOKED_AT)))
+    block = max(1, math.floor(whole / stored.factor))
+    first = max(1, seen // stored.factor) if look is not None else block
     reduced = block_means(values, first, stored.peak)
     if ends is not None:
         np.clip(reduced, *ends, out=reduced)
     if look is not None and ends is not None:
-        look(reduced, ends[1] - ends[0])
+        look(fewer(reduced, seen, stored.factor * first), ends[1] - ends[0])
     block = first * (block // first)
     if block > first:
         reduced = block_means(reduced, block // first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -44,6 +45,30 @@ def block_means(values: NDArray[Any], block: int, peak: int | None = None) -> ND
     return means
 
 
+def fewer(values: NDArray[np.float32], inside: int, outside: int) -> NDArray[np.float32]:
+    """Means over inside / outside pixels, whole or not, each way; the values themselves where that is one pixel or less.
+
+    (h, w) -> (H, W), about outside / inside the size: the last rows and columns that make no whole group, of 8 or `inside` at most, are
+    left out. Two products with one small matrix: 0.7 ms for 937 x 750 to 624 x 500, where products of bands took 1.9 ms.
+    """
+    if inside <= outside:
+        return values
+    weights = _fewer_weights(inside // math.gcd(inside, outside), outside // math.gcd(inside, outside))
+    made, taken = weights.shape
+    down, across = (side // taken for side in values.shape)
+    rows = np.matmul(weights, values[: down * taken].reshape(down, taken, -1)).reshape(down * made, -1)
+    means: NDArray[np.float32] = (rows[:, : across * taken].reshape(-1, taken) @ weights.T).reshape(len(rows), across * made)
+    return means
+
+
+@lru_cache(maxsize=64)
+def _fewer_weights(inside: int, outside: int) -> NDArray[np.float32]:
+    """Shares of `inside` pixels in the means of `outside` parts of them, (outside, inside); several such groups where they are short."""
+    edges, at = np.arange(outside + 1)[:, None] * inside / outside, np.arange(inside)
+    shares = np.clip(np.minimum(at + 1, edges[1:]) - np.maximum(at, edges[:-1]), 0, None) * outside / inside
+    return np.kron(np.eye(max(1, 8 // inside)), shares).astype(np.float32)
+
+
 def lanczos(values: NDArray[np.float32], shape: tuple[int, int], box: tuple[float, float, float, float]) -> NDArray[np.float32]:
     """float32 (h, w) -> (H, W) == shape, LANCZOS over box (left, top, right, bottom), equal to Pillow's `resize` within 1e-4 of the range.
 
@@ -56,8 +81,10 @@ def lanczos(values: NDArray[np.float32], shape: tuple[int, int], box: tuple[floa
 
 def squashed(picture: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
     """(H, W) -> float32 (side, side): means of the pixels between edges that lie evenly, each but for a share of a pixel."""
-    (down, tall), (across, wide) = (_cells(length, side) for length in picture.shape)
-    return _product(down, picture.astype(np.float32), across) / np.outer(tall, wide)  # sums first: whole numbers, exact
+    down, across, counts = _cells(*picture.shape, side)
+    means = _product(down, picture.astype(np.float32), across)  # sums first: whole numbers, exact
+    means /= counts
+    return means
 
 
 def _product(down: Bands, values: NDArray[np.float32], across: Bands) -> NDArray[np.float32]:
@@ -81,12 +108,15 @@ def _lanczos_bands(inside: int, outside: int, begin: float, end: float) -> Bands
 
 
 @lru_cache(maxsize=64)
-def _cells(inside: int, outside: int) -> tuple[Bands, NDArray[np.float32]]:
-    """Sums of `inside` samples between `outside` + 1 edges, one at least, and how many each adds up."""
-    edges = np.linspace(0, inside, outside + 1).astype(np.int64)
-    counts = np.maximum(np.diff(edges), 1)
-    taps = np.arange(int(counts.max())) < counts[:, None]
-    return _bands(edges[:-1], taps), counts.astype(np.float32)
+def _cells(height: int, width: int, side: int) -> tuple[Bands, Bands, NDArray[np.float32]]:
+    """Sums between `side` + 1 edges down and across, of one pixel at least, and how many pixels each adds up (side, side)."""
+    bands, counts = [], []
+    for inside in (height, width):
+        edges = np.linspace(0, inside, side + 1).astype(np.int64)
+        counts.append(np.maximum(np.diff(edges), 1))
+        taps = np.arange(int(counts[-1].max())) < counts[-1][:, None]
+        bands.append(_bands(edges[:-1], taps))
+    return bands[0], bands[1], np.outer(*counts).astype(np.float32)
 
 
 def _bands(first: NDArray[np.int64], taps: NDArray[Any]) -> Bands:

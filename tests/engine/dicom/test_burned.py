@@ -35,10 +35,10 @@ def test_a_plain_chest_shows_no_text(radiograph):
 
 
 def test_a_line_of_text_is_found_wherever_it_stands_and_in_the_negative(radiograph):
-    """600 lines from a seed. Of those that stand out none is missed; of those that are white on a bright heart and spine, few."""
+    """400 lines from a seed. Of those that stand out none is missed; of those that are white on a bright heart and spine, few."""
     rng = np.random.default_rng(0)
     found: dict[str, list[bool]] = {"plain": [], "faint": []}
-    for _ in range(600):
+    for _ in range(400):
         (x, y), capital = rng.integers(4, (301, 561)), rng.uniform(8, 18)
         with_text = written(radiograph, str(rng.choice(LINES)), (int(x), int(y)), capital)
         changed = with_text != radiograph
@@ -46,7 +46,7 @@ def test_a_line_of_text_is_found_wherever_it_stands_and_in_the_negative(radiogra
         with_text = 255 - with_text if rng.random() < 0.5 else with_text
         with_text = with_text[:, ::-1] if rng.random() < 0.5 else with_text
         found["plain" if contrast >= 140 else "faint"].append(shows_text(with_text))
-    assert len(found["plain"]) > 300 and all(found["plain"])
+    assert len(found["plain"]) > 200 and all(found["plain"])
     assert len(found["faint"]) > 100 and np.mean(found["faint"]) > 0.9
 
 
@@ -98,7 +98,7 @@ def test_the_scale_of_the_values_does_not_matter(radiograph):
 @settings(deadline=None)
 def test_a_picture_of_any_size_has_an_answer(rows, columns):
     stripes = np.tile(np.array([0, 255], np.uint8), (rows, columns))[:, :columns]
-    along, down = steps(stripes, 255.0)
+    along, down = steps(stripes, 14.0)
     assert along.shape == down.shape
     assert shows_text(stripes) in (True, False)
 
@@ -106,23 +106,24 @@ def test_a_picture_of_any_size_has_an_answer(rows, columns):
 def test_steps_count_the_rarer_direction_of_both_axes():
     bars = np.zeros((8, 16), np.uint8)
     bars[:, 4] = 255
-    along, down = steps(bars, 255.0)
+    along, down = steps(bars, 14.0)
     assert along.tolist() == [[4, 0], [4, 0]]
     assert not down.any()
 
 
-@pytest.mark.parametrize("size", [64, 224])
-def test_text_in_a_file_raises_the_flag_in_every_encoding_and_at_every_size(make, read, size):
-    """The tag says NO, and the picture wins."""
-    large = make.chest(1200, 1024)
+def test_text_in_a_file_raises_the_flag_in_every_encoding_and_at_every_size(make, read):
+    """The tag says NO, and the picture wins. Whole values are averaged over 3 x 3 pixels, reduced ones come averaged over 2 x 2."""
+    large = make.chest(1400, 1344)
     with_text = large.copy()
     with_text[written(np.zeros(large.shape, np.uint8), "SMITH^JOHN 12/03/1957", (30, 40), 22) > 127] = 4095
-    for name in ("explicit", "jpegls", "j2k", "htj2k", "rle"):
-        assert "burned_in" in read(make.LOSSLESS[name](with_text, 12), size=size).flags, name
-        assert "burned_in" not in read(make.LOSSLESS[name](large, 12), size=size).flags, name
     eight = (with_text >> 4).astype(np.uint8)
     jpeg = make.encapsulated(make.radiograph(eight, 8), "1.2.840.10008.1.2.4.50", imagecodecs.jpeg8_encode(eight, level=95))
-    assert "burned_in" in read(jpeg, size=size).flags
+    files = {name: make.LOSSLESS[name](with_text, 12) for name in ("explicit", "jpegls", "j2k", "htj2k", "rle")}
+    for size in (64, 224):
+        for name, file in {**files, "jpeg": jpeg}.items():
+            assert "burned_in" in read(file, size=size).flags, (name, size)
+        for name in ("explicit", "htj2k"):
+            assert "burned_in" not in read(make.LOSSLESS[name](large, 12), size=size).flags, (name, size)
 
 
 def test_text_in_a_plain_picture_and_in_an_inverted_file_raises_the_flag(make, read, tmp_path):

@@ -145,6 +145,19 @@ def test_the_shorter_side_is_as_asked_and_the_mean_stays(rows: int, columns: int
     assert abs(float(small.mean()) - float(values.mean())) < 3
 
 
+@pytest.mark.parametrize("side", [1000, 1344, 1500, 1791, 2250, 2600, 3000, 3583, 4100])
+@pytest.mark.parametrize("size", [64, 224])
+def test_text_is_looked_for_in_a_picture_of_one_size_however_much_it_came_reduced(side: int, size: int) -> None:
+    factor = 1 << int(np.log2(side // 448))
+    shown = []
+    for kept in (1, factor):
+        values = np.zeros((side // kept, side // kept), np.uint8)
+        stored = Stored(values, side, side, kept)
+        shrink(values, stored, 1.0, size, (0, 255), lambda seen, _: shown.append(seen.shape[0]))
+    assert 448 <= shown[0] < 896
+    assert 0 <= shown[0] - shown[1] <= 8
+
+
 def test_shrinking_moves_nothing_sideways(make: SimpleNamespace) -> None:
     """The same picture from whole values and from a wavelet reduction, whose samples sit elsewhere."""
     y, x = np.mgrid[0:512, 0:512]

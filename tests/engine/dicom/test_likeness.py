@@ -74,9 +74,15 @@ def test_a_chest_under_strong_noise_is_still_one(radiograph: np.ndarray) -> None
 
 
 def test_a_chest_and_its_mirror_image_change_places(radiograph: np.ndarray) -> None:
-    one, other = look_of(radiograph, shipped()), look_of(radiograph[:, ::-1], shipped())
+    one, other = (look_of(picture, shipped(), sure=1.0) for picture in (radiograph, radiograph[:, ::-1]))
     assert one.mirrored == pytest.approx(1 - other.mirrored, abs=1e-3)
     assert (one.strange, one.lateral, one.turned) == pytest.approx((other.strange, other.lateral, other.turned), abs=1e-3)
+
+
+def test_a_picture_that_is_surely_upright_is_asked_once_and_has_the_same_flags(radiograph: np.ndarray) -> None:
+    once, twice = look_of(radiograph, shipped()), look_of(radiograph, shipped(), sure=1.0)
+    assert once != twice
+    assert once.flags(shipped()) == twice.flags(shipped()) == ()
 
 
 def test_the_mirror_image_of_each_way_is_the_way_named_for_it() -> None:

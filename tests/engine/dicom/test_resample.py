@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.dicom.resample import block_means, lanczos, squashed
+from engine.dicom.resample import block_means, fewer, lanczos, squashed
 
 
 @settings(max_examples=50, deadline=None)
@@ -37,3 +37,20 @@ def test_block_means_are_means_of_blocks(rows: int, columns: int, block: int, ki
     padded = np.pad(values, ((0, -rows % block), (0, -columns % block)), mode="edge").astype(np.float64)
     expected = padded.reshape(len(padded) // block, block, -1, block).mean((1, 3))
     np.testing.assert_allclose(block_means(values, block), expected, rtol=1e-5)
+
+
+@given(st.integers(20, 200), st.integers(20, 200), st.sampled_from([(3, 2), (5, 4), (7, 4), (6, 4), (11, 8)]), st.integers(0, 9))
+def test_fewer_pixels_are_means_of_whole_and_split_ones(rows: int, columns: int, ratio: tuple[int, int], seed: int) -> None:
+    values = np.random.default_rng(seed).random((rows, columns), np.float32)
+    inside, outside = ratio
+    got = fewer(values, inside, outside)
+    fine = values.repeat(outside, 0).repeat(outside, 1)  # `outside` x `outside` equal parts of every pixel
+    expected = fine[: len(got) * inside, : got.shape[1] * inside].reshape(len(got), inside, -1, inside).mean((1, 3))
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    for before, after in zip(values.shape, got.shape, strict=True):
+        assert 0 <= before - after * inside / outside < 12
+
+
+def test_values_that_are_small_enough_are_left_as_they_are() -> None:
+    values = np.ones((40, 30), np.float32)
+    assert fewer(values, 4, 4) is values and fewer(values, 3, 4) is values
