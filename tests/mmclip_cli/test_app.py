@@ -1,6 +1,7 @@
 """One place where errors become one line and an exit code."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -42,6 +43,13 @@ def test_every_error_has_its_exit_code_and_at_most_one_line(error, code, capsys)
     assert out == ""
     assert err.count("\n") == (0 if isinstance(error, SystemExit) else 1)
     assert SECRET not in err
+
+
+@pytest.mark.parametrize(("words", "place", "found"), [("mmclip sco", 1, "score"), ("mmclip score --prom", 2, "--prompts")])
+def test_a_shell_may_ask_for_completions(words, place, found):
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(place), "_MMCLIP_COMPLETE": "complete_bash"}
+    done = subprocess.run([SCRIPT], env={**os.environ, **asked}, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout.split()) == (0, [found])
 
 
 def test_an_unexpected_error_names_type_module_and_line_but_no_value(capsys):

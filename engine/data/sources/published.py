@@ -60,7 +60,8 @@ def check_published(sources: Sequence[Source]) -> None:
     if all(isinstance(source, TableSource) for source in sources):
         return
     if missing := missing_data(sources):
-        raise ConfigError("the recipe's data are not there", why="; ".join(missing), hint="--set KEY=FOLDER for each of these")
+        hint = "--set KEY=FOLDER for each of these; mmclip recipes check lists them line by line"
+        raise ConfigError("the recipe's data are not there", why="; ".join(missing), hint=hint)
 
 
 def _missing_of_mimic(source: MimicSource) -> list[str]:
