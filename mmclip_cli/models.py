@@ -34,7 +34,8 @@ def list_models(json: Json = False) -> None:
 
 @app.command()
 def show(
-    model: Annotated[str, typer.Argument(help="A shipped name or the folder of a bundle.", show_default=False)], json: Json = False
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A shipped name or the folder of a bundle.", show_default=False)],
+    json: Json = False,
 ) -> None:
     """Print a model's card.
 
@@ -55,6 +56,7 @@ def import_(
     source: Annotated[
         str,
         typer.Argument(
+            metavar="SOURCE",
             help="A Hugging Face CLIP (id or folder), OpenAI's .pt, an open_clip file or folder, CheXzero's .pt, a bundle, a shipped name.",
             show_default=False,
         ),
@@ -62,7 +64,7 @@ def import_(
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Folder of the new bundle; it must not hold anything yet.", show_default=False)
     ],
-    name: Annotated[str | None, typer.Option(help="What the model is called.", show_default="as the folder")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="What the model is called.", show_default="as the folder")] = None,
     preprocessing: Annotated[
         Literal["clip", "chexzero"] | None,
         typer.Option(help="How the source prepares pictures, where it does not say.", show_default="as the source or our records say"),
@@ -72,10 +74,12 @@ def import_(
         typer.Option(help="The source's activation, where it does not say.", show_default="as the source or our records say"),
     ] = None,
     size: Annotated[
-        int | None, typer.Option(min=1, help="Pictures of this many pixels: interpolates the positions.", show_default="as trained")
+        int | None,
+        typer.Option(min=1, metavar="PIXELS", help="Side of the pictures; the positions are interpolated.", show_default="as trained"),
     ] = None,
     context: Annotated[
-        int | None, typer.Option(min=1, help="Texts of this many tokens: cuts or extends the positions.", show_default="as trained")
+        int | None,
+        typer.Option(min=1, metavar="TOKENS", help="Length of the texts; the positions are cut or extended.", show_default="as trained"),
     ] = None,
     dry_run: DryRun = False,
     json: Json = False,
@@ -84,8 +88,8 @@ def import_(
 
     Nothing in them is run.
 
-    The bundle works as --model of score, as model.init of a recipe, and in transformers.CLIPModel.from_pretrained. Files of weights do not
-    always tell their activation and preprocessing; where neither they nor our records do, you are asked rather than guessed at.
+    The bundle works as --model of score, as model.init of a recipe, and in transformers.CLIPModel.from_pretrained. Not every file tells the
+    activation and preprocessing of its weights: where neither it nor our records do, this fails and asks for the option.
     """
     from engine.model.imports.source import check_free, import_model, save_imported
 

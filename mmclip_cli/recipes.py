@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, show and check recipes.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="A file, or the name of a shipped recipe with or without .yaml.", show_default=False)]
+Name = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A file, or the name of a shipped recipe with or without .yaml.", show_default=False)
+]
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,15 @@ def _whole(document: Document) -> str:
 
 @app.command()
 def check(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Recipes; all shipped ones if none is named.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[RECIPE]...", help="Files or shipped names; all shipped ones if none is named.")
+    ] = None,
     json: Json = False,
     settings: Settings = None,
 ) -> None:
     """Report every fault of a recipe, and the data that it lacks.
 
-    Each fault with its line; and in what the recipe differs from its base.
+    Each fault has its line. A recipe that builds on another also says in what it differs from it.
     """
     from engine.errors import ConfigError, EngineError, Fault, RecipeError
     from engine.recipe.loader import recipe_names

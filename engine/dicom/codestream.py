@@ -45,7 +45,8 @@ _HUFFMAN = frozenset({0xC0, 0xC1, 0xC2, 0xC3})
 """Frame headers of sequential, progressive and lossless JPEG."""
 _OTHER_FRAMES = frozenset({0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 """Hierarchical and arithmetic coding: no transfer syntax has them, and an arithmetic decoder makes a picture of any bytes at all."""
-_JPEG_LS = 0xF7
+_PROGRESSIVE, _LOSSLESS, _JPEG_LS = 0xC2, 0xC3, 0xF7
+_END_OF_IMAGE, _START_OF_SCAN, _RESTART_INTERVAL = 0xD9, 0xDA, 0xDD
 
 
 _PART = 1 << 18
@@ -70,9 +71,9 @@ def jpeg_claim(data: bytes | memoryview) -> Claim:
             raise Refusal("decode_error")
         if marker in _HUFFMAN or marker == _JPEG_LS:
             frame.begin(marker, body)
-        elif marker == 0xDD and len(body) >= 2:
+        elif marker == _RESTART_INTERVAL and len(body) >= 2:
             frame.interval = int.from_bytes(body[:2])
-        elif marker == 0xDA:
+        elif marker == _START_OF_SCAN:
             walk.at, restarts = _end_of_scan(data, walk.at, stuffed_bit=frame.marker == _JPEG_LS)
             frame.scan(body, restarts)
             frame.data_end = walk.at
@@ -96,7 +97,7 @@ class Segments:
             if marker == 0xFF:  # fill byte
                 self.at += 1
                 continue
-            if marker == 0xD9:
+            if marker == _END_OF_IMAGE:
                 self.at += 2
                 return
             if self.at + 4 > end:
@@ -132,7 +133,7 @@ class _Frame:
         self.samples = samples
         for at in range(6, 6 + 3 * samples, 3):
             self.sampling[body[at]] = (body[at + 1] >> 4, body[at + 1] & 15)
-        if marker == 0xC2:
+        if marker == _PROGRESSIVE:
             self.left = {component: [self.bits] * 64 for component in self.sampling}
 
     def scan(self, body: bytes, restarts: int) -> None:
@@ -149,7 +150,7 @@ class _Frame:
             if any(body[2 : 2 + 2 * count : 2]):  # a mapping table: what is coded are indexes, not grey values
                 raise Refusal("decode_error")
             return
-        self.lossy |= self.marker != 0xC3 or shifts & 15 > 0  # a point transform drops the lowest bits
+        self.lossy |= self.marker != _LOSSLESS or shifts & 15 > 0  # a point transform drops the lowest bits
         for component in components:
             if component in self.left and first <= last < 64:
                 self.left[component][first : last + 1] = [shifts & 15] * (last + 1 - first)
@@ -158,7 +159,7 @@ class _Frame:
 
     def _units(self, components: bytes) -> int:
         """MCUs of a scan: samples (lossless) or blocks of 8 x 8, alone or interleaved with those of other components (T.81 A.2)."""
-        side = 1 if self.marker == 0xC3 else 8
+        side = 1 if self.marker == _LOSSLESS else 8
         factors = list(self.sampling.values())
         if any(not h or not v for h, v in factors):
             raise Refusal("decode_error")
@@ -173,7 +174,7 @@ class _Frame:
         if not self.scans or not self.rows or not self.columns:
             raise Refusal("decode_error")
         coding: Literal["jpeg", "lossless", "jpegls"] = (
-            "jpegls" if self.marker == _JPEG_LS else "lossless" if self.marker == 0xC3 else "jpeg"
+            "jpegls" if self.marker == _JPEG_LS else "lossless" if self.marker == _LOSSLESS else "jpeg"
         )
         return Claim(
             self.rows,

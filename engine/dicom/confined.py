@@ -28,25 +28,8 @@ _THREAD = 0x10000  # CLONE_THREAD
 _REFUSED = {
     "programs": (57, 58, 59, 322),  # fork, vfork, execve, execveat
     "sockets": (41, 42, 49, 53),  # socket, connect, bind, socketpair
-    "names": (
-        76,
-        77,
-        82,
-        83,
-        84,
-        85,
-        86,
-        87,
-        88,
-        133,
-        258,
-        259,
-        263,
-        264,
-        265,
-        266,
-        316,
-    ),  # truncate, rename, mkdir, creat, link, ...
+    # truncate, rename, mkdir, creat, link, ...
+    "names": (76, 77, 82, 83, 84, 85, 86, 87, 88, 133, 258, 259, 263, 264, 265, 266, 316),
     "rights": (90, 91, 92, 93, 94, 132, 188, 189, 190, 197, 198, 199, 235, 260, 261, 268, 280, 452),  # chmod, chown, utime, xattr
     "others": (62, 101, 200, 234, 310, 311, 424, 434, 438),  # kill, ptrace, tkill, tgkill, process_vm, pidfd
     "kernel": (165, 166, 248, 249, 250, 272, 298, 308, 321, 323, 425),  # mount, keys, unshare, perf, setns, bpf, userfaultfd, io_uring

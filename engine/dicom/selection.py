@@ -66,24 +66,10 @@ _CHEST_PARTS = (
 )
 """Parts of words: compounds and endings go with them (CHESTPA, RTG KLATKI PIERSIOWEJ)."""
 _CHEST_WORDS = frozenset(
-    {
-        "BRUST",
-        "THX",
-        "CXR",
-        "TORSE",
-        "RINTA",
-        "TUDO",
-        "PLUCA",
-        "PLICE",
-        "PLUC",
-        "BORST",
-        "GOGUS",
-        "CARDIAC",
-        "HERZ",
-        "COEUR",
-        "BABYGRAM",
-        "ОГК",
-    }
+    (
+        *("BRUST", "THX", "CXR", "TORSE", "RINTA", "TUDO", "PLUCA", "PLICE"),
+        *("PLUC", "BORST", "GOGUS", "CARDIAC", "HERZ", "COEUR", "BABYGRAM", "ОГК"),
+    )
 )
 _OF_THE_CHEST = ("THORAC", "THORAK", "TORAC", "TORAK", "GRUDN", "ГРУД", "ΘΩΡΑ", "胸")
 """THORACIC, THORACAL, TORACICA: of the chest, or of the spine behind it."""
