@@ -11,7 +11,7 @@ import io
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -38,12 +38,14 @@ class JpegSource(io.BytesIO):
     A stream of one scan goes in without its end marker, and with 16 zero bytes in place of those that it ends in, if any: a decoder that
     needs more of them waits for ever, which Pillow calls truncated. Its last bytes are handed out only to a reader that has read all
     others: a decoder that is done before it has asked for them has lost its way in damaged data. Streams of several scans go in as they
-    are.
+    are. with_zeros: the zero bytes that it ends in stay, all of them, and belong to those others.
     """
 
-    def __init__(self, stream: Codestream, claim: Claim) -> None:
+    def __init__(self, stream: Codestream, claim: Claim, *, with_zeros: bool = False) -> None:
         single = claim.scans == 1
-        data = bytes(stream[: claim.data_end]).rstrip(b"\0") if single else bytes(stream[: claim.end])
+        whole = bytes(stream[: claim.data_end if single else claim.end])
+        data = whole if with_zeros or not single else whole.rstrip(b"\0")
+        self.zeros = len(whole) - len(data)
         self.mark = len(data) - _TAIL if single else 0
         self.tail_was_read = False
         super().__init__(data + _SPARE if single else data)
@@ -77,12 +79,19 @@ def scaled_jpeg(stream: Codestream, claim: Claim, factor: int, *, as_coded: bool
     """
 
     def again(data: bytes) -> NDArray[np.uint8]:
-        return _scaled(io.BytesIO(data), claim, factor, as_coded)
+        """At full size: what another last bit changes may be too fine for a smaller one."""
+        return _scaled(io.BytesIO(data), claim, 1, as_coded)
 
     source = JpegSource(stream, claim)
     try:
         values = _scaled(source, claim, factor, as_coded)
     except Refusal as refusal:
+        if source.zeros > len(_SPARE):
+            with suppress(Refusal):  # zeros may also be the shortest codes, of a flat foot: then the picture needs just so many of them
+                source = JpegSource(stream, claim, with_zeros=True)
+                values = _scaled(source, claim, factor, as_coded)
+                source.refuse_leftovers()
+                return values
         if claim.scans == 1 and claim.whole and refusal.code == "truncated":
             _refuse_out_of_step(again(_filled_up(_data(stream, claim), b"\0")), stream, claim, again)
         raise
@@ -140,7 +149,7 @@ def _refuse_torn(much: float, values: NDArray[Any], stream: Codestream, claim: C
         Refusal: as `_refuse_out_of_step` does where it looks torn or ends in grey; `decode_error` where it certainly is torn.
     """
     if much > DOUBTFUL or _ends_in_grey(values, claim):
-        _refuse_out_of_step(values, stream, claim, decode)
+        _refuse_out_of_step(decode(bytes(stream[: claim.end])), stream, claim, decode)
     if much > CERTAIN:
         raise Refusal("decode_error")
 
@@ -163,7 +172,7 @@ def _refuse_out_of_step(values: NDArray[Any], stream: Codestream, claim: Claim, 
     missing = _changed(values, decode, _filled_up(data, b"\x5a\xc3\x96"))
     if missing:
         raise Refusal("truncated" if missing > 0.01 else "decode_error")
-    if claim.samples == 1 and not any(_changed(values, decode, _with_another_end(data, bits) + _END) for bits in (1, 3)):
+    if claim.samples == 1 and not any(_changed(values, decode, end) for end in _other_ends(data)):
         raise Refusal("decode_error")  # colour may hide a bit of it
 
 
@@ -186,19 +195,24 @@ def _changed(values: NDArray[Any], decode: Decode, data: bytes) -> float:
         return 1.0
 
 
-def _with_another_end(data: bytes, change: int) -> bytes:
-    """Entropy-coded data with bits turned over, from the last that is surely no padding on: the one before the last run of ones or zeros.
+def _other_ends(data: bytes) -> Iterator[bytes]:
+    """Streams whose last bits are others: one or two of those that are surely no padding, before the last run of ones or zeros; then bytes.
 
-    Up to 16 bytes of zeros may be padding and are left out; more of them are data, whose last byte becomes another.
+    Up to 16 bytes of zeros may be padding and are left out; more of them are data, whose last byte becomes another. Bits alone would not
+    do: where they end the code of a flat block, what follows them may be no code at all, and change nothing.
     """
-    if not any(data[-_TAIL - 1 :]):
-        return data[:-1] + b"\x55"
-    tail = data[-_TAIL - 2 :].replace(b"\xff\0", b"\xff").rstrip(b"\0")
-    bits = int.from_bytes(tail)
-    changes = bits ^ (bits >> 1)
-    last = changes & -changes  # the first bit of the last run
-    turned = bits ^ (change * last << 1 if last.bit_length() < 8 * len(tail) - 1 else 1)
-    return data[: -_TAIL - 2] + turned.to_bytes(len(tail)).replace(b"\xff", b"\xff\0")
+    if any(data[-_TAIL - 1 :]):
+        tail = data[-_TAIL - 2 :].replace(b"\xff\0", b"\xff").rstrip(b"\0")
+        bits = int.from_bytes(tail)
+        changes = bits ^ (bits >> 1)
+        last = changes & -changes  # the first bit of the last run
+        for change in (1, 3):
+            turned = bits ^ (change * last << 1 if last.bit_length() < 8 * len(tail) - 1 else 1)
+            yield data[: -_TAIL - 2] + turned.to_bytes(len(tail)).replace(b"\xff", b"\xff\0") + _END
+        data = data.rstrip(b"\0")
+    whole = data[:-2] if data[-2:] == b"\xff\0" else data[:-1]
+    for other in (b"\x5a\xc3\x96", b"\xa5\x3c\x69"):
+        yield whole.removesuffix(b"\xff") + other * 20 + _END
 
 
 def over_range(values: NDArray[Any], claim: Claim) -> bool:

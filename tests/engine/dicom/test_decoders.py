@@ -88,6 +88,29 @@ def test_a_jpeg_whose_decoder_is_done_before_its_data_are_is_damaged(eight: np.n
     assert refused(lambda: scaled(zeros)) == "truncated", "nor is it a picture"
 
 
+@pytest.mark.parametrize("factor", [1, 4])
+def test_a_flat_foot_that_is_coded_in_zeros_is_no_missing_data(eight: np.ndarray, factor: int) -> None:
+    """Optimised Huffman tables give the shortest codes to flat blocks; where the last ends with a byte, hundreds of zeros are the end."""
+    feet = (np.full((900, columns), 128, np.uint8) for columns in range(160, 256, 8))
+    pictures = (np.repeat(np.vstack([eight[:, : foot.shape[1]], foot])[..., None], 3, -1) for foot in feet)
+    stream = next(coded for picture in pictures if (coded := pillow(picture, optimize=True))[:-2].endswith(b"\0" * 100))
+    data_end = jpeg_claim(stream).data_end
+    got = scaled(stream, factor)
+    assert got.shape[0] == 1200 // factor and (got[-800 // factor :] == 128).all()
+    assert refused(lambda: scaled(stream[: data_end - 60] + END, factor)) == "truncated"
+    assert refused(lambda: scaled(stream[:data_end] + b"\0" * 60 + END, factor)) in ("truncated", "decode_error")
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+@pytest.mark.parametrize("quality", [60, 90])
+def test_a_sound_picture_may_end_in_the_grey_that_stands_for_missing_data(eight: np.ndarray, factor: int, quality: int) -> None:
+    for columns in range(192, 256, 8):
+        values = np.vstack([eight[:, :columns], np.full((300, columns), 128, np.uint8)])
+        stream = io.BytesIO()
+        Image.fromarray(values).save(stream, "JPEG", quality=quality, optimize=True)
+        assert (scaled(stream.getvalue(), factor)[-240 // factor :] == 128).all()
+
+
 def test_what_follows_the_picture_is_no_part_of_it(eight: np.ndarray) -> None:
     stream = pillow(eight)
     for tail in (END, b"\0" * 9, stream, bytes(range(256))):
