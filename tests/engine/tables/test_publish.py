@@ -1,6 +1,8 @@
 """Files appear whole or not at all, and one run at a time holds a folder."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,3 +129,45 @@ def test_a_lock_dies_with_its_process(tmp_path):
         holder.wait()
     with locked(tmp_path):
         pass
+
+
+TWO = """
+import pathlib, sys
+from engine.errors import OutputError
+from engine.tables.publish import together
+with together() as files:
+    try:
+        for name in "ab":
+            files.add(pathlib.Path(sys.argv[1], name), lambda stream: stream.write(b"new"))
+        files.publish()
+    except OutputError as error:
+        print(error)
+"""
+
+
+def traced(tmp_path, *inject):
+    """What two files that go together say, and the calls that put them on the disk, in order."""
+    if not shutil.which("strace"):
+        pytest.skip("needs strace")
+    folder, trace = tmp_path / "out", tmp_path / "trace"
+    folder.mkdir()
+    for name in "ab":
+        (folder / name).write_bytes(b"old")
+    command = ["strace", "-o", trace, "-e", "trace=fsync,rename", *inject, sys.executable, "-c", TWO, folder]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    if "ptrace" in done.stderr:
+        pytest.skip("this machine lets nobody trace")
+    return done.stdout, re.findall(r"^(fsync|rename)\(", trace.read_text(), re.MULTILINE)
+
+
+def test_files_are_on_the_disk_before_the_first_is_replaced_and_names_after_it(tmp_path):
+    assert traced(tmp_path) == ("", ["fsync", "fsync", "rename", "rename", "fsync"])
+
+
+@pytest.mark.parametrize(
+    ("inject", "why"), [("fsync:error=EIO:when=2", "Input/output error"), ("rename:error=ENOSPC:when=1", "No space left on device")]
+)
+def test_a_disk_that_refuses_to_flush_or_rename_is_a_failed_write(tmp_path, inject, why):
+    said, _ = traced(tmp_path, "-e", f"inject={inject}")
+    assert why in said
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {"a": b"old", "b": b"old"}
