@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,17 +52,15 @@ class Reading:
         return replace(self, outcome=outcome, reason=reason, picture=None)
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=12).digest()
-
-
+COARSE = (16, 16)
+"""Rows and columns of a coarse picture, by which copies of one radiograph are known."""
 _SAME_GREY = 4.0
 """Of 255: coarse pictures of one radiograph in two encodings (lossy ones included) differ by less, other radiographs by far more."""
 
 
 @dataclass(frozen=True)
 class _Copy:
-    """What is kept of one scored copy of a SOP instance; coarse: 256 grey values."""
+    """What is kept of one scored copy of a SOP instance; coarse: as `coarse_picture` gives it."""
 
     transfer_syntax: str | None
     pixel_hash: str | None
@@ -72,13 +71,16 @@ class _Copy:
 
     @classmethod
     def unpacked(cls, packed: bytes) -> _Copy:
-        transfer_syntax, _, pixel_hash = packed[256:].decode().partition(" ")
-        return cls(transfer_syntax or None, pixel_hash or None, packed[:256])
+        size = math.prod(COARSE)
+        transfer_syntax, _, pixel_hash = packed[size:].decode().partition(" ")
+        return cls(transfer_syntax or None, pixel_hash or None, packed[:size])
 
     def repeats(self, known: _Copy) -> bool:
+        """Whether it is the same again."""
         return self.transfer_syntax == known.transfer_syntax and self._equals(known) and self._looks_like(known, inverted=False)
 
     def recodes(self, known: _Copy) -> bool:
+        """Whether it is the same picture in another encoding, or with its grey scale inverted."""
         return self._equals(known) and (self._looks_like(known, inverted=False) or self._looks_like(known, inverted=True))
 
     def _equals(self, known: _Copy) -> bool:
@@ -87,6 +89,10 @@ class _Copy:
     def _looks_like(self, known: _Copy, *, inverted: bool) -> bool:
         mine, theirs = (np.frombuffer(coarse, np.uint8).astype(np.float32) for coarse in (self.coarse, known.coarse))
         return bool(np.abs(mine - (255 - theirs if inverted else theirs)).max() <= _SAME_GREY)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=12).digest()
 
 
 @dataclass
@@ -149,11 +155,10 @@ def reconcile(readings: Iterable[Reading]) -> list[Reading]:
 
 
 def coarse_picture(picture: NDArray[np.uint8]) -> bytes:
-    """16 x 16 means of a picture (H, W), row by row: what `settle` compares, and the same again when taken of itself."""
-    if picture.shape == (16, 16):
+    """Means of a picture (H, W) over COARSE cells, row by row: what `settle` compares, and the same again when taken of itself."""
+    if picture.shape == COARSE:
         return picture.tobytes()
-    rows = np.linspace(0, picture.shape[0], 17).astype(int)[:-1]
-    columns = np.linspace(0, picture.shape[1], 17).astype(int)[:-1]
+    rows, columns = (np.linspace(0, side, cells + 1).astype(int)[:-1] for side, cells in zip(picture.shape, COARSE, strict=True))
     sums = np.add.reduceat(np.add.reduceat(picture.astype(np.float32), rows, 0), columns, 1)
     counts = np.outer(np.diff([*rows, picture.shape[0]]), np.diff([*columns, picture.shape[1]]))
     return np.rint(sums / counts).astype(np.uint8).tobytes()

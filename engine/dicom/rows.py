@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.dicom.inputs import Item
-from engine.dicom.reading import Reading, coarse_picture
+from engine.dicom.reading import COARSE, Reading, coarse_picture
 from engine.tables.columns import joined_flags, plain_code, split_flags
 from engine.tables.identity import Names
 from engine.tables.parts import text_of_path
 from engine.tables.results import ResultRow
 
-_COARSE = (16, 16)
 _AS_THEY_ARE = (
     "outcome", "reason", "content_hash", "pixel_hash", "modality", "view", "transfer_syntax", "sop_class", "rows", "columns",
     "sop_instance_uid", "series_instance_uid", "study_instance_uid", "patient",
@@ -34,7 +33,7 @@ def table_row(reading: Reading) -> dict[str, Any]:
 def remembered_reading(path: Path, cells: Mapping[str, Any]) -> Reading:
     """The reading that a row of the image table holds; its picture is the coarse one, which is all that settling duplicates looks at."""
     coarse = cells["coarse"]
-    picture = None if coarse is None else np.frombuffer(coarse, np.uint8).reshape(_COARSE)
+    picture = None if coarse is None else np.frombuffer(coarse, np.uint8).reshape(COARSE)
     return Reading(path, flags=split_flags(cells["flags"]), picture=picture, **{name: cells[name] for name in _AS_THEY_ARE})
 
 
