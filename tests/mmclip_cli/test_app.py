@@ -184,7 +184,7 @@ def test_nobody_reading_is_no_error_to_talk_about(mmclip):
     process.stdout.close()
     assert process.stderr.read() == b""
     process.stderr.close()
-    assert process.wait(timeout=30) == 141
+    assert process.wait(timeout=100) == 141
 
 
 ENDLESS = """
@@ -217,7 +217,7 @@ def test_a_signal_ends_the_run_after_what_was_done_is_committed(tmp_path, number
     assert process.stdout.readline() == "going\n"
     time.sleep(0.05)
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=100)
     assert process.returncode == code
     assert int((tmp_path / "committed").read_text()) >= 3
     assert json.loads(err)["message"] == f"stopped by {number.name}; what was done is kept"
@@ -226,7 +226,7 @@ def test_a_signal_ends_the_run_after_what_was_done_is_committed(tmp_path, number
 def test_an_output_that_cannot_be_written_is_74(mmclip):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [SCRIPT, "recipes", "list"], env=mmclip.environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30
+            [SCRIPT, "recipes", "list"], env=mmclip.environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=100
         )
     assert done.returncode == 74
     assert "No space left" in json.loads(done.stderr)["message"]

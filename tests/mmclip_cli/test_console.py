@@ -72,7 +72,7 @@ def test_no_bar_is_drawn_where_nobody_watches(capsys):
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_terminal_that_cannot_say_it_does_not_end_the_run(encoding):
     code = "from mmclip_cli import console; console.say('größer 肺'); console.log('größer 肺')"
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True, timeout=100)
     assert done.returncode == 0
     assert b"\\u80ba" in done.stdout
 
@@ -89,7 +89,7 @@ def on_terminal(code):
     except OSError:  # Linux ends a terminal with an error
         pass
     os.close(ours)
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=100) == 0
     return said.decode()
 
 
@@ -109,7 +109,7 @@ def test_on_a_terminal_a_bar_moves_and_quiet_hides_it():
 def test_warnings_of_libraries_stay_off_stderr():
     code = "import logging, warnings; from mmclip_cli import console; console.hush_libraries()"
     code += "; warnings.warn('DOE^JANE'); logging.error('DOE^JANE')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True)
     assert done.stderr == ""
 
 

@@ -186,7 +186,7 @@ def test_a_signal_stops_the_run_and_keeps_what_was_done(mmclip, toy, number, cod
         while not list(table.rglob("part-*.parquet")) and time.monotonic() < until and run.poll() is None:
             time.sleep(0.05)
         run.send_signal(number)
-        stdout, stderr = run.communicate(timeout=30)
+        stdout, stderr = run.communicate(timeout=100)
     assert run.returncode == code, stderr
     assert stdout == ""
     assert "what was done is kept" in stderr

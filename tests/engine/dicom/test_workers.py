@@ -48,7 +48,14 @@ def children(parent: int | None = None) -> set[int]:
     return found
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def is_worker(pid: int) -> bool:
+    try:
+        return b"engine.dicom.sandbox" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it may go between two looks
+        return False
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -191,9 +198,7 @@ def test_children_die_with_their_parent(files: list[Path]) -> None:
         assert kids
         parent.kill()
         parent.wait()
-        wait_until(
-            lambda: not any(Path(f"/proc/{pid}").exists() and b"sandbox" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in kids)
-        )
+        wait_until(lambda: not any(is_worker(pid) for pid in kids))
     finally:
         parent.kill()
         parent.wait()
