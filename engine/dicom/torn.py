@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 BLOCK = 8
 CERTAIN, DOUBTFUL = 0.7, 0.2
-"""Of `torn`. Sound radiographs of JPEG quality 30 to 90 were seen to reach 0.14, and 0.7 with a black bar, a panel or a label on the grid of
+"""Of `torn`. Sound radiographs of JPEG quality 30 to 90 were seen to reach 0.14, and 0.7 with a black bar, panel or label on the grid of
 blocks; half of those with a damaged byte, 0.4 and more."""
 _SHARP, _USUAL, _LEAST = 4, 2, 1 / 128
 """A difference across an edge is sharp where it is more than so many times that beside it, and the usual one across edges, and such a share
