@@ -53,7 +53,7 @@ def sharp_edges(values: NDArray[Any], side: int, span: int) -> NDArray[np.bool_]
     looked_at = as_strided(
         values[side - 2 :], (4, edges, runs, run), (down, side * down, apart * right, right), writeable=False
     )  # two rows above each edge, two below
-    over, above, below, under = looked_at.astype(np.float32).reshape(4, edges, runs * run)  # whole numbers take ten times as long
+    over, above, below, under = looked_at.astype(np.float32, "C").reshape(4, edges, runs * run)  # whole numbers take ten times as long
     across = np.abs(below - above)
     beside = np.maximum(np.abs(above - over), np.abs(under - below))
     usual = float(np.median(across.ravel()[::7])) if across.size else 0.0
