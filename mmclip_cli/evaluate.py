@@ -165,10 +165,10 @@ def _say(tables: dict[str, list[dict[str, Any]]], measured: list[Measured], out:
 
 
 def _with_footnotes(table: list[dict[str, Any]]) -> tuple[list[list[object]], list[str]]:
-    """The table's cells, what a row needs as the number of a footnote; and the footnotes. table.csv has the words in each cell."""
-    needs = list(dict.fromkeys(row["auc"] for row in table if str(row["auc"]).startswith("needs ")))
-    marks = {text: f"needs ({number})" for number, text in enumerate(needs, 1)}
-    return [[marks.get(cell, cell) for cell in row.values()] for row in table], needs
+    """The table's cells, with why a row has no figures as the number of a footnote; and the footnotes. table.csv has the words."""
+    reasons = list(dict.fromkeys(row["auc"] for row in table if str(row["auc"]).startswith(("needs ", "no finding "))))
+    marks = {text: f"{'needs' if text.startswith('needs ') else 'none'} ({number})" for number, text in enumerate(reasons, 1)}
+    return [[marks.get(cell, cell) for cell in row.values()] for row in table], reasons
 
 
 def _say_findings(each: Measured) -> None:

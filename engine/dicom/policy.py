@@ -60,7 +60,7 @@ REASONS: dict[str, Reason] = {
     "io_error": Reason("reject", "the file system failed while the file was read, twice", "check the disk or the mount, then run again"),
     "not_dicom": Reason(
         "reject",
-        "another kind of file named as DICOM, or of no kind known; skipped where it is a plain picture",
+        "no DICOM: another kind of file, or none that is known; skipped where it is a plain picture",
         "take it out of the folder; a PNG or JPEG picture is read where a table names it: `mmclip score pictures.csv` with a column `file`",
     ),
     "resource_limit": Reason(
@@ -133,17 +133,17 @@ FLAGS: dict[str, str] = {
     "bad_window": "a window cannot be used (width below 1, half of a pair, off the data, far too wide); the next one or the range of the "
     "data was",
     "burned_in": "text is burned into the pixels: the header says so, or the picture shows a line of it, whatever the header says "
-    "(measured, see burned.py); show no thumbnail",
+    "(measured: README.md); show no thumbnail",
     "burned_in_unknown": "the header does not say whether text is burned into the pixels; they are searched all the same",
     "color_as_grey": "three equal channels, read as one",
     "guessed_transfer_syntax": "no file meta group; the encoding was recognised from the data set",
     "invalid_uid": "a UID with letters, leading zeros or more than 64 characters",
-    "looks_lateral": "looks like a lateral, whatever its tags say, and so like no frontal chest (measured, see likeness.py)",
+    "looks_lateral": "looks like a lateral, whatever its tags say, and so like no frontal chest (measured: README.md)",
     "no_window": "the file names no window; 8-bit values are shown as they are, others over the range of the data",
-    "orientation": "rotated or mirrored by its tags, or by its looks (measured, see likeness.py)",
-    "out_of_distribution": "does not look like a frontal chest radiograph (measured, see likeness.py), or is an animal's by its header",
+    "orientation": "rotated or mirrored by its tags, or by its looks (measured: README.md)",
+    "out_of_distribution": "does not look like a frontal chest radiograph (measured: README.md), or is an animal's by its header",
     "padding": "padding was excluded from the range of grey",
-    "polarity": "a frontal chest that looks inverted: the lungs are bright after all the header's steps (measured, see polarity.py)",
+    "polarity": "a frontal chest that looks inverted: the lungs are bright after all the header's steps (measured: README.md)",
     "recoded": "the same SOP instance was read before in another encoding, or with its grey scale inverted",
     "second_decoder": "the first decoder refused the compressed picture, a second one (GDCM) read it: an oddity, or damage it overlooked",
     "secondary_capture": "a secondary capture: how it came to its grey values is unknown",
