@@ -14,9 +14,8 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 BLOCK = 8
-CERTAIN, DOUBTFUL = 0.7, 0.2
-"""Of `torn`. Sound radiographs of JPEG quality 30 to 90 were seen to reach 0.14, and 0.7 with a black bar, panel or label on the grid of
-blocks; half of those with a damaged byte, 0.4 and more."""
+CERTAIN, DOUBTFUL = 0.7, 0.1
+"""Of `torn`: what is refused, and what is decoded again to find out."""
 _SHARP, _USUAL, _LEAST = 4, 2, 1 / 128
 """A difference across an edge is sharp where it is more than so many times that beside it, and the usual one across edges, and such a share
 of black to white together: at low quality, blocks are flat and do not meet."""
@@ -27,8 +26,8 @@ _RUNS, _RUN = 8, 32
 def torn(values: NDArray[Any], side: int, span: int) -> float:
     """How much values (h, w) or (h, w, channels) of blocks `side` pixels high look torn, in [0, 1]; blocks of one pixel show nothing.
 
-    Of a pair of such edges: the share of sharp pixels in the part where they belong, less that in the other part, of the edge with the
-    lesser one. Of a single edge: its share, but never more than CERTAIN, since a shutter may end on the grid.
+    Of such a pair of edges, each has a share of sharp pixels where they belong, less the share elsewhere: the lesser of the two. An edge
+    alone may be that of a shutter.
 
     span: the difference of white and black.
     """
@@ -36,9 +35,8 @@ def torn(values: NDArray[Any], side: int, span: int) -> float:
         return 0.0
     sharp = sharp_edges(values, side, span)
     shares = sharp.mean(1)
-    single = min(float(shares.max(initial=0)), CERTAIN)
     pairs = np.flatnonzero(shares[:-1] + shares[1:] > DOUBTFUL)
-    return max(single, *(_stepped(sharp[pair], sharp[pair + 1]) for pair in pairs.tolist()), 0.0)
+    return max((_stepped(sharp[pair], sharp[pair + 1]) for pair in pairs.tolist()), default=0.0)
 
 
 def sharp_edges(values: NDArray[Any], side: int, span: int) -> NDArray[np.bool_]:

@@ -42,10 +42,10 @@ def test_a_step_in_the_middle_is_certainly_a_tear(radiograph: np.ndarray, row: i
 
 
 @pytest.mark.parametrize("rows", [slice(0, 64), slice(320, 400), slice(64, 72)], ids=["above", "below", "a bar one block high"])
-def test_the_edge_of_a_shutter_on_the_grid_is_no_certain_tear(radiograph: np.ndarray, rows: slice) -> None:
+def test_the_edge_of_a_shutter_on_the_grid_is_no_tear(radiograph: np.ndarray, rows: slice) -> None:
     covered = radiograph.copy()
     covered[rows] = 255
-    assert DOUBTFUL < torn(covered, 8, 255) <= CERTAIN
+    assert torn(covered, 8, 255) < DOUBTFUL
 
 
 @given(st.integers(1, 40), st.integers(1, 300), st.sampled_from([1, 2, 4, 8]))
