@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from engine.errors import OutputError
 from engine.tables.batches import Batches
 from engine.tables.columns import IMAGE_COLUMNS, PRIVATE_COLUMNS, image_schema
 from engine.tables.studies import Aggregate, Studies
@@ -67,7 +70,8 @@ class Results:
     def close(self) -> None:
         """Drop the rows."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what would not be written is not needed any more
+                self._file.close()
         self._file, self._ends = None, [0]
 
     def _pack(self) -> None:
@@ -85,8 +89,13 @@ class Results:
         chunk.write_ipc(packed, compression="zstd")
         if self._file is None:
             self._file = TemporaryFile(dir=self._folder) if self._folder else BytesIO()  # noqa: SIM115 - open until `close`
-        self._file.seek(self._ends[-1])
-        self._file.write(packed.getvalue())
+        try:
+            self._file.seek(self._ends[-1])
+            self._file.write(packed.getvalue())
+            self._file.flush()
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else type(error).__name__
+            raise OutputError("cannot write a temporary file", why=why, hint="free space or another folder with --out") from None
         self._ends.append(self._file.tell())
 
     def _chunks(self) -> Iterator[pl.DataFrame]:
