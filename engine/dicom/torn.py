@@ -19,7 +19,7 @@ CERTAIN, DOUBTFUL = 0.7, 0.1
 _SHARP, _USUAL, _LEAST = 4, 2, 1 / 128
 """A difference across an edge is sharp where it is more than so many times that beside it, and the usual one across edges, and such a share
 of black to white together: at low quality, blocks are flat and do not meet."""
-_RUNS, _RUN = 8, 32
+_RUNS, _RUN = 4, 32
 """Runs of neighbouring columns that are looked at, evenly: single columns would cost as much memory traffic as all of them."""
 
 
