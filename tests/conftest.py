@@ -3,6 +3,7 @@
 import csv
 import gzip
 import importlib.util
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch: pytest's workers share the cores, and see model/encoding.py
 settings.register_profile("house", deadline=None)  # a busy machine is no failure
 settings.load_profile("house")
 

@@ -615,7 +615,7 @@ def test_copies_of_one_picture_may_have_equal_scores(run, make_studies, tmp_path
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_a_usage_error(run, studies):
-    with pytest.raises(UsageError, match="CUDA"):
+    with pytest.raises(UsageError, match="no GPU"):
         run(studies / "in", device="cuda")
 
 
