@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from engine.dicom.codestream import Claim
 from engine.dicom.policy import Refusal
-from engine.dicom.torn import BLOCK, CERTAIN, DOUBTFUL, torn
+from engine.dicom.torn import BLOCK, CERTAIN, DOUBTFUL, Tear, torn
 from engine.dicom.witness import end_of_data, witness_of
 
 Codestream = Any
@@ -142,15 +142,15 @@ def exact_jpeg(stream: Codestream, claim: Claim) -> NDArray[Any]:
     return values
 
 
-def _refuse_torn(much: float, values: NDArray[Any], stream: Codestream, claim: Claim, decode: Decode) -> None:
+def _refuse_torn(tear: Tear, values: NDArray[Any], stream: Codestream, claim: Claim, decode: Decode) -> None:
     """What `torn` says of a DCT picture of one scan, and of its last pixels.
 
     Raises:
         Refusal: as `_refuse_out_of_step` does where it looks torn or ends in grey; `decode_error` where it certainly is torn.
     """
-    if much > DOUBTFUL or _ends_in_grey(values, claim):
+    if max(tear) > DOUBTFUL or _ends_in_grey(values, claim):
         _refuse_out_of_step(decode(bytes(stream[: claim.end])), stream, claim, decode)
-    if much > CERTAIN:
+    if tear.pair > CERTAIN:
         raise Refusal("decode_error")
 
 
