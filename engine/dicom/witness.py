@@ -47,33 +47,44 @@ class Witness:
 
 def witness_of(stream: Any, claim: Claim) -> Witness | None:
     """The witness of a lossless JPEG of one component, one scan and no restart markers; None for any other."""
+    if claim.coding != "lossless" or claim.samples != 1 or claim.scans != 1 or claim.rows == 0xFFFF:
+        return None
     tables: dict[int, Codes] = {}
-    walk = Segments(stream)
-    rows_at = 0
+    walk, rows_at, scan = Segments(stream), 0, b""
     for marker, body in walk:
-        if marker == 0xC3:
+        if marker == 0xC3:  # the frame
             rows_at = walk.at - len(body) + 1
         elif marker == 0xC4:
             tables |= huffman_tables(body)
-        elif marker == 0xDD and any(body[:2]):
+        elif marker == 0xDD and any(body[:2]):  # restart markers
             return None
         elif marker == 0xDA:
-            codes = tables.get(body[2] >> 4, {})
-            usable = sorted((code for code, size in codes.items() if size < 16), key=len)[:2]
-            if claim.coding != "lossless" or claim.samples != 1 or claim.scans != 1 or claim.rows == 0xFFFF or len(usable) < 2:
-                return None
-            end = end_of_data(stream, claim)
-            chosen = (usable[at.bit_count() % 2] for at in range(2 * _LOOKED_AT))  # no part of this series is like another
-            first = min(codes, key=lambda code: (len(code), code))
-            filling = "0" * ((len(first) + codes[first]) * (claim.columns + 8))
-            bits = "".join(code + "0" * codes[code] for code in chosen)
-            added = bits + filling
-            added += "0" * (-len(added) % 8)
-            packed = int(added, 2).to_bytes(len(added) // 8).replace(b"\xff", b"\xff\0")
-            pieces = (stream[:rows_at], (claim.rows + 1).to_bytes(2), stream[rows_at + 2 : end], packed, b"\xff\xd9")
-            paddings = _paddings(stream[end - 2] if stream[end - 1] == 0 and stream[end - 2] == 0xFF else stream[end - 1])
-            return Witness(b"".join(pieces), codes, body[3], body[5] & 15, added[: 40 * _LOOKED_AT], paddings)
-    return None
+            scan = body
+            break
+    codes = tables.get(scan[2] >> 4, {})
+    bits = _known_bits(codes, claim.columns)
+    if bits is None:
+        return None
+    end = end_of_data(stream, claim)
+    added = int(bits, 2).to_bytes(len(bits) // 8).replace(b"\xff", b"\xff\0")
+    longer = b"".join((stream[:rows_at], (claim.rows + 1).to_bytes(2), stream[rows_at + 2 : end], added, b"\xff\xd9"))
+    last = stream[end - 2] if stream[end - 1] == 0 and stream[end - 2] == 0xFF else stream[end - 1]
+    return Witness(longer, codes, predictor=scan[3], shift=scan[5] & 15, bits=bits[: 40 * _LOOKED_AT], before=_paddings(last))
+
+
+def _known_bits(codes: Codes, columns: int) -> str | None:
+    """Bits for a row of so many pixels and more, whole bytes of them; None where a table has but one code.
+
+    Two codes take turns as the ones in the binary numbers 0, 1, 2, ... do, even or odd in number, so that no part of the series is like the
+    next; then one code is repeated.
+    """
+    usable = sorted((code for code, size in codes.items() if size < 16), key=len)[:2]
+    if len(usable) < 2:
+        return None
+    series = "".join(usable[at.bit_count() % 2] + "0" * codes[usable[at.bit_count() % 2]] for at in range(2 * _LOOKED_AT))
+    first = min(codes, key=lambda code: (len(code), code))  # all zeros, whatever the table
+    bits = series + "0" * ((len(first) + codes[first]) * (columns + 8))
+    return bits + "0" * (-len(bits) % 8)
 
 
 def end_of_data(stream: Any, claim: Claim) -> int:
