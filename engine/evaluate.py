@@ -25,7 +25,7 @@ from engine.data.evaluated import TEST, TRAIN, VALIDATION, StudyTable, finding_c
 from engine.data.sources import read_sources
 from engine.data.sources.published import missing_pieces
 from engine.dicom.featured import featured_files
-from engine.dicom.remembered import reader_version
+from engine.dicom.reader_version import reader_version, same_readers
 from engine.errors import ConfigError, EngineError, InputMissing, NotFinite, UsageError
 from engine.metrics.beside import needed_cells, published_cells
 from engine.metrics.events import Event, Finished, Looked, Measured, Needs, Planned, Published, Reading
@@ -336,7 +336,8 @@ class _Bench:
                 return encode(bundle, pictures, self.batch_size)
             return raw_pixels(pictures, BASELINE_SIDE).astype(np.float32)
 
-        table = ImageTable(self.out, model, f"{reader_version()} size {size} batch {self.batch_size}", width)
+        reader, *same = (f"{name} size {size} batch {self.batch_size}" for name in (reader_version(), *same_readers()))
+        table = ImageTable(self.out, model, reader, width, same)
         found = np.full((images.height, width), np.nan, dtype=np.float32)
         reasons = Counter[str]()
         files = [Path(file) for file in images["file"]]

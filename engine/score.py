@@ -26,7 +26,8 @@ from engine.dicom.gathered import SEVERAL, Gathered, Vector
 from engine.dicom.inputs import Item, check_inputs, input_items
 from engine.dicom.limits import LIMITS, Limits, as_settings
 from engine.dicom.policy import Outcome
-from engine.dicom.remembered import Remembered, counted, found_readings, reader_version
+from engine.dicom.reader_version import reader_version, same_readers, why_outdated
+from engine.dicom.remembered import Remembered, counted, found_readings
 from engine.errors import InputMissing, NotFinite, TooManyFailures
 from engine.metrics.calibration import CalibrationMap
 from engine.metrics.findings import FindingFigures, figures
@@ -211,6 +212,7 @@ def score(
         yield Started(findings, bundle.name, str(bundle.device), len(remembered))
         if table.unreadable:
             yield Notice(f"{len(table.unreadable)} damaged parts of the image table were left out; their files are read again")
+        yield from map(Notice, _outdated(table))
         clock.lap("load")
         run = Gathered(results, names, table, scored=[] if heatmaps else None)
         size = batch_size or (64 if bundle.device.type == "cuda" else 8)
@@ -279,7 +281,18 @@ def _load(model: str | Path, device: Device) -> Bundle:
 
 
 def _table(bundle: Bundle, out: Path) -> ImageTable:
-    return ImageTable(out, bundle.content_hash, reader_version(), int(bundle.clip.config.projection_dim))
+    return ImageTable(out, bundle.content_hash, reader_version(), int(bundle.clip.config.projection_dim), same_readers())
+
+
+def _outdated(table: ImageTable) -> Iterator[str]:
+    """What is said of rows that another version of the reader made: how many, and why they are not used."""
+    reasons: dict[str, tuple[int, int]] = {}
+    for reader, counts in table.outdated.items():
+        reason = why_outdated(reader)
+        files, rows = reasons.get(reason, (0, 0))
+        reasons[reason] = (files + counts[0], rows + counts[1])
+    for reason, (files, rows) in sorted(reasons.items()):
+        yield f"known files that are read again: {rows} (in {files} shards of the image table), as they were {reason}"
 
 
 def _maps(path: Path | None, bundle: Bundle, asked: Asked, aggregate: Aggregate) -> Calibration | None:

@@ -22,8 +22,9 @@ from engine.data.pictures import Resize
 from engine.data.sources.image_table import COLUMNS
 from engine.data.store import Entry, StoreWriter, filling
 from engine.dicom.inputs import Item
+from engine.dicom.reader_version import reader_version, same_readers
 from engine.dicom.reading import Reading, Registry
-from engine.dicom.remembered import NOT_KEPT, reader_version
+from engine.dicom.remembered import NOT_KEPT
 from engine.dicom.rows import remembered_reading, result_row, table_row
 from engine.tables.columns import IMAGE_COLUMNS, PRIVATE_COLUMNS
 from engine.tables.identity import Names
@@ -205,11 +206,11 @@ def _read_lines(path: Path) -> dict[str, dict[str, Any]]:
         raw = path.read_bytes()
     except FileNotFoundError:
         return lines
-    reader = reader_version()
+    readers = (reader_version(), *same_readers())
     for each in raw.split(b"\n"):
         try:
             line = json.loads(each)
-            if line["reader"] == reader:
+            if line["reader"] in readers:
                 lines[line["path"]] = line
         except (ValueError, TypeError, KeyError):
             continue

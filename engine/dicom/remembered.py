@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -43,18 +41,6 @@ class Found:
     reading: Reading
     scores: Scores | None = None
     known: bool = False
-
-
-def reader_version() -> str:
-    """What reads files here: this version of mmclip and a hash over the code of this room, so that no row outlives its code."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    try:
-        name = f"mmclip {version('mmclip')}"
-    except PackageNotFoundError:
-        name = "mmclip"
-    return f"{name} {digest.hexdigest()[:16]}"
 
 
 class Remembered:

@@ -70,16 +70,20 @@ class ImageTable:
     Args:
         out: the output folder.
         model: the model's content hash.
-        reader: what read the files: version of the code and its settings.
+        reader: name of the version of the code that reads files, with its settings.
         width: D, the length of a feature vector.
+        same: names of earlier readers whose rows are equal, and are used as well.
     """
 
-    def __init__(self, out: Path, model: str, reader: str, width: int) -> None:
+    def __init__(self, out: Path, model: str, reader: str, width: int, same: Sequence[str] = ()) -> None:
         self.model, self.reader, self.width = model, reader, width
+        self.readers = [reader, *same]
         self.folder = out / "table" / model[:16]
         self.private_folder = out / "private" / "table" / model[:16]
         self.unreadable: list[str] = []
         """Names of parts that could not be read: their rows are made again."""
+        self.outdated: dict[str, tuple[int, int]] = {}
+        """Name of another reader -> number of Parquet files with rows of it, and of the rows: they are not used."""
 
     def add(self, rows: Sequence[Mapping[str, Any]], features: Sequence[NDArray[np.float32] | None]) -> None:
         """Publish one part. `rows` are mappings of both schemas' columns; `features` the (D,) vector of each, None where there is none.
@@ -120,7 +124,9 @@ class ImageTable:
                 version = pl.read_parquet_metadata(BytesIO(content)).get("mmclip_table_version", "")
                 if version.isdigit() and int(version) > int(TABLE_VERSION):
                     raise ConfigError("the image table was written by a newer version", hint="that version, or another folder with --out")
-                rows = _sound(content, shown).filter(pl.col("model") == self.model, pl.col("reader") == self.reader)
+                rows = _sound(content, shown).filter(pl.col("model") == self.model)
+                self._count_outdated(rows)
+                rows = rows.filter(pl.col("reader").is_in(self.readers))
                 vectors = rows["features"].cast(pl.Array(pl.Float32, self.width))
                 # Left to right by hash: a row is only of use with its identifiers.
                 identifiers = _sound((self.private_folder / path.name).read_bytes(), private).unique("content_hash", keep="first")
@@ -135,6 +141,11 @@ class ImageTable:
                 self.unreadable.append(path.name)
                 continue
             yield Part(frame, features[kept])
+
+    def _count_outdated(self, rows: pl.DataFrame) -> None:
+        for reader, count in rows.filter(~pl.col("reader").is_in(self.readers)).group_by("reader").len().iter_rows():
+            files, known = self.outdated.get(reader, (0, 0))
+            self.outdated[reader] = (files + 1, known + count)
 
 
 def _as_parquet(frame: pl.DataFrame) -> bytes:

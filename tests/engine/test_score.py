@@ -304,6 +304,18 @@ def test_another_model_starts_anew(run, studies, tmp_path, toy):
     assert published(run(studies / "in")).studies.equals(first)
 
 
+def test_rows_of_another_reader_are_read_again_and_said_once(run, studies, tmp_path, monkeypatch):
+    run(studies / "in")
+    before = (tmp_path / "out" / "scores.csv").read_bytes()
+    monkeypatch.setattr("engine.score.reader_version", lambda: "reader 99 imagecodecs 1 pillow 1 simpleitk 1")
+    monkeypatch.setattr("engine.score.same_readers", lambda: ())
+    events = run(studies / "in")
+    (notice,) = (event.message for event in events if isinstance(event, Notice))
+    assert "read again: 6 (in 1 shards" in notice
+    assert not any(event.reused for event in events if isinstance(event, Seen))
+    assert (tmp_path / "out" / "scores.csv").read_bytes() == before
+
+
 def test_only_what_is_new_is_read(run, studies, tmp_path):
     folder = tmp_path / "in"
     shutil.copytree(studies / "in", folder)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from engine.dicom.inputs import Item
 from engine.dicom.policy import REASONS
-from engine.dicom.remembered import NOT_KEPT, Counted, Remembered, counted, found_readings, reader_version
+from engine.dicom.remembered import NOT_KEPT, Counted, Remembered, counted, found_readings
 from engine.dicom.rows import table_row
 from engine.tables.parts import ImageTable
 
@@ -108,8 +108,3 @@ def test_pictures_are_welcome_only_where_a_table_names_them(table, pictures):
 
 def test_reasons_not_kept_are_reasons():
     assert set(REASONS) >= NOT_KEPT
-
-
-def test_the_reader_is_named_by_its_code():
-    assert reader_version() == reader_version()
-    assert reader_version().startswith("mmclip")

@@ -68,6 +68,17 @@ def test_another_model_or_another_reader_knows_nothing(table, tmp_path, model, r
     assert sum(part.rows.height for part in ImageTable(tmp_path, model, reader, 4).parts()) == 0
 
 
+def test_rows_of_an_equal_reader_are_used_and_others_counted(table, tmp_path):
+    table.add([row("a"), row("b")], [None, None])
+    table.add([row("c")], [None])
+    equal = ImageTable(tmp_path, MODEL, "newer", 4, same=["reader"])
+    assert sum(part.rows.height for part in equal.parts()) == 3
+    assert equal.outdated == {}
+    other = ImageTable(tmp_path, MODEL, "newer", 4)
+    assert sum(part.rows.height for part in other.parts()) == 0
+    assert other.outdated == {"reader": (2, 3)}
+
+
 def test_a_torn_part_is_left_out_and_noted(table):
     table.add([row("a")], [None])
     table.add([row("b")], [None])
