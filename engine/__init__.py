@@ -33,18 +33,18 @@ when they are first used, so that `import engine` costs nothing:
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine import evaluate as evaluate
     from engine import finetune as finetune
     from engine import ingest as ingest
-    from engine import judge as judge
     from engine import pretrain as pretrain
     from engine import score as score
     from engine.encode import MMCLIPModel as MMCLIPModel
 
-VERBS = ("evaluate", "finetune", "ingest", "judge", "pretrain", "score")
+VERBS = ("evaluate", "finetune", "ingest", "pretrain", "score")
 
 
 def __getattr__(name: str) -> Any:
@@ -52,6 +52,11 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"engine.{name}")
     if name == "MMCLIPModel":
         return importlib.import_module("engine.encode").MMCLIPModel
+    if name == "judge":
+        warnings.warn(
+            "engine.judge is now engine.evaluation.from_scores; the old name goes with the next release", DeprecationWarning, stacklevel=2
+        )
+        return importlib.import_module("engine.evaluation.from_scores")
     raise AttributeError(f"module 'engine' has no attribute {name!r}")
 
 

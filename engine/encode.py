@@ -24,7 +24,7 @@ from engine.model.bundle import Bundle, load_bundle
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from engine.dicom.reading import Reading
+    from engine.intake.read_result import Reading
 
 Picture = str | os.PathLike[str] | npt.NDArray[np.generic]
 
@@ -66,7 +66,7 @@ class MMCLIPModel:
                 raise InputMissing("no such picture", hint="check the path")
         if not paths:
             return list(arrays.values())
-        from engine.dicom.workers import read_files
+        from engine.intake.workers import read_files
 
         readings = iter(list(read_files(paths, size=self.bundle.preprocessing.size, workers=1, pictures=True)))
         return [arrays[place] if place in arrays else _readable(next(readings)) for place in range(len(images))]

@@ -21,34 +21,31 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from engine.data.evaluated import TEST, TRAIN, VALIDATION, StudyTable, finding_columns, part_account, studies, with_parts
 from engine.data.sources import read_sources
 from engine.data.sources.published import missing_pieces
-from engine.dicom.featured import featured_files
+from engine.data.splits import TEST, TRAIN, VALIDATION, StudyTable, finding_columns, part_account, studies, with_parts
 from engine.dicom.reader_version import reader_version, same_readers
 from engine.errors import ConfigError, EngineError, InputMissing, NotFinite, UsageError
-from engine.metrics.beside import needed_cells, published_cells
-from engine.metrics.events import Event, Finished, Looked, Measured, Needs, Planned, Published, Reading
-from engine.metrics.judgement import Studies, age_bands, calibrated, compared, fitted_maps, not_finite, thresholds_on
-from engine.metrics.logistic import sigmoid
-from engine.metrics.rows import comparison_rows, phrase_row
-from engine.metrics.verdicts import Verdicts
-from engine.model.encoding import encode
-from engine.model.ensemble import joint_hash, prob_mean, weight_soup
-from engine.model.folder import local_folder
-from engine.model.probe import raw_pixels, separate_logits
-from engine.model.scoring import RANDOM, WordScorer, scorer_of, spoken
+from engine.evaluation.events import Event, Finished, Looked, Measured, Needs, Planned, Published, Reading
+from engine.evaluation.output import CALIBRATION, clear_evaluation, publish_evaluation, publish_evaluation_record
+from engine.evaluation.published import needed_cells, published_cells
+from engine.evaluation.studies import Studies, age_bands, calibrated, compared, fitted_maps, not_finite, thresholds_on
+from engine.evaluation.tables import Verdicts, comparison_rows, phrase_row
+from engine.metrics.calibration import sigmoid
+from engine.model.bundle_folder import local_folder
+from engine.model.linear_probe import raw_pixels, separate_logits
 from engine.recipe.evaluation import EvaluationRecipe, Parts, PublishedFigures
 from engine.recipe.evaluations import Row, rows_of
 from engine.recipe.loader import find_recipe, load_recipe, recipe_name
 from engine.recipe.prompts import PromptRecipe
+from engine.scoring.feature_cache import featured_files
+from engine.scoring.scorers import RANDOM, WordScorer, encode, joint_hash, prob_mean, scorer_of, spoken, weight_soup
+from engine.tables.atomic import locked, make_folder
 from engine.tables.calibrations import write_calibration
 from engine.tables.columns import check_findings, file_hash
-from engine.tables.evaluation import CALIBRATION, clear_evaluation, publish_evaluation, publish_evaluation_record
 from engine.tables.identity import Names, site_key
-from engine.tables.parts import ImageTable
-from engine.tables.publish import locked, make_folder
 from engine.tables.run_record import versions
+from engine.tables.shards import ImageTable
 
 if TYPE_CHECKING:
     from engine.model.bundle import Bundle

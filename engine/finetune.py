@@ -28,36 +28,33 @@ import torch
 from numpy.typing import NDArray
 
 from engine.data.batches import augment
-from engine.data.fractions import Drawn, Fraction, checked_fractions, drawn_fraction
-from engine.data.labelled import LabelledBatches, LabelledPictures, Prepared, labelled_pictures, labels_of
+from engine.data.finetune_data import LabelledBatches, LabelledPictures, Prepared, labelled_pictures
 from engine.data.sources.published import check_there
+from engine.data.splits import Drawn, Fraction, checked_fractions, drawn_fraction, labels_of
 from engine.errors import UsageError
-from engine.metrics.learning import Chosen, HeldOut, Measured, curve_rows
-from engine.metrics.logistic import sigmoid
-from engine.metrics.macro import macro_auroc, mean_log_loss
+from engine.evaluation.learning_curve import Chosen, HeldOut, Measured, curve_rows, publish_curve
+from engine.metrics.calibration import sigmoid
+from engine.metrics.roc import macro_auroc, mean_log_loss
 from engine.model.bundle import Bundle, load_bundle
+from engine.model.cards import classifier_facts, save_finetuned
 from engine.model.classifier import Classifier, bce_loss, class_balance, layer_scales, pos_weights, randomised, text_head, zero_head
-from engine.model.encoding import encode
-from engine.model.features import kept_features
-from engine.model.finetuned import classifier_facts, save_finetuned
 from engine.model.head import Head
-from engine.model.probe import Fit, Floats, best_fit, fits, raw_pixels
+from engine.model.linear_probe import Fit, Floats, best_fit, fits, raw_pixels
 from engine.model.zero_shot import Words, logit_scale, words_by_finding, zero_shot
 from engine.recipe.loader import load_recipe
 from engine.recipe.prompts import PromptRecipe
+from engine.scoring.frozen_features import kept_features
+from engine.scoring.scorers import encode
+from engine.tables.atomic import locked, make_folder
 from engine.tables.columns import METRIC_COLUMNS
-from engine.tables.learning_curve import publish_curve
-from engine.tables.publish import locked, make_folder
 from engine.tables.run_record import publish_metrics
-from engine.training.account import accounted
 from engine.training.checkpoint import Checkpoints, Refused, Saved
 from engine.training.distributed import resolved_device
+from engine.training.early_stopping import Look, Looks, train_with_looks
 from engine.training.finetuning import PACKAGES, check_checkpoints, finetuning_facts, finetuning_plan, recipe_hash
-from engine.training.looks import Look, Looks
 from engine.training.loop import LossesOf, Step
 from engine.training.optimizer import make_optimizer, parameter_groups
-from engine.training.patience import train_with_looks
-from engine.training.record import RunRecord, code_version, versions
+from engine.training.run_log import RunRecord, accounted, code_version, versions
 
 if TYPE_CHECKING:
     import polars as pl

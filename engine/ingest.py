@@ -24,22 +24,21 @@ from typing import Any
 
 import polars as pl
 
+from engine.data.build_store import Filled, fill_store
 from engine.data.dicom_folder import Ingested, ingest_folder
-from engine.data.filling import Filled, fill_store
-from engine.data.prepared import store_name
+from engine.data.pretrain_data import store_name
 from engine.data.sources import read_sources
-from engine.data.sources.recognised import sources_in
+from engine.data.sources.published import sources_in
 from engine.data.store import PixelStore
-from engine.dicom.inputs import check_inputs, input_items
-from engine.dicom.policy import FAILURES
+from engine.dicom.reasons import FAILURES
 from engine.errors import InputMissing, UsageError
+from engine.intake.files import check_inputs, input_items
 from engine.recipe.document import Document
-from engine.recipe.kinds import KINDS, kind_of
-from engine.recipe.loader import check_recipe, find_recipe, read_recipe
+from engine.recipe.loader import KINDS, check_recipe, find_recipe, kind_of, read_recipe
 from engine.recipe.sources import Sources, Squares
+from engine.tables.atomic import locked, make_folder
 from engine.tables.columns import NOTICE, write_parquet
 from engine.tables.identity import Names, site_key
-from engine.tables.publish import locked, make_folder
 from engine.tables.run_record import publish_json, versions
 
 RECIPE_SUFFIXES = (".yaml", ".yml")

@@ -23,31 +23,27 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from engine.data.batches import Batches
-from engine.data.filling import Filled
-from engine.data.prepared import Prepared, prepare_pictures, recogniser_of, summary, words
-from engine.data.views import normalised_views
+from engine.data.batches import Batches, normalised_views
+from engine.data.build_store import Filled
+from engine.data.pretrain_data import Prepared, prepare_pictures, recogniser_of, summary, words
 from engine.errors import UsageError
-from engine.model.micro_batches import losses_in_parts, parts_of_step, with_noise
+from engine.model.cards import save_pretrained
+from engine.model.grad_cache import losses_in_parts, parts_of_step, with_noise
+from engine.model.init import Starting, prompt_tokens, starting_model
+from engine.model.mask_monitor import ROWS, Watch
 from engine.model.mmclip import MMCLIP
 from engine.model.preprocessing import Preprocessing
-from engine.model.pretrained import save_pretrained
-from engine.model.starting import Starting, prompt_tokens, starting_model
-from engine.model.watch import ROWS, Watch
 from engine.recipe.pretraining import Augmentation
-from engine.tables.publish import locked
-from engine.training.account import accounted, facts_of, identity_of, lighter_settings
-from engine.training.blocks import compile_blocks, compiled, is_compiled, recompute_blocks
-from engine.training.board import Board, check_tensorboard
+from engine.tables.atomic import locked
 from engine.training.checkpoint import Checkpoints, Refused, Saved, full_weights
 from engine.training.distributed import ALONE, Ranks, joined, local_device, resolved_device
 from engine.training.loop import LossesOf, Plan, Step, arithmetic, train
+from engine.training.monitor import Meter, Pictured, Vitals, peak_of, watched
 from engine.training.optimizer import learning_rate, make_optimizer
-from engine.training.parallel import Spread
-from engine.training.record import RunRecord
-from engine.training.seeds import generator_at
-from engine.training.vitals import Meter, Vitals, peak_of
-from engine.training.watched import Pictured, watched
+from engine.training.parallel import Spread, compile_blocks, compiled, is_compiled, recompute_blocks
+from engine.training.prefetch import generator_at
+from engine.training.run_log import RunRecord, accounted, facts_of, identity_of, lighter_settings
+from engine.training.tensorboard import Board, check_tensorboard
 
 if TYPE_CHECKING:
     from engine.recipe.pretraining import Compute, PretrainRecipe

@@ -21,31 +21,29 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from engine.dicom.featured import with_features
-from engine.dicom.gathered import SEVERAL, Gathered, Vector
-from engine.dicom.inputs import Item, check_inputs, input_items
-from engine.dicom.limits import LIMITS, Limits, as_settings
-from engine.dicom.policy import Outcome
 from engine.dicom.reader_version import reader_version, same_readers, why_outdated
-from engine.dicom.remembered import Remembered, counted, found_readings
+from engine.dicom.reasons import Outcome
 from engine.errors import InputMissing, NotFinite, TooManyFailures
+from engine.intake.files import Item, check_inputs, input_items
+from engine.intake.limits import LIMITS, Limits, as_settings
 from engine.metrics.calibration import CalibrationMap
 from engine.metrics.findings import FindingFigures, figures
-from engine.model.asked import Asked, what_is_asked
-from engine.model.drawn import Drawn, Wanted, drawn_sheets
-from engine.model.encoding import encode
-from engine.model.heatmaps import Margins
+from engine.scoring.feature_cache import Remembered, counted, found_readings, with_features
+from engine.scoring.heatmap_sheets import Drawn, Sheets, Wanted, drawn_sheets
+from engine.scoring.heatmaps import Margins
+from engine.scoring.run_state import SEVERAL, Gathered, Vector
+from engine.scoring.scorers import encode
+from engine.scoring.targets import Asked, what_is_asked
+from engine.tables.atomic import locked, make_folder, together
 from engine.tables.batches import Batches
 from engine.tables.calibrations import Calibration, read_calibration
-from engine.tables.clock import Clock
 from engine.tables.columns import NOTICE, check_findings, file_hash, read_later
 from engine.tables.identity import Names, site_key
-from engine.tables.images import UserImageTable, is_image_table
+from engine.tables.image_table import UserImageTable, is_image_table
 from engine.tables.labels import Joined, read_labels
-from engine.tables.parts import ImageTable
-from engine.tables.publish import locked, make_folder, together
 from engine.tables.results import Results
 from engine.tables.run_record import (
+    Clock,
     add_metrics,
     add_tables,
     changed_outputs,
@@ -54,7 +52,7 @@ from engine.tables.run_record import (
     publish_record,
     versions,
 )
-from engine.tables.sheets import Sheets
+from engine.tables.shards import ImageTable
 from engine.tables.studies import Aggregate
 
 if TYPE_CHECKING:

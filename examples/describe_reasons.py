@@ -1,4 +1,4 @@
-"""Write engine/dicom/REASONS.md, the page of every reason code and flag, from engine/dicom/policy.py.
+"""Write engine/dicom/REASONS.md, the page of every reason code and flag, from engine/dicom/reasons.py.
 
 python examples/describe_reasons.py
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.dicom import policy, selection
+from engine.dicom import reasons, selection
 
-PAGE = Path(policy.__file__).with_name("REASONS.md")
+PAGE = Path(reasons.__file__).with_name("REASONS.md")
 HEADINGS = {
     "reject": "reject: read, or tried, and not scored",
     "skip": "skip: not meant for mmclip, or not yet",
@@ -29,21 +29,21 @@ RULES = "Where several faults meet, the first of this order names the file:\n"
 
 def page() -> str:
     """The page as Markdown: a table per outcome, the order of the reasons, the flags."""
-    order = (policy.__doc__ or "").partition(RULES)[2]
+    order = (reasons.__doc__ or "").partition(RULES)[2]
     decides = (selection.__doc__ or "").partition(SELECTION)[2]
     lines = [INTRODUCTION]
     for outcome, heading in HEADINGS.items():
         lines += [f"## {heading}", "", "| reason | | what it means | what to do |", "|---|---|---|---|"]
-        for code, reason in sorted(policy.REASONS.items()):
+        for code, reason in sorted(reasons.REASONS.items()):
             if reason.outcome == outcome:
-                failed = "failed" if code in policy.FAILURES else ""
+                failed = "failed" if code in reasons.FAILURES else ""
                 lines.append(f"| `{code}` | {failed} | {_cell(reason.meaning)} | {_cell(reason.advice)} |")
         lines.append("")
     lines += ["## Which reason, where there are several", "", RULES, *(line.strip() for line in order.strip().splitlines()), ""]
     lines += ["## Which pictures are scored", "", SELECTION, *(line.removeprefix("  ") for line in decides.rstrip().splitlines()), ""]
     lines += ["## Flags: scored all the same", "", "| flag | what it means | what to do |", "|---|---|---|"]
-    lines += [f"| `{flag}` | {_cell(policy.FLAGS[flag])} | {_cell(policy.FLAG_ADVICE[flag])} |" for flag in sorted(policy.FLAGS)]
-    lines += ["", "This page is made from policy.py and selection.py beside it by `python examples/describe_reasons.py`.", ""]
+    lines += [f"| `{flag}` | {_cell(reasons.FLAGS[flag])} | {_cell(reasons.FLAG_ADVICE[flag])} |" for flag in sorted(reasons.FLAGS)]
+    lines += ["", "This page is made from reasons.py and selection.py beside it by `python examples/describe_reasons.py`.", ""]
     return "\n".join(lines)
 
 

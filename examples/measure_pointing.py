@@ -29,16 +29,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.data.sources.nih14_boxes import PICTURE_SIZE, Box, read_boxes
+from engine.data.sources.nih14 import PICTURE_SIZE, Box, read_boxes
 from engine.data.sources.table import read_table
 from engine.metrics.pointing import area_share, highest_place, is_hit, mean_place, most_covered_place, pointing
 from engine.model.bundle import Bundle, load_bundle
-from engine.model.heatmaps import heatmaps_on, word_margins
 from engine.model.zero_shot import Pool, Score, Words, words_by_finding
 from engine.recipe import load_recipe
 from engine.recipe.pretraining import PretrainRecipe
 from engine.recipe.prompts import PromptRecipe
 from engine.recipe.sources import TableSource
+from engine.scoring.heatmaps import heatmaps_on, word_margins
 
 PROMPT_OF = {"Infiltration": "Lung Opacity", "Mass": "Lung Lesion", "Nodule": "Lung Lesion"}
 """Findings of NIH that CheXpert's fourteen, and so the prompts, call otherwise."""

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from engine.model.bundle import load_bundle, save_bundle
-from engine.model.folder import SHIPPED
+from engine.model.bundle_folder import SHIPPED
 
 
 def main() -> None:

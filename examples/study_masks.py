@@ -35,13 +35,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.data.batches import Batches, augment
-from engine.data.prepared import pictures, words
-from engine.data.sources.nih14_boxes import PICTURE_SIZE, Box, read_boxes
+from engine.data.pretrain_data import pictures, words
+from engine.data.sources.nih14 import PICTURE_SIZE, Box, read_boxes
 from engine.data.store import PixelStore
 from engine.data.texts import TextBank
 from engine.model import attmim, entmlm
+from engine.model.init import Starting, prompt_tokens, starting_model
 from engine.model.losses import mim_loss, patchify
-from engine.model.starting import Starting, prompt_tokens, starting_model
 from engine.recipe.pretraining import Augmentation, PretrainRecipe
 
 MAPS = ("report", "prompt", "self")

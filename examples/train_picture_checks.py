@@ -1,6 +1,6 @@
-"""Train what engine/dicom/likeness.py ships: which way up a frontal chest hangs, and whether a picture is a lateral or no chest at all.
+"""Train what engine/dicom/view_check.py ships: which way up a frontal chest hangs, and whether a picture is a lateral or no chest at all.
 
-    python examples/train_picture_checks.py MANIFEST.csv --ct cxr.nii.gz --photographs FOLDER ... --out engine/dicom/likeness.npz
+    python examples/train_picture_checks.py MANIFEST.csv --ct cxr.nii.gz --photographs FOLDER ... --out engine/dicom/view_check.npz
 
 MANIFEST.csv has the columns `file` (PNG or JPEG, relative to the table), `set`, `patient_id` and `license`; only rows of the sets named in
 SETS are used, children of Kermany et al. (CC BY 4.0) and adults of NIH ChestX-ray14 (free use with attribution). By a hash of the patient
@@ -27,9 +27,9 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
-from engine.dicom.likeness import LATERAL, MIRRORED, OTHER, SIDE, STRIDES, load, look_of
-from engine.dicom.limits import LIMITS
-from engine.dicom.picture import read_picture
+from engine.dicom.view_check import LATERAL, MIRRORED, OTHER, SIDE, STRIDES, load, look_of
+from engine.intake.limits import LIMITS
+from engine.intake.png_jpeg import read_picture
 
 SETS = {"kermany-224": "children", "nih14-subset": "adults"}
 SHARES = {"children": 27, "adults": 30, "computed": 4, "laterals": 13, "others": 22}
@@ -98,7 +98,7 @@ def bent(squares: torch.Tensor, zoom: tuple[float, float], tilt: float, bend: fl
 
 
 def hung(squares: torch.Tensor, ways: torch.Tensor) -> torch.Tensor:
-    """Each square hung in one of the eight ways of `engine.dicom.likeness.eight_ways`."""
+    """Each square hung in one of the eight ways of `engine.dicom.view_check.eight_ways`."""
     answer = squares.clone()
     for way in range(8):
         own = squares[ways == way]
@@ -179,7 +179,7 @@ def net_of() -> nn.Sequential:
 
 
 def arrays_of(net: nn.Sequential) -> dict[str, NDArray[np.generic]]:
-    """What `engine.dicom.likeness.load` reads, the normalisations folded in; large arrays as float16."""
+    """What `engine.dicom.view_check.load` reads, the normalisations folded in; large arrays as float16."""
     arrays: dict[str, torch.Tensor] = {}
     modules = list(net)
     for place, module in enumerate(modules):

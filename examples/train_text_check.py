@@ -1,6 +1,6 @@
 """Train what engine/dicom/burned.py ships: whether a window of a picture holds a line of text.
 
-    python examples/train_text_check.py MANIFEST.csv --seen examples/text_in_pictures.csv --out engine/dicom/burned.npz
+    python examples/train_text_check.py MANIFEST.csv --seen examples/text_in_pictures.csv --out engine/dicom/burned_in_text.npz
 
 MANIFEST.csv has the columns `file` (PNG or JPEG, relative to the table), `set` and `patient_id`. Pictures are public radiographs; text is
 drawn into them as `burnt` does, lone markers as `marked` does. SEEN.csv (columns `file`, `text`: yes, no or unsure) names the pictures in
@@ -21,7 +21,7 @@ from matplotlib import get_data_path
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from engine.dicom.burned import CELL, LOOKED_AT, candidates
+from engine.dicom.burned_in_text import CELL, LOOKED_AT, candidates
 
 CHILDREN, CHILDREN_KEPT, ADULT_COPIES = "kermany-224", 700, 2
 """Of the set of children, which is much the largest, so many pictures; of all others each one so many times."""

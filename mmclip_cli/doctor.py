@@ -82,8 +82,8 @@ def _device(amiss: list[str]) -> dict[str, object]:
 
 def _workers(amiss: list[str]) -> str:
     """Whether the child processes that read strangers' files start here: one is given a file that is no DICOM."""
-    from engine.dicom.workers import read_files
     from engine.errors import EngineError
+    from engine.intake.workers import read_files
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "no.dcm"
@@ -101,7 +101,7 @@ def _workers(amiss: list[str]) -> str:
 def _models(amiss: list[str]) -> dict[str, object]:
     from engine.errors import ModelError
     from engine.model.bundle import shipped_models
-    from engine.model.catalogue import describe
+    from engine.model.bundle_folder import describe
 
     found = {}
     for name in shipped_models():

@@ -15,7 +15,7 @@ from mmclip_cli.options import DryRun, Json, Quiet, Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from engine.metrics.events import Event, Measured
+    from engine.evaluation.events import Event, Measured
 
 EXAMPLES = (
     "mmclip evaluate --scores mmclip-out --labels labels.csv",
@@ -59,7 +59,7 @@ def command(
     """
     from engine.errors import UsageError
     from engine.evaluate import evaluate
-    from engine.judge import judge
+    from engine.evaluation.from_scores import judge
 
     if (recipe is None) == (scores is None) or (scores is None) != (labels is None):
         raise UsageError("evaluate takes a RECIPE, or --scores with --labels", hint="mmclip evaluate eval/paper")
@@ -87,8 +87,8 @@ def command(
 
 def _watch(events: Iterator[Event], out: Path, *, json: bool, quiet: bool) -> None:
     """Show the run's events as they come, write the page, and print the tables."""
-    from engine.evaluation_report import evaluation_report
-    from engine.metrics.events import Finished, Looked, Measured, Needs, Notice, Planned, Published, Reading
+    from engine.evaluation.events import Finished, Looked, Measured, Needs, Notice, Planned, Published, Reading
+    from engine.evaluation.html import evaluation_report
 
     measured: list[Measured] = []
     planned: Planned | None = None
@@ -186,7 +186,7 @@ def _say_findings(each: Measured) -> None:
 
 def _say_maps(out: Path) -> None:
     """What `--calibrate` fitted, how to use it, and where it could fit nothing."""
-    from engine.tables.evaluation import CALIBRATION
+    from engine.evaluation.output import CALIBRATION
 
     if not (out / CALIBRATION).is_file():
         return

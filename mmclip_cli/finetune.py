@@ -16,8 +16,8 @@ from mmclip_cli.options import DryRun, Json, Quiet, Settings
 
 if TYPE_CHECKING:
     from engine.data.sources.image_table import ImageTable
+    from engine.evaluation.learning_curve import Measured
     from engine.finetune import Event, Finished
-    from engine.metrics.learning import Measured
     from engine.recipe.finetuning import FinetuneRecipe
 
 EXAMPLES = (
@@ -68,9 +68,9 @@ def command(
     The table has a column `file`, one per finding (1, 0, blank = unknown), and optional patient and split columns. OUT/bundle is what
     mmclip score --model takes, without --prompts.
     """
-    from engine.data.parts import wanted_findings
     from engine.data.sources import read_sources
     from engine.data.sources.published import check_there
+    from engine.data.splits import wanted_findings
     from engine.errors import InputMissing
     from engine.recipe.finetuning import FinetuneRecipe
     from engine.recipe.loader import find_recipe, load_recipe
@@ -131,9 +131,9 @@ def _run(
     json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Show the run's events as they come: steps as one line that moves, or a log line now and then where nobody watches."""
-    from engine.data.labelled import Prepared
+    from engine.data.finetune_data import Prepared
+    from engine.evaluation.learning_curve import Measured
     from engine.finetune import Finished, Started, finetune
-    from engine.metrics.learning import Measured
     from engine.training.loop import Step
 
     events = finetune(recipe, out, fractions=fractions, resume=resume, device=device, data=data)

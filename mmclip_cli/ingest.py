@@ -49,7 +49,7 @@ def command(
 
     Writes an image table, and every picture as a small square in one file, which pretrain and score read.
     """
-    from engine.data.filling import Filled
+    from engine.data.build_store import Filled
     from engine.ingest import Finished, Planned, Recognised, ingest
 
     events = ingest(inputs, out, kind=kind, settings=settings or (), workers=workers, verify=verify, dry_run=dry_run)
@@ -108,7 +108,7 @@ def _say(run: dict[str, Any], out: Path) -> None:
 
 def _advice(reason: str) -> str:
     """What to do about a reason of the reading of a file; "" for those of a table."""
-    from engine.dicom.policy import REASONS
+    from engine.dicom.reasons import REASONS
 
     return REASONS[reason].advice if reason in REASONS else ""
 
@@ -116,6 +116,6 @@ def _advice(reason: str) -> str:
 def _meanings() -> dict[str, str]:
     """Why a row is dropped: by its table, or by the reading of its file."""
     from engine.data.sources.image_table import DROPS
-    from engine.dicom.policy import REASONS
+    from engine.dicom.reasons import REASONS
 
     return {code: reason.meaning for code, reason in REASONS.items()} | DROPS

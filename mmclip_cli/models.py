@@ -17,7 +17,7 @@ app = typer.Typer(help="List, show and import models.", no_args_is_help=True)
 def list_models(json: Json = False) -> None:
     """List the models that come with mmclip."""
     from engine.model.bundle import shipped_models
-    from engine.model.catalogue import describe
+    from engine.model.bundle_folder import describe
 
     found = [describe(name) for name in shipped_models()]
     if json:
@@ -41,7 +41,7 @@ def show(
 
     With --json, everything it says about itself.
     """
-    from engine.model.catalogue import describe
+    from engine.model.bundle_folder import describe
 
     found = describe(model)
     if json:

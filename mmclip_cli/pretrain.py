@@ -97,13 +97,12 @@ def _run(
 
     Of the processes that torchrun starts, the first one speaks; the others have no events.
     """
-    from engine.data.filling import Filled
-    from engine.data.prepared import Prepared
+    from engine.data.build_store import Filled
+    from engine.data.pretrain_data import Prepared
     from engine.pretrain import Finished, Started, pretrain
     from engine.training.checkpoint import Saved
     from engine.training.loop import Step
-    from engine.training.vitals import Vitals
-    from engine.training.watched import Pictured
+    from engine.training.monitor import Pictured, Vitals
 
     events = pretrain(recipe, out, data=data, resume=resume, force=force, max_steps=max_steps, device=device)
     last: dict[str, object] = {}

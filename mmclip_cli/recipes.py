@@ -37,8 +37,7 @@ class Report:
 @app.command("list")
 def list_recipes(json: Json = False) -> None:
     """List the recipes that come with mmclip."""
-    from engine.recipe.kinds import kind_of
-    from engine.recipe.loader import read_recipe, recipe_names
+    from engine.recipe.loader import kind_of, read_recipe, recipe_names
 
     found = []
     for name in recipe_names():
@@ -58,8 +57,7 @@ def show(name: Name, json: Json = False, settings: Settings = None) -> None:
     As it is written; with --json, every default and override in its place.
     """
     from engine.errors import UsageError
-    from engine.recipe.kinds import KINDS, kind_of
-    from engine.recipe.loader import check_recipe, label, read_recipe
+    from engine.recipe.loader import KINDS, check_recipe, kind_of, label, read_recipe
 
     path, document = read_recipe(name)
     if not json:
@@ -133,8 +131,7 @@ def _each_point(name: str) -> list[str]:
 
 def _checked(name: str, settings: list[str]) -> Report:
     from engine.data.sources.published import missing_data
-    from engine.recipe.kinds import KINDS, kind_of
-    from engine.recipe.loader import check_recipe, label, read_recipe
+    from engine.recipe.loader import KINDS, check_recipe, kind_of, label, read_recipe
 
     path, document = read_recipe(name)
     kind = kind_of(document.values) or "pretraining"

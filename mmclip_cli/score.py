@@ -87,8 +87,8 @@ def command(
 
     Writes scores, a row per file, figures where there are labels, and a report into --out. A second run does only what is new.
     """
-    from engine.dicom.limits import limits_from
-    from engine.report import report
+    from engine.html_report import report
+    from engine.intake.limits import limits_from
     from engine.score import Drawn, Finished, Notice, Planned, Published, Seen, score
 
     events = score(
@@ -175,7 +175,7 @@ def _as_json(tables: Published, run: dict[str, Any], out: Path) -> dict[str, Any
 
 
 def _synthetic(tables: Published) -> int:
-    from engine.report import synthetic_studies
+    from engine.html_report import synthetic_studies
 
     return synthetic_studies(tables.studies, tables.labelled)
 
@@ -215,7 +215,7 @@ def _say_left_out(tables: Published, counts: dict[str, Any], code: int) -> None:
     """Why files have no scores; which of that is a failure (exit code 1); and what to do where nothing at all was scored."""
     import polars as pl
 
-    from engine.dicom.policy import FAILURES, REASONS
+    from engine.dicom.reasons import FAILURES, REASONS
 
     counted = tables.images.filter(pl.col("outcome").is_in(["reject", "skip"])).group_by("reason").len()
     rows = counted.sort("len", "reason", descending=[True, False]).collect(engine="streaming").rows()

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from engine.ingest import Finished, ingest
-from engine.recipe.findings import CHEXPERT_FINDINGS
+from engine.recipe.labelled_sources import CHEXPERT_FINDINGS
 from engine.score import score
 
 SIX = range(6)

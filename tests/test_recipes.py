@@ -5,7 +5,7 @@ import re
 import pytest
 
 from engine.recipe import load_recipe, read_recipe, recipe_name, recipe_names, shipped_recipes
-from engine.recipe.kinds import KINDS, kind_of
+from engine.recipe.loader import KINDS, kind_of
 from engine.recipe.pretraining import PretrainRecipe
 from engine.recipe.prompts import PromptRecipe
 from engine.recipe.sources import CHEXPERT_FINDINGS

@@ -17,18 +17,17 @@ from typing import Any
 
 import polars as pl
 
-from engine.data.filling import CHUNK, Filled, Looked, fresh
-from engine.data.pictures import Resize
+from engine.data.build_store import CHUNK, Filled, Looked, fresh
 from engine.data.sources.image_table import COLUMNS
-from engine.data.store import Entry, StoreWriter, filling
-from engine.dicom.inputs import Item
+from engine.data.store import Entry, Resize, StoreWriter, filling
 from engine.dicom.reader_version import reader_version, same_readers
-from engine.dicom.reading import Reading, Registry
-from engine.dicom.remembered import NOT_KEPT
-from engine.dicom.rows import remembered_reading, result_row, table_row
+from engine.intake.duplicates import Registry
+from engine.intake.files import Item
+from engine.intake.read_result import Reading
+from engine.scoring.feature_cache import NOT_KEPT, remembered_reading, result_row, table_row
 from engine.tables.columns import IMAGE_COLUMNS, PRIVATE_COLUMNS
 from engine.tables.identity import Names
-from engine.tables.parts import text_of_path
+from engine.tables.shards import text_of_path
 
 JOURNAL = "files.jsonl"
 EXTRA = {name: IMAGE_COLUMNS[name] for name in ("content_hash", "flags", "modality", "rows", "columns", "transfer_syntax")}

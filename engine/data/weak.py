@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.recipe.sentences import WeakSentences
+from engine.recipe.prompts import WeakSentences
 
 OPENING_SHARE = 0.2
 """Share of wordings under a heading such as "Impression:"."""

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from engine.dicom.policy import Refusal
+from engine.dicom.reasons import Refusal
 
 
 @dataclass(frozen=True)

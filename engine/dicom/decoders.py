@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.dicom.codestream import Claim
-from engine.dicom.policy import Refusal
-from engine.dicom.torn import BLOCK, CERTAIN, DOUBTFUL, Tear, torn
-from engine.dicom.witness import end_of_data, witness_of
+from engine.dicom.jpeg_integrity import BLOCK, CERTAIN, DOUBTFUL, Tear, end_of_data, torn, witness_of
+from engine.dicom.reasons import Refusal
 
 Codestream = Any
 """A memoryview: a copy of 4 MB is 5 % of an HTJ2K reading. imagecodecs takes one, its stubs do not know."""

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.dicom.burned import LOOKED_AT, shows_text
+from engine.dicom.burned_in_text import LOOKED_AT, shows_text
 from engine.dicom.header import Header
 from engine.dicom.pixels import Stored
-from engine.dicom.policy import Refusal
+from engine.dicom.reasons import Refusal
 from engine.dicom.resample import block_means, fewer, lanczos
-from engine.dicom.tone import Tone, range_tone, tone_of
+from engine.dicom.windowing import Tone, range_tone, tone_of
 
 _HIDDEN = 0.2
 """Share of the range of the data beyond the ends of a straight line, from which on every stored value is clipped: 1 ms for 5 megapixels."""

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from engine.dicom.codestream import Claim, j2k_claim, jpeg_claim, rle_segments
 from engine.dicom.decoders import Codestream, exact_jpeg, htj2k, j2k, over_range, scaled_jpeg
+from engine.dicom.elements import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, PIXEL_DATA, Outline
 from engine.dicom.header import Header
-from engine.dicom.outline import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, PIXEL_DATA, Outline
-from engine.dicom.policy import Refusal
+from engine.dicom.reasons import Refusal
 
 Family = Literal["native", "rle", "jpeg", "j2k"]
 FAMILIES: dict[str, Family] = {
@@ -107,7 +107,7 @@ def read_pixels(
 
     second: asked where the first decoder raised an error of its own; never where a Refusal was reached by reading the codestream.
 
-    The header must have passed policy.refuse_description. Raises Refusal: `decode_error`, `truncated`, `resource_limit`,
+    The header must have passed checks.refuse_description. Raises Refusal: `decode_error`, `truncated`, `resource_limit`,
     `invalid_dimensions`, `pixel_length_mismatch`, `color_image`, `unsupported_transfer_syntax`, `no_pixel_data`.
     """
     family = FAMILIES.get(transfer_syntax)

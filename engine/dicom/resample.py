@@ -1,4 +1,4 @@
-"""A picture made smaller: means of blocks, LANCZOS as Pillow has it, and the 64 x 64 means that `engine.dicom.likeness` looks at."""
+"""A picture made smaller: means of blocks, LANCZOS as Pillow has it, and the 64 x 64 means that `engine.dicom.view_check` looks at."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from engine.dicom.policy import Refusal
+from engine.dicom.reasons import Refusal
 
 if TYPE_CHECKING:
     from engine.dicom.header import Code, Header

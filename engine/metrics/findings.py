@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from engine.metrics.bootstrap import Curves, Ranked, patient_weights, percentiles
 from engine.metrics.calibration import brier, ece
-from engine.metrics.resampling import Curves, Ranked, patient_weights, percentiles
 from engine.metrics.roc import Floats, Interval, average_precision, delong_interval, newcombe_interval
 from engine.metrics.thresholds import Threshold, cut_at, test_max_f1
 

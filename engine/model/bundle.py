@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import InputMissing, ModelError, OutputError
-from engine.model.folder import (
+from engine.model.bundle_folder import (
     HASHED,
     MANIFEST,
     PICKLED,
@@ -37,7 +37,7 @@ from engine.model.folder import (
     read_manifest,
     read_preprocessing,
 )
-from engine.model.folder import shipped_models as shipped_models
+from engine.model.bundle_folder import shipped_models as shipped_models
 from engine.model.head import HEAD, SECTION, Head, read_head, write_head
 from engine.model.preprocessing import Preprocessing
 
@@ -99,7 +99,7 @@ class Bundle:
         """T texts -> (T, D) float32, L2-normalised: the token at EOT through CLIP's projection. A long text loses its end, not its EOT."""
         import torch
 
-        from engine.model.vocabulary import tokenize
+        from engine.model.tokenizer import tokenize
 
         if not texts:
             return torch.zeros(0, self.clip.config.projection_dim, device=self.device)
@@ -326,7 +326,7 @@ def random_bundle(folder: Path, *, seed: int = 0, size: int = 32) -> Bundle:
     from transformers import CLIPConfig, CLIPModel
 
     from engine.model.preprocessing import GREY_MEAN, GREY_STD
-    from engine.model.vocabulary import train_tokenizer
+    from engine.model.tokenizer import train_tokenizer
 
     tokenizer = train_tokenizer(["no pneumonia", "pleural effusion"], 320, 32)
     tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 32}

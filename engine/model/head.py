@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from engine.errors import ModelError, NotFinite
-from engine.model.folder import local_folder, read_manifest
+from engine.model.bundle_folder import local_folder, read_manifest
 
 HEAD = "head.safetensors"
 SECTION = "classifier"

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What a part of a batch must know of the whole one.
+
+    Attributes:
+        hidden: patches hidden in the whole batch, for `mim` and `mim_unpaired`.
+        targets: words that `mlm` counts in it.
+        align: (image (b, C), text (b, C), logit scale) of the part -> its share of `align`; None where that is not trained.
+    """
+
+    hidden: Mapping[str, Tensor | int]
+    targets: Tensor | None
+    align: Callable[[Tensor, Tensor, Tensor], Tensor] | None
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:

@@ -24,15 +24,13 @@ from torch import Tensor, nn
 from engine.errors import ModelError
 from engine.model import attmim, entmlm
 from engine.model.decoders import ImageDecoder, TextDecoder
-from engine.model.losses import align_loss, mim_loss, mlm_loss
-from engine.model.masks import Seen, see
+from engine.model.losses import Whole, align_loss, mim_loss, mlm_loss
+from engine.model.mask_diagnostics import Seen, see
 from engine.model.towers import Towers, clip_config
 from engine.recipe.pretraining import MaskStrategy, Objective, PretrainRecipe
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
-
-    from engine.model.micro_batches import Whole
 
 ALL_OBJECTIVES: tuple[Objective, ...] = ("align", "mim", "mlm")
 
@@ -104,7 +102,7 @@ class MMCLIP(Towers):
         Args:
             batch: `images` (B, 3, S, S) with `input_ids` (B, T), `padding_mask` (B, T; True = padding), `entity_ids` (B, T; 0 = none) and
                 optionally `report_group` (B,); `unpaired_images` (U, 3, S, S). Either half may be absent. Where it holds the numbers of
-                `engine.model.micro_batches.with_noise`, masks are drawn with those.
+                `engine.model.grad_cache.with_noise`, masks are drawn with those.
             prompts: ids and padding mask of the disease prompts, (P, T) each; T no longer than the longest of them saves work.
             objectives: which of the three to compute (warm-up leaves out `align`).
             mask: overrides `attmim.strategy` (warm-up may mask at random).
@@ -158,9 +156,9 @@ class MMCLIP(Towers):
             seen["hidden"] = self._hidden_patches(image_tokens, text_tokens, batch, prompts, mask or self.recipe.attmim.strategy, generator)
         return seen
 
-    def see(self, batch: Mapping[str, Tensor], **arguments: Any) -> dict[str, Seen]:
-        """What the masks do with a batch (`engine.model.masks.see`), under a name that FSDP listens to."""
-        return see(self, batch, **arguments)
+    def see(self, batch: Mapping[str, Tensor], *, predict: bool = False, **arguments: Any) -> dict[str, Seen]:
+        """What the masks do with a batch (`engine.model.mask_diagnostics.see`), under a name that FSDP listens to."""
+        return see(self, batch, reconstruct=self._reconstruct if predict else None, **arguments)
 
     def _doing(self, batch: Mapping[str, Tensor], objectives: Collection[Objective], mask: MaskStrategy | None) -> set[Objective]:
         """Those of the objectives for which recipe and batch have anything."""

@@ -18,8 +18,8 @@ sentences.py     the recipe of sentences for weak pairs
 kinds.py         all of these by name, and which one a document looks like
 """
 
-from engine.recipe.base import Recipe, Section
 from engine.recipe.loader import check_recipe, find_recipe, load_recipe, read_recipe, recipe_name, recipe_names, run_name, shipped_recipes
+from engine.recipe.section import Recipe, Section
 
 __all__ = [
     "Recipe",

@@ -20,7 +20,7 @@ import yaml
 
 from engine.errors import Fault
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 
 MAX_BYTES = 1_000_000
@@ -49,29 +49,29 @@ class Document:
     """
 
     values: Value
-    lines: dict[Path, int] = field(default_factory=dict)
+    lines: dict[KeyPath, int] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
-    unread: frozenset[Path] = frozenset()
-    files: dict[Path, str] = field(default_factory=dict)
+    unread: frozenset[KeyPath] = frozenset()
+    files: dict[KeyPath, str] = field(default_factory=dict)
     base: Document | None = None
     name: str = ""
     points: tuple[str, ...] = ()
 
-    def fault(self, path: Path, message: str) -> Fault:
+    def fault(self, path: KeyPath, message: str) -> Fault:
         """A fault of the key at `path`, with the file and the line that it, or the nearest section around it, stands on."""
         here = path
         while here and here not in self.lines:
             here = here[:-1]
         return Fault(self.lines.get(here, 0), dotted(path), message, self.files.get(here, ""))
 
-    def line(self, path: Path) -> int:
+    def line(self, path: KeyPath) -> int:
         """The line of a key, or of the nearest section around it."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 0)
 
 
-def dotted(path: Path) -> str:
+def dotted(path: KeyPath) -> str:
     """`('sources', 0, 'root')` as people write it: `sources.0.root`."""
     return ".".join(map(str, path))
 
@@ -139,9 +139,9 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.lines: dict[Path, int] = {}
+        self.lines: dict[KeyPath, int] = {}
         self.faults: list[Fault] = []
-        self.unread: set[Path] = set()
+        self.unread: set[KeyPath] = set()
         self.count = 0
 
     def read(self) -> Document:
@@ -175,7 +175,7 @@ class _Reader:
                 values = self.value(event, events, ())
         return values
 
-    def value(self, event: yaml.Event, events: Iterator[yaml.Event], path: Path) -> Value:
+    def value(self, event: yaml.Event, events: Iterator[yaml.Event], path: KeyPath) -> Value:
         self.count += 1
         if self.count > MAX_VALUES:
             self.fault(event, (), f"more than {MAX_VALUES:,} values: this is no recipe")
@@ -198,7 +198,7 @@ class _Reader:
             return self.sequence(events, path)
         return self.mapping(events, path)
 
-    def scalar(self, event: yaml.ScalarEvent, path: Path) -> Value:
+    def scalar(self, event: yaml.ScalarEvent, path: KeyPath) -> Value:
         if _SURROGATE.search(event.value):
             self.fault(event, path, "half of a surrogate pair, which is no character")
             self.unread.add(path)
@@ -212,7 +212,7 @@ class _Reader:
             self.unread.add(path)
             return None
 
-    def sequence(self, events: Iterator[yaml.Event], path: Path) -> Value:
+    def sequence(self, events: Iterator[yaml.Event], path: KeyPath) -> Value:
         items: list[Value] = []
         for event in events:
             if isinstance(event, yaml.SequenceEndEvent):
@@ -222,7 +222,7 @@ class _Reader:
             items.append(self.value(event, events, here))
         return items
 
-    def mapping(self, events: Iterator[yaml.Event], path: Path) -> Value:
+    def mapping(self, events: Iterator[yaml.Event], path: KeyPath) -> Value:
         items: dict[str, Value] = {}
         for event in events:
             if isinstance(event, yaml.MappingEndEvent):
@@ -238,7 +238,7 @@ class _Reader:
             items[key] = self.value(next(events), events, here)
         return items
 
-    def key(self, event: yaml.Event, events: Iterator[yaml.Event], path: Path) -> str:
+    def key(self, event: yaml.Event, events: Iterator[yaml.Event], path: KeyPath) -> str:
         """A key is the word as it is written, whatever it looks like: `no`, `010` and `1e-3` are names here."""
         if isinstance(event, yaml.ScalarEvent) and event.tag is None and event.anchor is None and not _SURROGATE.search(event.value):
             if not event.value:
@@ -250,7 +250,7 @@ class _Reader:
             raise _Stop
         return f"?{_line(event)}"
 
-    def fault(self, event: yaml.Event, path: Path, message: str) -> None:
+    def fault(self, event: yaml.Event, path: KeyPath, message: str) -> None:
         self.faults.append(Fault(_line(event), dotted(path), message))
         if len(self.faults) == MAX_FAULTS:
             self.faults.append(Fault(_line(event), "", f"{MAX_FAULTS} faults; what follows was not read"))

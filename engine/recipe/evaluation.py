@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from engine.recipe.base import Positive, Recipe, Section, Share
 from engine.recipe.prompts import Phrases
+from engine.recipe.section import Positive, Recipe, Section, Share
 from engine.recipe.sources import Source
 
 Subgroup = Literal["sex", "age", "view", "source"]

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.recipe.evaluation import EvaluationRecipe, EvaluationSet
-from engine.recipe.kinds import kind_of
-from engine.recipe.labelled import Published, RsnaSource
-from engine.recipe.loader import check_recipe, find_recipe, load_recipe, read_recipe, recipe_name
+from engine.recipe.labelled_sources import Published, RsnaSource
+from engine.recipe.loader import check_recipe, find_recipe, kind_of, load_recipe, read_recipe, recipe_name
 
 
 @dataclass(frozen=True)

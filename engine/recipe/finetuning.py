@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from engine.recipe.base import Positive, Recipe, Section
 from engine.recipe.pretraining import Augmentation, Optimizer
+from engine.recipe.section import Positive, Recipe, Section
 from engine.recipe.sources import Source
 
 OpenShare = Annotated[float, Field(gt=0.0, lt=1.0)]

@@ -18,7 +18,7 @@ import copy
 import dataclasses
 
 from engine.errors import Fault
-from engine.recipe.document import Document, Path, Value, dotted
+from engine.recipe.document import Document, KeyPath, Value, dotted
 
 KEYS = ("base", "differs", "sweep")
 MOST_BASES = 8
@@ -36,7 +36,7 @@ def without_lineage(document: Document) -> Document:
 
 def put_over(document: Document, base: Document) -> Document:
     """`document` (less its lineage) with everything that its base says and it does not; faults of both."""
-    replaced: set[Path] = set()
+    replaced: set[KeyPath] = set()
     values = _merged(document.values, base.values, (), replaced)
     kept = {path: line for path, line in base.lines.items() if not any(path[:depth] in replaced for depth in range(len(path) + 1))}
     files = {path: base.files.get(path, base.name) for path in kept if path not in document.lines}
@@ -51,7 +51,7 @@ def put_over(document: Document, base: Document) -> Document:
     )
 
 
-def _merged(value: Value, base: Value, path: Path, replaced: set[Path]) -> Value:
+def _merged(value: Value, base: Value, path: KeyPath, replaced: set[KeyPath]) -> Value:
     if not isinstance(value, dict) or not isinstance(base, dict) or value.get("kind", base.get("kind")) != base.get("kind"):
         replaced.add(path)
         return value
@@ -61,8 +61,8 @@ def _merged(value: Value, base: Value, path: Path, replaced: set[Path]) -> Value
     return merged
 
 
-def differences(document: Document) -> dict[Path, tuple[Value, Value]]:
-    """Path -> (the base's value, the recipe's) of every key that it sets to another value than its base ("default" where the base is
+def differences(document: Document) -> dict[KeyPath, tuple[Value, Value]]:
+    """KeyPath -> (the base's value, the recipe's) of every key that it sets to another value than its base ("default" where the base is
     silent)."""
     if document.base is None:
         return {}
@@ -74,7 +74,7 @@ def differences(document: Document) -> dict[Path, tuple[Value, Value]]:
     }
 
 
-def _leaves(values: Value, path: Path = ()) -> dict[Path, Value]:
+def _leaves(values: Value, path: KeyPath = ()) -> dict[KeyPath, Value]:
     if not isinstance(values, dict) or not values:
         return {path: values}
     return {inner: leaf for key, value in values.items() for inner, leaf in _leaves(value, (*path, key)).items()}
@@ -111,7 +111,7 @@ def _covers(claim: str, key: str) -> bool:
     return key == claim or key.startswith(claim + ".")
 
 
-def sweep_points(document: Document) -> tuple[dict[str, tuple[Path, Value]], list[Fault]]:
+def sweep_points(document: Document) -> tuple[dict[str, tuple[KeyPath, Value]], list[Fault]]:
     """Name of each point -> the key it sets and its value; and what is wrong with `sweep`."""
     assert isinstance(document.values, dict)
     sweep = document.values["sweep"]
@@ -120,7 +120,7 @@ def sweep_points(document: Document) -> tuple[dict[str, tuple[Path, Value]], lis
     ((key, values),) = sweep.items()
     if not isinstance(values, list) or not values or any(isinstance(value, list | dict) for value in values):
         return {}, [document.fault(("sweep", key), "should be a list of plain values")]
-    points: dict[str, tuple[Path, Value]] = {}
+    points: dict[str, tuple[KeyPath, Value]] = {}
     faults = []
     for index, value in enumerate(values):
         if word_of(value) in points:
@@ -134,7 +134,7 @@ def word_of(value: Value) -> str:
     return {"True": "true", "False": "false", "None": "null"}.get(str(value), str(value)) if not isinstance(value, str) else value
 
 
-def at_point(document: Document, path: Path, value: Value, line: int) -> Document:
+def at_point(document: Document, path: KeyPath, value: Value, line: int) -> Document:
     """The document with one point of its sweep in its place, on the sweep's line."""
     values = copy.deepcopy(document.values)
     here: Value = values

@@ -2,23 +2,122 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from engine.errors import Fault, InputMissing, ReadError, RecipeError, UsageError
-from engine.recipe.base import Recipe
-from engine.recipe.document import MAX_BYTES, MAX_FAULTS, Document, Value, dotted, read_document
-from engine.recipe.document import Path as KeyPath
-from engine.recipe.faults import validation_faults
-from engine.recipe.kinds import KINDS, kind_of
+from engine.recipe.document import MAX_BYTES, MAX_FAULTS, Document, KeyPath, Value, dotted, read_document, read_value
+from engine.recipe.evaluation import EvaluationRecipe, EvaluationSet, PublishedFigures
+from engine.recipe.finetuning import FinetuneRecipe
 from engine.recipe.lineage import MOST_BASES, at_point, difference_faults, put_over, sweep_points, without_lineage
-from engine.recipe.overrides import overridden
-from engine.recipe.shape import near_name
+from engine.recipe.pretraining import PretrainRecipe
+from engine.recipe.prompts import PromptRecipe, WeakSentences
+from engine.recipe.section import Recipe
+from engine.recipe.shape import keys_at, near_key, near_name, takes_any_key, validation_faults
+
+# Single settings given outside the file, as `key.sub=value`, put over a recipe's values before they are checked.
+
+
+def overridden(values: Value, settings: Sequence[str], kind: type[BaseModel]) -> tuple[Value, tuple[KeyPath, ...]]:
+    """The values with every setting in its place, and the paths that were set; the values given stay as they are.
+
+    Args:
+        values: what a recipe file holds.
+        settings: `optimizer.lr=1e-4`, `sources.0.root=/data/cxr`, `warmup.objectives=[mim]`. Later ones win.
+        kind: the recipe's type, for the names that may be set.
+
+    Raises:
+        UsageError: no `=`, an unknown key (with its nearest name), an index beyond the list, a value that cannot be read.
+    """
+    values = copy.deepcopy(values)
+    paths = []
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise UsageError(f"setting {setting!r} has no key=value", hint="for instance optimizer.lr=1e-4")
+        path: KeyPath = tuple(int(part) if re.fullmatch("[0-9]{1,6}", part) else part for part in name.split("."))
+        try:
+            value = read_value(text)
+        except ValueError as error:
+            raise UsageError(f"setting {name} cannot be read", why=str(error)) from None
+        _put(values, path, value, kind)
+        paths.append(path)
+    return values, tuple(paths)
+
+
+def _put(values: Value, path: KeyPath, value: Value, kind: type[BaseModel]) -> None:
+    here = values
+    for depth, part in enumerate(path):
+        last = depth == len(path) - 1
+        if isinstance(here, list):
+            if not isinstance(part, int) or part >= len(here):
+                why = f"{dotted(path[:depth])} has {len(here)} item{'s' if len(here) != 1 else ''}, counted from 0"
+                raise UsageError(f"no such key: {dotted(path)}", why=why)
+            if last:
+                here[part] = value
+            else:
+                here = here[part]
+            continue
+        if not isinstance(here, dict):
+            raise UsageError(f"no such key: {dotted(path)}", why=f"{dotted(path[:depth]) or 'the recipe'} holds no keys")
+        name = str(part)
+        if not takes_any_key(kind, path[:depth], values):
+            _check_name(kind, (*path[:depth], name), path[depth + 1 :], values)
+        if last:
+            here[name] = value
+        else:
+            if here.get(name) is None:
+                here[name] = {}
+            here = here[name]
+
+
+def _check_name(kind: type[BaseModel], path: KeyPath, rest: KeyPath, values: Value) -> None:
+    known = keys_at(kind, path[:-1], values)
+    if known is not None and path[-1] in known:
+        return
+    near = near_key(kind, path, values)
+    hint = ".".join([near, *map(str, rest)]) if near else f"one of {', '.join(known)}" if known else ""
+    raise UsageError(f"no such key: {dotted((*path, *rest))}", hint=hint)
+
+
+# The kinds of recipe there are, and which one a document looks like.
+
+KINDS: dict[str, type[Recipe]] = {
+    "pretraining": PretrainRecipe,
+    "finetuning": FinetuneRecipe,
+    "prompts": PromptRecipe,
+    "sentences": WeakSentences,
+    "evaluation": EvaluationRecipe,
+    "evaluations": EvaluationSet,
+    "published": PublishedFigures,
+}
+
+
+def kind_of(values: Value, wanted: str | None = None) -> str | None:
+    """The kind whose keys the values share most, near names (`findngs`) where none is shared; None when they share none either way.
+
+    Of several that share as many: `wanted`, else the one of whose required keys the fewest are missing.
+    """
+    if not isinstance(values, dict):
+        return None
+    own = {name: kind.model_fields.keys() - Recipe.model_fields.keys() for name, kind in KINDS.items()}
+    known = set().union(*own.values())
+    keys = {str(key) for key in values}
+    if not keys & known:
+        keys = {near_name(key, known) or key for key in keys - Recipe.model_fields.keys()}
+    shared = {name: len(keys & wants) for name, wants in own.items()}
+    missing = {name: sum(each.is_required() and key not in keys for key, each in kind.model_fields.items()) for name, kind in KINDS.items()}
+    best = max(shared, key=lambda name: (shared[name], name == wanted, -missing[name]))
+    return best if shared[best] else None
+
 
 R = TypeVar("R", bound=Recipe)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypedDict
 
 from pydantic import Field, model_validator
 
-from engine.recipe.base import Positive, Recipe, Section, Share
+from engine.recipe.section import Positive, Recipe, Section, Share
 from engine.recipe.sources import CHEXPERT_FINDINGS, Source
 
 Objective = Literal["align", "mim", "mlm"]

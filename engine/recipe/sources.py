@@ -11,9 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from engine.recipe.base import Positive, Recipe, Section, Share
-from engine.recipe.findings import CHEXPERT_FINDINGS
-from engine.recipe.labelled import Labelled
+from engine.recipe.labelled_sources import CHEXPERT_FINDINGS, Labelled
+from engine.recipe.section import Positive, Recipe, Section, Share
 
 __all__ = [
     "CHEXPERT_FINDINGS", "Labelled", "MimicSource", "OpeniSource", "PadchestSource", "PatientSplit", "Source", "Sources", "Squares",

@@ -16,8 +16,8 @@ from typing import IO, Any, BinaryIO, cast
 import polars as pl
 
 from engine.errors import ConfigError
+from engine.tables.atomic import Together, publish
 from engine.tables.batches import Batches, batches_of
-from engine.tables.publish import Together, publish
 
 NOTICE = "RESEARCH USE ONLY - not for clinical use"
 TABLE_VERSION = "1"

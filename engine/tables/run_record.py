@@ -6,8 +6,10 @@ import hashlib
 import json
 import platform
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,9 +18,28 @@ import numpy as np
 import polars as pl
 
 from engine.errors import OutputError
+from engine.tables.atomic import Together, flush_folder, publish, together
 from engine.tables.batches import Batches
 from engine.tables.columns import METRIC_COLUMNS, NOTICE, file_hash, write_csv, write_parquet
-from engine.tables.publish import Together, flush_folder, publish, together
+
+# How long the parts of a run take.
+
+
+@dataclass
+class Clock:
+    """Seconds since the start and of each lap, by the clock that no one sets."""
+
+    start: float = field(default_factory=time.monotonic)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def lap(self, name: str) -> None:
+        """The part that ends now was `name`."""
+        self.seconds[name] = time.monotonic() - self.start - sum(self.seconds.values())
+
+    def laps(self) -> dict[str, float]:
+        """Seconds of each part, and `total` since the start, parts without a name included."""
+        return {name: round(value, 3) for name, value in (*self.seconds.items(), ("total", time.monotonic() - self.start))}
+
 
 RECORD = "run.json"
 OUTPUTS = (

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine.tables.batches import Batches
 from engine.tables.columns import FLAG_SEPARATOR, joined_flags, split_flags, study_schema
-from engine.tables.scratch import Scratch
+from engine.tables.temp_store import Scratch
 
 Aggregate = Literal["mean", "max"]
 _KIND = "study"

@@ -1,11 +1,13 @@
-"""Training in general: a loop of plain steps, optimizers and schedules, checkpoints. Knows no CLIP and no DICOM.
+"""Training: a loop of plain steps, optimizers and schedules, checkpoints. Knows no CLIP and no DICOM.
 
-loop.py        batches and losses in, `Step` and `Saved` out
-feed.py        batches made ahead of time by one thread, pinned and moved to the device
-seeds.py       one generator per (seed, step, purpose): nothing random has a state to save
-optimizer.py   SGD and AdamW, what is decayed, the learning rate of every step
-blocks.py      transformer blocks compiled, or computed twice instead of kept
-distributed.py the processes that torchrun starts: who prepares and writes, how they stop together
-parallel.py    one module on all of them: DDP or FSDP2
-checkpoint.py  folders that are whole or absent; resume to the bit
+loop.py             batches and losses in, `Step` and `Saved` out
+prefetch.py         batches made ahead of time by one thread, pinned and moved to the device; one generator per (seed, step, purpose)
+optimizer.py        SGD and AdamW, what is decayed, the learning rate of every step
+distributed.py      the processes that torchrun starts: who prepares and writes, how they stop together
+parallel.py         one module on all of them: DDP or FSDP2; transformer blocks compiled or recomputed
+checkpoint.py       folders that are whole or absent, resume to the bit; checkpoint_files.py: their files
+early_stopping.py   validation results, and when to stop
+finetuning.py       the plan of a fine-tuning run
+monitor.py          throughput, memory and mask diagnostics while a run goes on; tensorboard.py: the same as TensorBoard events
+run_log.py          log.jsonl and run.json of a training run
 """

@@ -12,7 +12,7 @@ import torch
 from engine.training.checkpoint import Checkpoints
 from engine.training.loop import Plan
 from engine.training.optimizer import learning_rate
-from engine.training.record import device_facts, versions
+from engine.training.run_log import device_facts, versions
 
 if TYPE_CHECKING:
     from engine.recipe.finetuning import FinetuneRecipe

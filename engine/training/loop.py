@@ -20,10 +20,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from engine.errors import ConfigError, NotFinite
 from engine.training.checkpoint import Checkpoints, Saved
 from engine.training.distributed import Ranks
-from engine.training.feed import Batch, batches_ahead
 from engine.training.optimizer import set_learning_rate
 from engine.training.parallel import Spread
-from engine.training.seeds import generator_at
+from engine.training.prefetch import Batch, batches_ahead, generator_at
 
 Losses = Mapping[str, Tensor]
 LossesOf = Callable[[Batch, int, torch.Generator], Losses | Iterator[Losses]]

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.dicom.burned import shows_text
-from engine.dicom.reader import read_file
+from engine.dicom.burned_in_text import shows_text
+from engine.intake.reader import read_file
 
 SIDE = 512
 HEIGHTS = (0.008, 0.01, 0.014, 0.02, 0.03, 0.04)

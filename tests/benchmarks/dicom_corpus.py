@@ -18,11 +18,13 @@ import re
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
-from engine.dicom.find import Found, find_files
-from engine.dicom.reading import Reading, reconcile
-from engine.dicom.workers import read_files
+from engine.intake.duplicates import Registry
+from engine.intake.files import Found, find_files
+from engine.intake.read_result import Reading
+from engine.intake.workers import read_files
 
 POLICY = {
     ("decode_error", "truncated"): "a codestream cut short is truncated, whatever a decoder makes of it",
@@ -45,7 +47,9 @@ def readings_of(folder: Path, size: int, workers: int) -> list[Reading]:
     """All files of a folder in the order of the walk, settled."""
     found = list(find_files([folder]))
     read = read_files((item.path for item in found if item.outcome is None), size=size, workers=workers)
-    return reconcile(_decided(item) if item.outcome else next(read) for item in found)
+    registry = Registry()
+    settled = [registry.settle(_decided(item) if item.outcome else next(read)) for item in found]
+    return [replace(each, flags=registry.final_flags(each)) for each in settled]
 
 
 def _decided(item: Found) -> Reading:

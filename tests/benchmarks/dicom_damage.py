@@ -25,7 +25,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, generate_uid
 
-from engine.dicom.reader import read_file
+from engine.intake.reader import read_file
 
 Encode = Callable[[np.ndarray], bytes]
 ENCODINGS: dict[str, tuple[str, int, Encode]] = {

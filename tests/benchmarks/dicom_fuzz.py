@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.dicom.workers import read_files
+from engine.intake.workers import read_files
 
 SPECIAL = (0, 1, 0x7F, 0x80, 0xFE, 0xFF)
 LENGTHS = (0, 1, 2, 0x7FFF, 0x8000, 0xFFFE, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFF0, 0xFFFFFFFF)

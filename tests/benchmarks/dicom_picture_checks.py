@@ -26,13 +26,13 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
+from engine.dicom.elements import outline, read_meta
 from engine.dicom.grey import to_picture
 from engine.dicom.header import read_header
-from engine.dicom.likeness import picture_flags
-from engine.dicom.limits import LIMITS
-from engine.dicom.outline import outline, read_meta
 from engine.dicom.pixels import read_pixels
-from engine.dicom.reader import load_bytes, read_file
+from engine.dicom.view_check import picture_flags
+from engine.intake.limits import LIMITS
+from engine.intake.reader import load_bytes, read_file
 
 LEARNT_FROM = frozenset({"kermany-224", "nih14-subset"})
 FLAGS = ("out_of_distribution", "looks_lateral", "orientation", "polarity")

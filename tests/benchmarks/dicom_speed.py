@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.dicom.reader import read_file
-from engine.dicom.sandbox import keep_freed_memory
-from engine.dicom.workers import read_files
+from engine.intake.reader import read_file
+from engine.intake.sandbox import keep_freed_memory
+from engine.intake.workers import read_files
 
 SIZE = 224
 

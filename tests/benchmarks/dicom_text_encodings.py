@@ -28,7 +28,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import DigitalXRayImageStorageForPresentation, generate_uid
 
-from engine.dicom.reader import read_file
+from engine.intake.reader import read_file
 
 SIDES, HEIGHTS = (1344, 2688), (0.008, 0.016)
 Values = NDArray[Any]

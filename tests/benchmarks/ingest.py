@@ -21,8 +21,8 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from engine.data.filling import build_store
-from engine.dicom.workers import read_files
+from engine.data.build_store import build_store
+from engine.intake.workers import read_files
 
 MAKE = Path(__file__).resolve().parents[2] / "examples" / "make_studies.py"
 

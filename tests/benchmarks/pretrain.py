@@ -38,10 +38,9 @@ try:
     import torch
     from transformers import CLIPModel
 
-    from engine.data.batches import Batches
+    from engine.data.batches import Batches, normalised_views
     from engine.data.store import PixelStore, filling
     from engine.data.texts import TextBank
-    from engine.data.views import normalised_views
     from engine.model.flops import StepFlops, step_flops
     from engine.model.mmclip import MMCLIP
     from engine.model.preprocessing import GREY_MEAN, GREY_STD, Preprocessing
@@ -50,10 +49,10 @@ try:
     from engine.recipe.pretraining import PretrainRecipe
     from engine.training.distributed import ALONE, resolved_device
     from engine.training.loop import Step, train
+    from engine.training.monitor import measured_peak, memory_gib
     from engine.training.optimizer import make_optimizer
-    from engine.training.record import versions
-    from engine.training.seeds import generator_at
-    from engine.training.vitals import measured_peak, memory_gib
+    from engine.training.prefetch import generator_at
+    from engine.training.run_log import versions
 except ModuleNotFoundError as missing:
     sys.exit(f"{missing.name} is not installed; see the last lines of the text above the imports of {Path(__file__).name}")
 

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from engine.errors import ConfigError, LabelsError, ModelError, UsageError
 from engine.evaluate import BASELINE, evaluate
-from engine.metrics.events import Finished, Looked, Measured, Needs, Planned
+from engine.evaluation.events import Finished, Looked, Measured, Needs, Planned
 from engine.model.bundle import load_bundle, random_bundle, save_bundle
 from engine.model.head import Head
 from engine.tables.calibrations import read_calibration

@@ -8,19 +8,19 @@ import pytest
 from PIL import Image
 from transformers import CLIPModel
 
-from engine.data.fractions import Drawn
-from engine.data.labelled import Prepared
+from engine.data.finetune_data import Prepared
 from engine.data.sources import read_table
+from engine.data.splits import Drawn
 from engine.errors import ConfigError, LabelsError, LockHeld, ModelError, NotFinite, UsageError
+from engine.evaluation.learning_curve import Chosen, Measured
 from engine.finetune import Finished, finetune
 from engine.metrics import roc
-from engine.metrics.learning import Chosen, Measured
 from engine.model.bundle import load_bundle
 from engine.recipe.finetuning import FinetuneRecipe
 from engine.recipe.sources import TableSource
-from engine.tables.publish import locked
+from engine.tables.atomic import locked
 from engine.training.checkpoint import Saved
-from engine.training.looks import Look
+from engine.training.early_stopping import Look
 from engine.training.loop import Step
 
 PATIENTS = 60

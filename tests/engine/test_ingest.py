@@ -9,15 +9,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from engine.data.prepared import pictures
+from engine.data.pretrain_data import pictures
 from engine.data.sources import read_sources
 from engine.data.store import PixelStore
 from engine.errors import ConfigError, InputMissing, LockHeld, RecipeError, UsageError
 from engine.ingest import Finished, Planned, Recognised, ingest
 from engine.recipe.pretraining import PretrainRecipe
 from engine.recipe.sources import TableSource
-from engine.tables.images import UserImageTable
-from engine.tables.publish import locked
+from engine.tables.atomic import locked
+from engine.tables.image_table import UserImageTable
 
 ROWS = [
     {"image": "a", "patient": "10000032", "study": "51", "report": " IMPRESSION: \n Edema.\n"},

@@ -11,18 +11,17 @@ import spacy
 import torch
 from PIL import Image
 
-from engine.data.filling import Filled
-from engine.data.prepared import Prepared, pictures
+from engine.data.build_store import Filled
+from engine.data.pretrain_data import Prepared, pictures
 from engine.errors import ConfigError, LockHeld, ModelError, NotFinite, UsageError
 from engine.model.bundle import load_bundle
 from engine.pretrain import Event, Finished, Forced, Started, pretrain
 from engine.recipe.pretraining import PretrainRecipe
-from engine.tables.publish import locked
-from engine.training.account import recipe_hash
+from engine.tables.atomic import locked
 from engine.training.checkpoint import Refused, Saved
 from engine.training.loop import Step
-from engine.training.vitals import Vitals
-from engine.training.watched import Pictured
+from engine.training.monitor import Pictured, Vitals
+from engine.training.run_log import recipe_hash
 
 FINDINGS = ("Pneumonia", "No Finding", "Pleural Effusion")
 

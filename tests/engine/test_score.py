@@ -18,13 +18,13 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000, ExplicitVRLittleEndian, JPEGBaseline8Bit
 
-from engine.dicom.limits import limits_from
 from engine.errors import ConfigError, InputMissing, LabelsError, LockHeld, NotFinite, OutputError, RecipeError, UsageError
+from engine.intake.limits import limits_from
 from engine.model.bundle import load_bundle, save_bundle
 from engine.model.head import Head
 from engine.score import Drawn, Finished, Notice, Planned, Published, Seen, Started, score
+from engine.tables.atomic import locked
 from engine.tables.columns import IMAGE_COLUMNS, METRIC_COLUMNS, NOTICE
-from engine.tables.publish import locked
 from engine.tables.run_record import OUTPUTS
 
 KEY = "a key for tests"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.dicom.policy import FLAG_ADVICE, FLAGS, REASONS
+from engine.dicom.reasons import FLAG_ADVICE, FLAGS, REASONS
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from engine.dicom.workers import read_files
+from engine.intake.workers import read_files
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "make_studies.py"
 

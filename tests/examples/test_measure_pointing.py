@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.data.sources.nih14_boxes import read_boxes
+from engine.data.sources.nih14 import read_boxes
 from engine.model.zero_shot import Words
 from engine.recipe.sources import TableSource
 

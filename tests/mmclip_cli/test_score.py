@@ -14,8 +14,8 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from engine.tables.atomic import locked
 from engine.tables.columns import NOTICE
-from engine.tables.publish import locked
 
 SCRIPT = Path(sys.executable).with_name("mmclip")
 

@@ -11,8 +11,7 @@ from engine.data.sources.image_table import FINDING_TYPE, ImageTable
 from engine.data.sources.mimic_cxr import read_mimic_cxr
 from engine.data.sources.nih14 import read_nih14
 from engine.data.sources.openi import read_openi
-from engine.data.sources.padchest import read_padchest
-from engine.data.sources.padchest_evaluation import read_padchest_evaluation
+from engine.data.sources.padchest import read_padchest, read_padchest_evaluation
 from engine.data.sources.published import check_published
 from engine.data.sources.rsna import read_rsna
 from engine.data.sources.table import read_table

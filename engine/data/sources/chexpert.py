@@ -26,11 +26,10 @@ import polars as pl
 
 from engine.data.sources.image_table import FINDING_TYPE, ImageTable
 from engine.data.sources.label_files import read_label_file
-from engine.data.sources.labelled import LabelRows, age_column, binary, sex_column, table_of
-from engine.data.sources.layouts import CHEXPERT_TABLES, chexpert_folder, find_label_file
+from engine.data.sources.label_tables import LabelRows, age_column, binary, sex_column, table_of
+from engine.data.sources.published import CHEXPERT_TABLES, chexpert_folder, find_label_file
 from engine.errors import ConfigError, InputMissing
-from engine.recipe.findings import CHEXPERT_FINDINGS
-from engine.recipe.labelled import ChexpertSource, Uncertain
+from engine.recipe.labelled_sources import CHEXPERT_FINDINGS, ChexpertSource, Uncertain
 
 PATHOLOGIES = tuple(name for name in CHEXPERT_FINDINGS if name not in ("No Finding", "Support Devices"))
 """The twelve that "No Finding" speaks of."""

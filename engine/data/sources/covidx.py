@@ -23,11 +23,11 @@ import polars as pl
 
 from engine.data.sources.image_table import FINDING_TYPE, ImageTable
 from engine.data.sources.label_files import label_text
-from engine.data.sources.labelled import LabelRows, listed, table_of, unknown_labels
-from engine.data.sources.layouts import covidx_list
-from engine.data.sources.splits import without_valid
+from engine.data.sources.label_tables import LabelRows, listed, table_of, unknown_labels
+from engine.data.sources.published import covidx_list
+from engine.data.splits import without_valid
 from engine.errors import InputMissing
-from engine.recipe.labelled import CovidxSource
+from engine.recipe.labelled_sources import CovidxSource
 
 FINDING = "COVID-19"
 CLASSES = {"positive": 1, "negative": 0}

@@ -29,9 +29,8 @@ from zipfile import BadZipFile, ZipFile
 import polars as pl
 
 from engine.data.reports import report_text
-from engine.data.sources.folders import THREADS, are_files
 from engine.data.sources.image_table import COLUMNS, FINDING_TYPE, ImageTable, facts_of
-from engine.data.sources.label_files import read_label_file
+from engine.data.sources.label_files import THREADS, are_files, read_label_file
 from engine.data.sources.published import MIMIC_REPORTS_ZIP, any_match, has_table
 from engine.errors import ReadError
 from engine.recipe.sources import CHEXPERT_FINDINGS, MimicSource

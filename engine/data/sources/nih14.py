@@ -15,18 +15,21 @@ set are often JPEG. All 14 findings were looked for in every report, so that one
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
 from engine.data.sources.image_table import FINDING_TYPE, ImageTable
-from engine.data.sources.label_files import read_label_file
-from engine.data.sources.labelled import LabelRows, age_column, binary, listed, sex_column, table_of, unknown_labels
-from engine.data.sources.layouts import GOOGLE_TABLES, NIH_LISTS, NIH_TABLES, find_label_file
-from engine.data.sources.splits import drawn_parts, parts_by_lists, read_list, stem_of, without_valid
-from engine.errors import InputMissing
-from engine.recipe.findings import NIH_FINDINGS, NIH_SPELLED
-from engine.recipe.labelled import Nih14Source
+from engine.data.sources.label_files import label_text, read_label_file
+from engine.data.sources.label_tables import LabelRows, age_column, binary, listed, sex_column, table_of, unknown_labels
+from engine.data.sources.published import GOOGLE_TABLES, NIH_LISTS, NIH_TABLES, find_label_file
+from engine.data.splits import drawn_parts, parts_by_lists, read_list, stem_of, without_valid
+from engine.errors import InputMissing, ReadError
+from engine.recipe.labelled_sources import NIH_FINDINGS, NIH_SPELLED, Nih14Source
 
 GOOGLE_FINDINGS = {
     "Fracture": "Fracture",
@@ -129,3 +132,65 @@ def _picture_folders(root: Path) -> list[Path]:
     """images/ and images_001/ to images_012/, and the folder images/ within each."""
     outer = sorted(path for path in root.glob("images*") if path.is_dir())
     return [folder for each in outer for folder in (each, each / "images")]
+
+
+# The boxes that a radiologist drew for ChestX-ray14 (BBox_List_2017.csv): where in a picture a finding was seen.
+
+PICTURE_SIZE = 1024
+"""Width and height, in pixels, of the pictures that the boxes were drawn on."""
+
+
+class Box(NamedTuple):
+    """Where a finding was seen, in pixels of the 1024 x 1024 picture: left upper corner, width, height."""
+
+    finding: str
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+def read_boxes(path: Path | str) -> dict[str, list[Box]]:
+    """Image (`00013118_008.png`) -> its boxes, in the table's order; a finding may have several.
+
+    Args:
+        path: BBox_List_2017.csv as published, also gzipped or zipped.
+
+    Raises:
+        InputMissing: there is no such file.
+        ReadError: it is no such table: a row of another length, an unknown finding, or a box that is not inside the picture. A box
+            may end one pixel beyond the border, as rounding leaves it.
+    """
+    path = Path(path)
+    boxes: dict[str, list[Box]] = {}
+    for number, row in enumerate(csv.reader(io.StringIO(label_text(path), newline=""))):
+        cells = [cell.strip() for cell in row]
+        while cells and not cells[-1]:
+            cells.pop()
+        if not cells or number == 0:
+            continue
+        box = _box(cells)
+        if box is None:
+            raise ReadError(
+                f"line {number + 1} of {path.name} is no box",
+                why="a box is an image, a finding, and x, y, width and height inside 1024 x 1024 pixels",
+                hint="fetch the published BBox_List_2017.csv again",
+            )
+        boxes.setdefault(cells[0], []).append(box)
+    if not boxes:
+        raise ReadError(f"{path.name} holds no box", hint="fetch the published BBox_List_2017.csv again")
+    return boxes
+
+
+def _box(cells: list[str]) -> Box | None:
+    """The box of a row's six cells; None where they are none."""
+    if len(cells) != 6:
+        return None
+    finding = NIH_SPELLED.get(cells[1], cells[1])
+    try:
+        x, y, width, height = map(float, cells[2:])
+    except ValueError:
+        return None
+    edges = (x, y, width, height, x + width, y + height)
+    inside = all(math.isfinite(edge) for edge in edges) and min(x, y) >= 0 and min(width, height) > 0 and max(edges) <= PICTURE_SIZE + 1
+    return Box(finding, x, y, width, height) if inside and finding in NIH_FINDINGS else None

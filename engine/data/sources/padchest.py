@@ -18,10 +18,11 @@ from pathlib import Path
 
 import polars as pl
 
-from engine.data.sources.folders import found_files
-from engine.data.sources.image_table import COLUMNS, ImageTable, facts_of
-from engine.data.sources.label_files import read_label_file
+from engine.data.sources.image_table import COLUMNS, FINDING_TYPE, ImageTable, facts_of
+from engine.data.sources.label_files import found_files, read_label_file
+from engine.data.sources.label_tables import LabelRows, table_of
 from engine.data.sources.published import PADCHEST_TABLE
+from engine.recipe.labelled_sources import PADCHEST_SEEN, PadchestEvaluationSource
 from engine.recipe.sources import PadchestSource
 
 FRONTAL = ("PA", "AP", "AP_horizontal")
@@ -127,3 +128,86 @@ def read_padchest(source: PadchestSource) -> ImageTable:
     )
     dropped = table.filter(pl.col("reason").is_not_null()).select(file=pl.col("file").fill_null(""), reason="reason")
     return ImageTable(frame.select(list(COLUMNS)), dropped, (), {}, facts_of(source.name, frame, (), dropped))
+
+
+# The 39,053 images of PadChest that physicians labelled -> the image table: a test that no pretraining report speaks the language of.
+
+SEEN = {("pulmonary edema" if finding == "Edema" else finding.lower()): finding for finding in PADCHEST_SEEN}
+"""Label -> finding as prompts spell it."""
+NO_FINDING = ("normal", "unchanged", "exclude", "suboptimal study")
+"""Labels that name no finding."""
+FEWEST = 5
+"""Images that a finding must have to be counted among the unseen."""
+PHYSICIANS = 39_053
+"""Images that physicians labelled."""
+
+
+def read_padchest_evaluation(source: PadchestEvaluationSource) -> ImageTable:
+    """The physician-labelled images, with the findings of one of the paper's sets; all of them are test.
+
+    Raises:
+        InputMissing, ReadError, ConfigError: the table is not there, cannot be read, or is another one.
+    """
+    root = Path(source.root).absolute()
+    table = padchest_table(root / PADCHEST_TABLE)
+    labels = padchest_rows(table, source)
+    places = labels.frame.select("key", image=pl.col("image").str.split("/").list.get(-1), folder="folder", reason="reason")
+    found = found_files(places, root).filter(pl.col("reason").is_null())
+    rows = LabelRows(labels.frame.drop("key", "folder"), labels.findings, labels.split, published=labels.published, facts=labels.facts)
+    return table_of(source, rows, "test", dict(found.select("key", "file").iter_rows()))
+
+
+def padchest_rows(table: pl.DataFrame, source: PadchestEvaluationSource) -> LabelRows:
+    """The rows that the source evaluates on, of the label table as `padchest_table` reads it, with the columns folder and key besides."""
+    physicians = table.filter("physician")
+    names = finding_labels(physicians, source.findings)
+    labels = pl.col("labels")
+    unusable = (
+        pl.when(pl.col("image").is_null() | pl.col("folder").is_null())
+        .then(pl.lit("file_blank"))
+        .when(pl.col("study").is_null() | pl.col("patient").is_null())
+        .then(pl.lit("no_study"))
+        .when(labels.is_null())
+        .then(pl.lit("no_label"))
+    )
+    image = pl.concat_str("folder", "image", separator="/").fill_null("")
+    columns = [labels.list.contains(label).cast(FINDING_TYPE).alias(finding) for label, finding in names.items()]
+    frame = physicians.select(
+        *columns,
+        image=image,
+        key=image,
+        folder=pl.col("folder").fill_null(""),
+        unit=image,
+        study=pl.col("study").fill_null(""),
+        patient=pl.col("patient").fill_null(""),
+        view="projection",
+        split=pl.lit("test"),
+        sex="sex",
+        age="age",
+        origin=pl.lit(""),
+        reason=unusable,
+        aside=pl.when(~pl.col("projection").is_in(source.projections)).then(pl.lit("other_view")),
+    )
+    split = "padchest, the images labelled by physicians"
+    facts = {"findings": source.findings, "labels": len(label_counts(physicians)), "projections": list(source.projections)}
+    return LabelRows(frame, tuple(names.values()), split, published={"test": PHYSICIANS}, facts=facts)
+
+
+def finding_labels(physicians: pl.DataFrame, which: str) -> dict[str, str]:
+    """Label -> finding, of one of the sets seen_8, unseen_10, unseen_20, unseen_173: by the rule at the top of this file.
+
+    Args:
+        physicians: the physician-labelled rows; what is frequent is counted in them all, whichever views are read.
+    """
+    if which == "seen_8":
+        return dict(SEEN)
+    counts = label_counts(physicians)
+    others = [label for label, count in counts.items() if count >= FEWEST and label not in SEEN and label not in NO_FINDING]
+    number = int(which.removeprefix("unseen_"))
+    return {label: label for label in (others if number == 173 else others[:number])}
+
+
+def label_counts(physicians: pl.DataFrame) -> dict[str, int]:
+    """Label -> in how many images it stands; the most frequent first, then by the alphabet."""
+    counts = physicians["labels"].explode().drop_nulls().value_counts()
+    return dict(counts.sort(["count", "labels"], descending=[True, False]).iter_rows())

@@ -14,20 +14,56 @@ person on both sides. With the organisers' mapping file (`nih_mapping`) images g
 from __future__ import annotations
 
 import json
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
 from engine.data.sources.image_table import FINDING_TYPE, ImageTable
 from engine.data.sources.label_files import label_text, read_label_file
-from engine.data.sources.labelled import LabelRows, binary, listed, table_of, unknown_labels
-from engine.data.sources.layouts import RSNA_CLASSES, RSNA_PICTURES, RSNA_TABLES, find_label_file
-from engine.data.sources.rows import age_of, sex_of
-from engine.data.sources.splits import drawn_parts, parts_by_lists, read_list, stem_of, without_valid
+from engine.data.sources.label_tables import LabelRows, binary, listed, table_of, unknown_labels
+from engine.data.sources.published import RSNA_CLASSES, RSNA_PICTURES, RSNA_TABLES, find_label_file
+from engine.data.sources.table_rows import age_of, sex_of
+from engine.data.splits import drawn_parts, parts_by_lists, read_list, stem_of, without_valid
 from engine.errors import ConfigError, InputMissing, ReadError
-from engine.recipe.labelled import RsnaSource
+from engine.recipe.labelled_sources import RsnaSource
+
+# Sex, age and view as a DICOM file gives them: three attributes of its header, for subgroups of a data set that has them nowhere else.
+
+KEYWORDS = ("PatientSex", "PatientAge", "ViewPosition")
+CODE = re.compile(r"[A-Z0-9_]{1,16}")
+"""One word of a code string (PS3.5 6.2, CS and AS); anything else is free text, and not passed on."""
+
+
+class Described(NamedTuple):
+    """PatientSex, PatientAge ("063Y"; some data sets write 63) and ViewPosition as they are written; "" where absent."""
+
+    sex: str = ""
+    age: str = ""
+    view: str = ""
+
+
+def described(path: Path) -> Described:
+    """What the header says; nothing ("") of a file that cannot be read as DICOM. No pixel is read."""
+    import pydicom
+
+    import engine.dicom.header  # noqa: F401  # silences pydicom, whose messages quote values
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(KEYWORDS))
+            texts = [str(dataset.get(keyword) or "").strip() for keyword in KEYWORDS]
+    except MemoryError:
+        raise
+    except Exception:  # pydicom raises almost anything on hostile bytes
+        return Described()
+    return Described(*(text if CODE.fullmatch(text) else "" for text in texts))
+
 
 SHARES = (("train", 0.7), ("valid", 0.15), ("test", 0.15))
 """Of the split 70_15_15."""
@@ -110,7 +146,6 @@ def nih_images(path: Path) -> dict[str, str]:
 
 def _with_headers(frame: pl.DataFrame, files: Mapping[str, str], part: str) -> pl.DataFrame:
     """The rows with sex, age and view as the headers of the part's files give them."""
-    from engine.dicom.described import described
 
     asked = frame.filter((pl.col("split") == part) | (part == "all"))["image"].to_list()
     said = {image: described(Path(files[image])) for image in asked if image in files}

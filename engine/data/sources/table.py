@@ -17,12 +17,12 @@ import polars as pl
 
 from engine.data.sources.findings import Findings, finding_columns, findings_of
 from engine.data.sources.image_table import COLUMNS, DROPS, FINDING_TYPE, LFS_POINTER, ImageTable, drops, facts_of, is_lfs_pointer
-from engine.data.sources.rows import Row, age_of, rows_of, sex_of
-from engine.data.sources.splits import sha256_of
+from engine.data.sources.table_rows import Row, age_of, rows_of, sex_of
+from engine.data.splits import sha256_of
 from engine.data.weak import Wordings, load_sentences, wordings
-from engine.dicom.inside import file_facts
 from engine.errors import ConfigError
-from engine.recipe.sentences import WeakSentences
+from engine.intake.containers import file_facts
+from engine.recipe.prompts import WeakSentences
 from engine.recipe.sources import TableSource
 
 TRAIN = frozenset({"train", "training"})

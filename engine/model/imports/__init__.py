@@ -1,5 +1,7 @@
-"""Weights of other libraries: read without running anything in them, renamed, checked, made to fit.
+"""Weights of other libraries: read without running anything in them, renamed, checked, resized.
 
-archive.py and pickled.py read a file, checkpoint.py names its tensors, layout.py and open_clip.py know the layouts, knowledge.py what is on
-record of published files, positions.py other sizes; source.py tells the story.
+checkpoint.py       a file's tensors by name; pickle_reader.py reads pickles without running them
+layout.py           layouts of CLIP weights, and other image sizes; open_clip.py: its configuration files
+published.py        facts of published weights: activation, normalisation
+source.py           from a path or name to a model
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelError
-from engine.model.imports.knowledge import LOOKS, Activation, Look
+from engine.model.imports.published import LOOKS, Activation, Look
 from engine.model.preprocessing import Resize
 
 CONFIG = "open_clip_config.json"

@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputMissing, ModelError, OutputError, UsageError
 from engine.model.bundle import fetch, load_folder, save_bundle
-from engine.model.clip_vocabulary import VOCABULARY, clip_tokenizer
-from engine.model.folder import PICKLED, WEIGHTS, check_complete, file_hash, local_folder, shipped_models
+from engine.model.bundle_folder import PICKLED, WEIGHTS, check_complete, file_hash, local_folder, shipped_models
+from engine.model.clip_tokenizer import VOCABULARY, clip_tokenizer
 from engine.model.imports import open_clip
 from engine.model.imports.checkpoint import read_checkpoint
-from engine.model.imports.knowledge import LOOKS, Activation, Known, Look, known_file
-from engine.model.imports.layout import Sizes, renamed, settings, sizes_of, without_facts
+from engine.model.imports.layout import Sizes, fitted, renamed, settings, sizes_of, without_facts
 from engine.model.imports.open_clip import Described, read_open_clip
-from engine.model.imports.positions import fitted
+from engine.model.imports.published import LOOKS, Activation, Known, Look, known_file
 from engine.model.preprocessing import Preprocessing
 from engine.model.weights import load_weights
 

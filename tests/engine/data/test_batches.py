@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.data.batches import Batches, Pool, augment
-from engine.data.filling import build_store
+from engine.data.build_store import build_store
 from engine.data.store import PixelStore
 from engine.data.texts import TextBank, text_bank
 from engine.errors import ConfigError
 from engine.model.preprocessing import resized
-from engine.model.vocabulary import train_tokenizer
+from engine.model.tokenizer import train_tokenizer
 from engine.recipe.pretraining import Augmentation
 
 SIDE = 40

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from engine.data import dicom_folder
+from engine.data.build_store import Filled
 from engine.data.dicom_folder import Ingested, ingest_folder
-from engine.data.filling import Filled
 from engine.data.sources.image_table import COLUMNS
 from engine.data.store import PixelStore
-from engine.dicom.inputs import input_items
+from engine.intake.files import input_items
 from engine.tables.identity import Names
 
 NAMES = Names(b"a site's key")

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from engine.data.entities import Span
 from engine.data.texts import text_bank
 from engine.errors import ConfigError
-from engine.model.vocabulary import EOT, tokenize, train_tokenizer
+from engine.model.tokenizer import EOT, tokenize, train_tokenizer
 
 TEXTS = ["No pleural effusion.", "Small pleural effusion on the left.", "Clear lungs. No pneumothorax, no consolidation, no effusion."]
 TOKENIZER = train_tokenizer(TEXTS * 3, 300, 24)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.data.weak import load_sentences, told, weak_report, wordings
-from engine.recipe.sentences import FindingSentences, Plain, WeakSentences
+from engine.recipe.prompts import FindingSentences, Plain, WeakSentences
 
 NAMES = ("Normal", "A", "B", "C", "D", "E")
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from engine.dicom.codestream import Claim, j2k_claim, jpeg_claim, rle_segments
-from engine.dicom.policy import Refusal
+from engine.dicom.reasons import Refusal
 
 ENCODERS = {
     "jpeg": lambda values: imagecodecs.jpeg8_encode((values >> 4).astype(np.uint8), level=90),

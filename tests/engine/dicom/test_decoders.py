@@ -10,7 +10,7 @@ from PIL import Image
 
 from engine.dicom.codestream import Claim, jpeg_claim
 from engine.dicom.decoders import exact_jpeg, htj2k, scaled_jpeg
-from engine.dicom.policy import Refusal
+from engine.dicom.reasons import Refusal
 
 END = b"\xff\xd9"
 

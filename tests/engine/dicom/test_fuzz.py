@@ -7,8 +7,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from engine.dicom.policy import FLAGS, REASONS
-from engine.dicom.workers import read_files
+from engine.dicom.reasons import FLAGS, REASONS
+from engine.intake.workers import read_files
 
 MUTANTS = 300
 

@@ -8,9 +8,9 @@ from PIL import Image
 
 from engine.dicom.grey import padding_bounds, shrink, target_shape, to_picture
 from engine.dicom.header import Header
-from engine.dicom.lut import LookupTable
+from engine.dicom.lookup_table import LookupTable
 from engine.dicom.pixels import Stored
-from engine.dicom.policy import FLAGS, Refusal
+from engine.dicom.reasons import FLAGS, Refusal
 
 SIZE = 64
 

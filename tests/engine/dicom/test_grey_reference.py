@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
 
-from engine.dicom.reading import Reading
+from engine.intake.read_result import Reading
 
 TOLERANCE = 0.6
 SIZE = 128

@@ -6,9 +6,9 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from engine.dicom.elements import outline, read_meta
 from engine.dicom.header import Header, read_header
-from engine.dicom.outline import outline, read_meta
-from engine.dicom.policy import Refusal
+from engine.dicom.reasons import Refusal
 
 
 @pytest.fixture

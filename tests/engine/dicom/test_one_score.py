@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from engine.dicom.reading import Reading
-from engine.model.asked import what_is_asked
+from engine.intake.read_result import Reading
 from engine.model.bundle import load_bundle
-from engine.model.encoding import encode
+from engine.scoring.scorers import encode
+from engine.scoring.targets import what_is_asked
 
 Read = Callable[..., Reading]
 SIZE = 224

@@ -11,18 +11,18 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from pydicom.encaps import generate_frames
 
+from engine.dicom.elements import read_meta
 from engine.dicom.header import Header, read_header
-from engine.dicom.outline import read_meta
 from engine.dicom.pixels import Stored, expected_bytes, hash_of, read_pixels
-from engine.dicom.policy import Refusal
+from engine.dicom.reasons import Refusal
 
 LOSSLESS = ["implicit", "explicit", "big_endian", "deflated", "rle", "jpeg_lossless", "jpegls", "j2k", "htj2k"]
 JPEG = "1.2.840.10008.1.2.4.50"
 
 
 def stored(content: bytes, *, least: int = 10**6, max_pixels: int = 10**8) -> Stored:
-    from engine.dicom.limits import Limits
-    from engine.dicom.reader import _walk
+    from engine.intake.limits import Limits
+    from engine.intake.reader import _walk
 
     view = memoryview(content)
     meta = read_meta(view)

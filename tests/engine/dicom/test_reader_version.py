@@ -92,7 +92,7 @@ def weights():
 
 @pytest.fixture(scope="module")
 def now(make, tmp_path_factory):
-    from engine.dicom.reader import read_file
+    from engine.intake.reader import read_file
 
     folder = tmp_path_factory.mktemp("reference")
     (folder / "file").touch()

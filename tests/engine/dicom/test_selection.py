@@ -6,7 +6,7 @@ from pydicom.sr._concepts_dict import concepts
 
 from engine.dicom import selection
 from engine.dicom.header import Code, Header
-from engine.dicom.policy import Refusal
+from engine.dicom.reasons import Refusal
 from engine.dicom.selection import is_chest, is_lateral, is_turned, names_view, refuse_class, refuse_selection, says_lateral, shows_chest
 
 CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -5,8 +5,8 @@ import struct
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.dicom.outline import outline, read_meta
-from engine.dicom.policy import FLAGS, REASONS
+from engine.dicom.elements import outline, read_meta
+from engine.dicom.reasons import FLAGS, REASONS
 
 
 def put(content: bytes, tag: int, vr: bytes, value: bytes) -> bytes:

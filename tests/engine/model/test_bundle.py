@@ -19,9 +19,9 @@ from transformers.utils import logging
 
 from engine.errors import InputMissing, ModelError, OutputError
 from engine.model.bundle import Bundle, load_bundle, random_bundle, save_bundle, shipped_models
-from engine.model.folder import SHIPPED
+from engine.model.bundle_folder import SHIPPED
 from engine.model.preprocessing import Preprocessing
-from engine.model.vocabulary import tokenize, train_tokenizer
+from engine.model.tokenizer import tokenize, train_tokenizer
 
 TEXTS = ["pneumonia", "no pneumonia", "", "pleural effusion " * 30]
 

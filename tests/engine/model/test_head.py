@@ -8,7 +8,7 @@ from transformers import CLIPModel
 
 from engine.errors import ModelError, NotFinite
 from engine.model.bundle import load_bundle, random_bundle, save_bundle
-from engine.model.folder import MANIFEST
+from engine.model.bundle_folder import MANIFEST
 from engine.model.head import HEAD, Head, findings_of
 
 

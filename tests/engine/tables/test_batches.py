@@ -44,7 +44,8 @@ def test_a_long_table_is_written_without_being_held(tmp_path):
         import pathlib, resource, sys
         import polars as pl
         from engine.tables.batches import Batches
-        from engine.tables.columns import write_csv, write_parquet
+        from engine.tables.columns import write_csv
+        from engine.tables.columns import write_parquet
         text = pl.int_range(1024, eager=True).cast(pl.String).str.pad_start(200, "0")
         def write(batches):
             table = Batches({{"text": pl.String}}, lambda: (pl.DataFrame({{"text": text}}) for _ in range(batches)))

@@ -6,9 +6,9 @@ import json
 import polars as pl
 import pytest
 
+from engine.tables.atomic import together
 from engine.tables.batches import Batches, batches_of
 from engine.tables.columns import METRIC_COLUMNS, NOTICE, PRIVATE_COLUMNS, image_schema, study_schema
-from engine.tables.publish import together
 from engine.tables.run_record import add_tables, clear_previous, contents_hash, publish_json, publish_metrics, publish_record, versions
 
 

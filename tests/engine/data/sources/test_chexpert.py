@@ -13,8 +13,7 @@ from engine.data.sources import read_sources
 from engine.data.sources.chexpert import PATHOLOGIES, meant, read_chexpert
 from engine.data.sources.image_table import FINDING_TYPE, ImageTable
 from engine.errors import ConfigError, InputMissing, LabelsError
-from engine.recipe.findings import CHEXPERT_FINDINGS
-from engine.recipe.labelled import ChexpertSource, Uncertain
+from engine.recipe.labelled_sources import CHEXPERT_FINDINGS, ChexpertSource, Uncertain
 
 HEAD = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_FINDINGS]
 TEST_ORDER = sorted(CHEXPERT_FINDINGS, reverse=True)

@@ -13,7 +13,7 @@ from engine.data.sources import read_sources
 from engine.data.sources.covidx import read_covidx
 from engine.data.sources.image_table import ImageTable
 from engine.errors import ConfigError, InputMissing, LabelsError
-from engine.recipe.labelled import CovidxSource
+from engine.recipe.labelled_sources import CovidxSource
 
 TRAIN = "5 ARDSSevere.png negative cohen\nCOVID 1 COVID(1).png positive sirm\nc57a c57a.png negative rnsa\n"
 TEST = "419639-003251 MIDRC-RICORD-1C-46647-0.png positive ricord\nabff abff.png negative rsna\n"

@@ -14,8 +14,7 @@ from engine.data.sources import read_sources
 from engine.data.sources.image_table import DROPS, ImageTable
 from engine.data.sources.nih14 import read_nih14
 from engine.errors import ConfigError, InputMissing, LabelsError
-from engine.recipe.findings import NIH_FINDINGS
-from engine.recipe.labelled import Nih14Source
+from engine.recipe.labelled_sources import NIH_FINDINGS, Nih14Source
 
 V2017 = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"

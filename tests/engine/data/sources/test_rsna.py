@@ -12,12 +12,12 @@ import polars as pl
 import pydicom
 import pytest
 
-from engine.data.filling import build_store
+from engine.data.build_store import build_store
 from engine.data.sources import read_sources
 from engine.data.sources.image_table import ImageTable
 from engine.data.sources.rsna import nih_images, read_rsna
 from engine.errors import ConfigError, InputMissing, LabelsError, ReadError
-from engine.recipe.labelled import RsnaSource
+from engine.recipe.labelled_sources import RsnaSource
 
 HEAD = "patientId,x,y,width,height,Target\n"
 ROWS = """\

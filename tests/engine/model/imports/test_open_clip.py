@@ -6,8 +6,8 @@ import json
 import pytest
 
 from engine.errors import ModelError
-from engine.model.imports.knowledge import LOOKS
 from engine.model.imports.open_clip import CONFIG, read_open_clip
+from engine.model.imports.published import LOOKS
 
 PLAIN = {
     "model_cfg": {

@@ -12,11 +12,11 @@ from transformers.utils import logging
 
 from engine.errors import InputMissing, ModelError, OutputError, UsageError
 from engine.model.bundle import load_bundle, random_bundle
-from engine.model.folder import file_hash
-from engine.model.imports.knowledge import CHEXZERO, LOOKS
-from engine.model.imports.positions import image_positions
+from engine.model.bundle_folder import file_hash
+from engine.model.imports.layout import image_positions
+from engine.model.imports.published import CHEXZERO, LOOKS
 from engine.model.imports.source import import_model, save_imported
-from engine.model.vocabulary import tokenize
+from engine.model.tokenizer import tokenize
 
 TEXTS = ("a photo of a cat", "No pleural effusion.", "", "lungs are clear " * 40)
 TOLD = {"activation": "quick_gelu", "preprocessing": "clip"}

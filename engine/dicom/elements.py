@@ -1,0 +1,336 @@
+"""Where the elements of a data set lie: lengths, order and nesting are checked here before any parser sees a value (PS3.5 section 7).
+
+pydicom returns an empty data set without an error for many damaged files, keeps the last of repeated elements, and recurses once per
+level of nesting. This walk does none of that: it reads tags and lengths only, in one flat loop, and says what is wrong where.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from engine.dicom.reasons import Refusal
+
+Damage = Literal["truncated", "corrupt_header", "nesting_too_deep", "resource_limit"]
+TRANSFER_SYNTAX, ROWS, PIXEL_DATA = 0x00020010, 0x00280010, 0x7FE00010
+IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
+NO_SYNTAX = "0"
+"""Stands for a transfer syntax UID that is none."""
+UNDEFINED = 0xFFFFFFFF
+_ITEM, _ITEM_END, _SEQUENCE_END, _PADDING = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD, 0xFFFCFFFC
+_MOST_ELEMENTS = 1_000_000
+"""Elements, items and delimiters together, or fragments; 3 s. A radiograph has some hundreds, and a hostile file room for 64 million."""
+_MOST_META_ELEMENTS = 100_000
+"""PS3.10 knows 14; some files are stuffed with thousands."""
+_LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_SHORT = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+_NAMED = _LONG | _SHORT
+"""Value representations (PS3.5 6.2, 7.1.2) with a length of 32 bits, and of 16."""
+
+
+class Element(NamedTuple):
+    """One top-level element: its first byte, the first byte of its value, one past its last byte, and its VR ('' when implicit)."""
+
+    start: int
+    value: int
+    stop: int
+    vr: str
+
+
+@dataclass
+class Outline:
+    """The top level of one data set.
+
+    elements: tag -> Element, pixel data included, private ones left out. fragments: byte ranges of the encapsulated pixel data, its basic
+    offset table excluded.
+    has_picture: Rows or pixel data were met, whole or not. damage: why the walk ended early, None when it reached the end.
+    trailing: zero bytes follow the data set. empty: not one element was met whole.
+    """
+
+    implicit: bool
+    little: bool
+    elements: dict[int, Element] = field(default_factory=dict)
+    fragments: list[tuple[int, int]] = field(default_factory=list)
+    encapsulated: bool = False
+    has_picture: bool = False
+    damage: Damage | None = None
+    trailing: bool = False
+    empty: bool = True
+
+
+@dataclass(frozen=True)
+class FileMeta:
+    """The file meta group: the transfer syntax UID ('' when absent), and where the data set begins.
+
+    bare: there is neither preamble nor group, as in files of before 1993; only then may the encoding be guessed.
+    """
+
+    transfer_syntax: str
+    body: int
+    sop_class: str = ""
+    bare: bool = False
+
+
+def _short_form(vr: bytes) -> bool:
+    """Whether a VR has a 16-bit length; unknown ones of letters are read so, as dcmtk and pydicom do."""
+    return vr in _SHORT or (vr not in _LONG and len(vr) == 2 and b"AA" <= vr <= b"ZZ")
+
+
+def starts_data_set(data: memoryview, at: int = 0) -> bool:
+    """Whether a group 0008 element of a plausible length begins here: a data set without preamble and meta group."""
+    if len(data) < at + 8:
+        return False
+    group, element = struct.unpack_from("<HH", data, at)
+    if group not in (0x0008, 0x0002) or element > 0x3000:
+        return False
+    vr = bytes(data[at + 4 : at + 6])
+    (length,) = struct.unpack_from("<I", data, at + 4)
+    return vr in _NAMED or (group == 0x0008 and length <= min(len(data) - at, 1 << 16))
+
+
+def read_meta(data: memoryview) -> FileMeta:
+    """The file meta information (PS3.10 section 7.1); always explicit VR little endian.
+
+    Raises:
+        Refusal: `not_dicom`, `truncated`, `corrupt_header`, `resource_limit`.
+    """
+    at = steps = 0
+    if len(data) >= 132 and bytes(data[128:132]) == b"DICM" and not (starts_data_set(data) and not starts_data_set(data, 132)):
+        at = 132
+        if len(data) == at:
+            raise Refusal("truncated")
+    elif not starts_data_set(data):
+        raise Refusal("not_dicom")
+    elif bytes(data[:2]) != b"\x02\x00":
+        return FileMeta("", 0, bare=True)
+    found: dict[int, bytes] = {}
+    while at + 8 <= len(data) and bytes(data[at : at + 2]) == b"\x02\x00":
+        steps += 1
+        if steps > _MOST_META_ELEMENTS:
+            raise Refusal("resource_limit")
+        tag = 0x00020000 | struct.unpack_from("<H", data, at + 2)[0]
+        vr = bytes(data[at + 4 : at + 6])
+        if vr in _LONG:
+            if at + 12 > len(data):
+                raise Refusal("truncated")
+            (length,) = struct.unpack_from("<I", data, at + 8)
+            value = at + 12
+        elif _short_form(vr):
+            (length,) = struct.unpack_from("<H", data, at + 6)
+            value = at + 8
+        else:
+            raise Refusal("corrupt_header")
+        if value + length > len(data):
+            raise Refusal("truncated" if length < 1 << 16 else "corrupt_header")
+        if tag == TRANSFER_SYNTAX and vr != b"UI":
+            raise Refusal("corrupt_header")
+        content = bytes(data[value : value + length])
+        if found.setdefault(tag, content) != content:
+            raise Refusal("corrupt_header")  # two transfer syntaxes are none
+        at = value + length
+    if len(data) > 132 and 0 < len(data) - at < 8 and (TRANSFER_SYNTAX not in found or b"\x02\0".startswith(bytes(data[at : at + 2]))):
+        raise Refusal("truncated")
+    text = found.get(TRANSFER_SYNTAX, b"").strip(b"\0 \t\r\n")
+    named = text.decode("ascii") if len(text) <= 64 and all(byte in b"0123456789." for byte in text) else NO_SYNTAX
+    return FileMeta(named, at, found.get(0x00020002, b"").rstrip(b"\0 ").decode("ascii", "replace"))
+
+
+def outline(data: memoryview, begin: int, transfer_syntax: str, *, max_depth: int = 64) -> Outline:
+    """Walk the data set that begins at `begin`; never raises for damage, which is noted in `Outline.damage`.
+
+    A data set that is implicit where explicit was announced (or the reverse) is walked as what it is: the VR of the first element tells.
+    `max_depth` counts nested sequences. Sequences of defined length are stepped over whole once their depth is known: what they hold
+    beside that is nobody's concern here.
+    """
+    little = transfer_syntax != BIG_ENDIAN
+    implicit = transfer_syntax == IMPLICIT or transfer_syntax == ""
+    if len(data) >= begin + 8:
+        implicit = bytes(data[begin + 4 : begin + 6]) not in _NAMED
+    result = Outline(implicit, little)
+    try:
+        _walk(data, begin, result, max_depth)
+    except struct.error:
+        result.damage = "truncated"
+    if result.empty and not result.has_picture and result.damage in (None, "truncated"):
+        result.damage = "corrupt_header"
+    return result
+
+
+class _Heads:
+    """Reads what stands at the head of an element, in one byte order."""
+
+    def __init__(self, data: memoryview, little: bool) -> None:
+        order = "<" if little else ">"
+        self.data = data
+        self.pair, self.long = struct.Struct(order + "HH").unpack_from, struct.Struct(order + "I").unpack_from
+        self.both = struct.Struct(order + "HH2sH").unpack_from
+        self.left = _MOST_ELEMENTS  # of those inside sequences of defined length
+
+    def starts_item(self, at: int) -> bool:
+        return at + 4 <= len(self.data) and self.pair(self.data, at) == (0xFFFE, 0xE000)
+
+    def length(self, at: int, vr: bytes, short: int) -> tuple[int, int] | None:
+        """The length of a value and where it begins; None for a VR of no letters. b'' stands for implicit VR."""
+        if vr in _SHORT:
+            return short, at + 8
+        if not vr:
+            return self.long(self.data, at + 4)[0], at + 8
+        if vr in _LONG:
+            return self.long(self.data, at + 8)[0], at + 12
+        return (short, at + 8) if _short_form(vr) else None
+
+
+def _walk(data: memoryview, at: int, result: Outline, max_depth: int) -> None:
+    heads = _Heads(data, result.little)
+    both, length_of, u32 = heads.both, heads.length, heads.long
+    end, implicit, elements = len(data), result.implicit, result.elements
+    depth, opened, implicit_from = 0, (0, 0), UNDEFINED  # the top-level sequence that is open, and the depth below which VRs are implicit
+    last, steps = -1, 0
+    inner: Damage | None = None  # of what is stepped over: the walk goes on, and learns what the picture is
+    while at < end:
+        steps += 1
+        if steps > _MOST_ELEMENTS:
+            result.damage = "resource_limit"
+            return
+        if at + 8 > end:
+            result.trailing = not any(data[at:])
+            result.damage = inner if result.trailing else "corrupt_header" if PIXEL_DATA in elements and not depth else "truncated"
+            return
+        group, element, vr, short = both(data, at)
+        tag = group << 16 | element
+        start = at
+        if group == 0xFFFE:
+            (length,) = u32(data, at + 4)
+            at += 8
+            if depth == 0 or tag not in (_ITEM, _ITEM_END, _SEQUENCE_END):
+                result.damage = "corrupt_header"
+                return
+            if tag == _ITEM and length != UNDEFINED:
+                inner = inner or _inner_damage(heads, at, at + length, implicit or depth >= implicit_from, max_depth - depth)
+                at += length
+            elif tag == _SEQUENCE_END:
+                depth -= 1
+                if depth < implicit_from:
+                    implicit_from = UNDEFINED
+                if depth == 0:
+                    result.empty = False
+                    elements[opened[0]] = Element(opened[1], opened[1], at, "SQ")
+            continue
+        if depth == 0 and tag == 0 and _is_zero(data, at):
+            result.trailing, result.damage = True, inner
+            return
+        if implicit or (depth >= implicit_from and vr not in _NAMED):
+            vr = b""  # some write explicit VRs inside unknown sequences, where PS3.5 6.2.2 has implicit ones
+        found = length_of(at, vr, short)
+        if found is None or group == 0xFFFF:  # PS3.5 7.8.1: no element may have that group
+            result.damage = "corrupt_header"
+            return
+        length, value = found
+        if depth == 0:
+            if tag in elements or (tag < last and (tag < 0x00080000 or last >= PIXEL_DATA)):
+                result.damage = "corrupt_header"
+                return
+            last = max(last, tag)
+            result.has_picture |= tag in (ROWS, PIXEL_DATA)
+        if length == UNDEFINED:
+            if tag == PIXEL_DATA:  # an icon may hold some too
+                at = _fragments(data, value, result, note=depth == 0)
+                if result.damage:
+                    return
+                if depth == 0:
+                    elements[tag] = Element(start, value, at, vr.decode("latin-1"))
+                continue
+            if vr not in (b"", b"SQ", b"UN"):
+                result.damage = "corrupt_header"
+                return
+            if depth == 0:
+                opened = (tag, start)
+            if vr == b"UN" and implicit_from == UNDEFINED:
+                implicit_from = depth + 1  # PS3.5 6.2.2: an unknown sequence of undefined length is implicit inside
+            depth += 1
+            if depth > max_depth:
+                result.damage = "nesting_too_deep"
+                return
+            at = value
+            continue
+        at = value + length
+        if at > end:
+            result.damage = "truncated"
+            return
+        if vr == b"SQ" or (vr in (b"", b"UN") and length and heads.starts_item(value)):
+            inner = inner or _inner_damage(heads, value, at, vr != b"SQ", max_depth - depth - 1)
+        if depth == 0:
+            result.empty = False
+            if not group & 1:
+                elements[tag] = Element(start, value, at, vr.decode("latin-1"))
+    result.damage = "truncated" if depth else inner
+
+
+def _is_zero(data: memoryview, at: int) -> bool:
+    """Whether nothing but zeros follow, read in parts: a file may be padded with hundreds of megabytes."""
+    zeros = bytes(1 << 16)
+    return all(bytes(data[part : part + len(zeros)]) == zeros[: len(data) - part] for part in range(at, len(data), len(zeros)))
+
+
+def _inner_damage(heads: _Heads, at: int, stop: int, implicit: bool, room: int) -> Damage | None:
+    """Whether the items or elements of [at, stop) nest more than `room` sequences deep; what cannot be followed ends the look."""
+    stop = min(stop, len(heads.data))
+    if room < 0:
+        return "nesting_too_deep"
+    if stop - at < 16 * room + 8:  # the least that so many sequences and items take
+        return None
+    opened = [(stop, implicit)]  # where each open sequence ends (UNDEFINED: at its delimiter), and whether VRs are implicit in it
+    while heads.left:
+        heads.left -= 1
+        while len(opened) > 1 and at >= opened[-1][0]:
+            opened.pop()
+        if at + 12 > stop:
+            return None
+        group, element, vr, short = heads.both(heads.data, at)
+        if group == 0xFFFE:
+            at += 8
+            if element == 0xE0DD and opened[-1][0] == UNDEFINED:
+                opened.pop()
+            continue
+        implicit = opened[-1][1]
+        found = heads.length(at, b"" if implicit else vr, short)
+        if found is None:
+            return None
+        length, at = found
+        unnamed = implicit or vr == b"UN"
+        if (not implicit and vr == b"SQ") or (unnamed and (length == UNDEFINED or (length and heads.starts_item(at)))):
+            if len(opened) > room:
+                return "nesting_too_deep"
+            opened.append((UNDEFINED if length == UNDEFINED else at + length, unnamed))
+        elif length == UNDEFINED:
+            return None
+        else:
+            at += length
+    return "resource_limit"
+
+
+def _fragments(data: memoryview, at: int, result: Outline, *, note: bool) -> int:
+    """Follow the fragments of encapsulated pixel data (PS3.5 A.4), noting them for the picture itself; the position after the delimiter."""
+    item = struct.Struct("<HHI" if result.little else ">HHI").unpack_from
+    result.encapsulated |= note
+    end = len(data)
+    for number in range(_MOST_ELEMENTS):
+        if at + 8 > end:
+            result.damage = "truncated"
+            return at
+        group, element, length = item(data, at)
+        at += 8
+        if (group, element) == (0xFFFE, 0xE0DD):
+            return at
+        if (group, element) != (0xFFFE, 0xE000) or length == UNDEFINED:
+            result.damage = "corrupt_header"
+            return at
+        if at + length > end:
+            result.damage = "truncated"
+            return at
+        if note and number:
+            result.fragments.append((at, at + length))
+        at += length
+    result.damage = "resource_limit"
+    return at

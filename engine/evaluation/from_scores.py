@@ -1,0 +1,262 @@
+"""Judge: scores that are there and a table of labels -> figures with intervals, thresholds and calibration. No pixels, no model.
+
+    scores, by study -> labels joined by name -> parts by patient -> figures, groups, calibration
+
+Scores are what `mmclip score` wrote, or any table with a column `study` and one per finding. What is written stands in
+engine/tables/evaluation.py.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from engine.data.splits import TEST, VALIDATION, drawn, refuse_leakage
+from engine.errors import ConfigError, InputMissing, LabelsError, NotFinite, ReadError, UsageError
+from engine.evaluation.events import Event, Finished, Notice, Planned, Published
+from engine.evaluation.output import CALIBRATION, clear_evaluation, publish_evaluation, publish_evaluation_record
+from engine.evaluation.studies import Studies, age_bands, calibrated, fitted_maps, not_finite, thresholds_on
+from engine.evaluation.tables import Verdicts
+from engine.metrics.thresholds import ThresholdSource
+from engine.tables.atomic import locked
+from engine.tables.calibrations import write_calibration
+from engine.tables.columns import NOTICE, file_hash
+from engine.tables.identity import Names, site_key
+from engine.tables.labels import Labels, join, labels_of, read_text_table
+from engine.tables.run_record import versions
+
+_NO_FINDINGS = frozenset({"study", "n_images", "flags", "patient", "file", "StudyInstanceUID", NOTICE})
+_FACTS = ("patient", "sex", "age", "view", "source", "split")
+_UNCERTAIN = frozenset({"-1", "-1.0", "u", "uncertain"})
+_VALIDATION = frozenset({"valid", "validation", "validate", "val", "calibration"})
+_TRAIN = frozenset({"train", "training"})
+_AGES = (18.0, 40.0, 60.0, 80.0)
+_FEWEST = 5
+_SHARE = 0.5
+"""Of the patients, where the labels have no split: set aside to fit calibration on."""
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Scores by study, and what a scoring run says of itself (empty for other tables)."""
+
+    frame: pl.DataFrame
+    findings: tuple[str, ...]
+    run: Mapping[str, Any]
+    patients: Mapping[str, str]
+    study_of_file: Mapping[str, str]
+    study_of_uid: Mapping[str, str]
+
+
+def judge(
+    scores: Path, labels: Path, *, calibrate: bool = False, out: Path = Path("mmclip-eval"), dry_run: bool = False, resamples: int = 1000
+) -> Iterator[Event]:
+    """Judge scores by labels and write the tables to `out`.
+
+    Args:
+        scores: the output folder of `mmclip score`, or a table with `study`, `patient` if known, and one column per finding.
+        labels: a table with StudyInstanceUID, study or file, one column per finding (1, 0, blank; -1 is uncertain and counts as unknown),
+            and optional columns patient, sex, age, view, source, split. Studies whose split is valid, val or calibration choose
+            thresholds (best MCC) and calibration; those called train are left out; all others judge.
+        calibrate: fit maps; without a split on half of the patients, drawn by a hash of the patient.
+        resamples: of the bootstrap over patients.
+
+    Raises:
+        InputMissing, ReadError: a file. ConfigError: scores that are no table. NotFinite: scores that are NaN for a labelled study.
+        LabelsError: labels that cannot be joined, or a split with a patient in two parts (leakage).
+        UsageError: `calibrate` without the run.json of `mmclip score`. OutputError, LockHeld: `out`.
+    """
+    begun = time.monotonic()
+    scored = _read_scores(scores)
+    if calibrate and not scored.run:
+        raise UsageError("--calibrate needs to know model and prompts", hint="--scores FOLDER, the output of mmclip score")
+    table = read_text_table(labels, LabelsError, what="table of labels")
+    facts = {name: column for column in table.columns if (name := column.strip().casefold()) in _FACTS}
+    findings_only = table.drop([column for name, column in facts.items()])
+    uncertain = sum(int(findings_only[column].str.to_lowercase().is_in(_UNCERTAIN).sum()) for column in findings_only.columns)
+    known = findings_only.with_columns(pl.when(~pl.all().str.to_lowercase().is_in(_UNCERTAIN)).then(pl.all()))
+    truth = labels_of(known, scored.findings, folder=labels.parent)
+    studies = _studies_of(truth, scored)
+    joined = join([truth], studies, dict.fromkeys(scored.frame["study"], ""))
+    findings = tuple(name for name in scored.findings if name in truth.values)
+    title = f"{labels.stem} on {scores.name}"
+    yield Planned(((title, ""),))
+    if dry_run:
+        return
+    yield from (Notice(each) for each in joined.notices())
+    if uncertain:
+        yield Notice(f"uncertain labels (-1), which count as unknown: {uncertain}")
+    frame = scored.frame.join(joined.frame(findings).rename({name: f"label {name}" for name in findings}), on="study", how="inner")
+    if frame.is_empty():
+        raise LabelsError(
+            "no row of the labels matches a scored study",
+            hint="StudyInstanceUID, `study` as in scores.csv, or `file`, a path as the scored input had it",
+        )
+    frame = _with_facts(frame, table, facts, studies, scored.patients)
+    frame = _with_parts(frame, calibrate)
+    refuse_leakage(frame["patient"], frame["part"])
+    test, valid = (_part(frame, name, findings) for name in (TEST, VALIDATION))
+    if not test.scores.size:
+        raise LabelsError("no labelled study is left to judge by", hint="a split column with test")
+    if broken := not_finite(test) | not_finite(valid):
+        raise NotFinite(
+            f"predictions that are NaN or infinite: {', '.join(f'{count} of {name}' for name, count in broken.items())}", hint="score again"
+        )
+    with locked(out):
+        verdicts = Verdicts()
+        model = scored.run.get("model", {"name": scores.stem, "sha256": file_hash(scores) if scores.is_file() else None})
+        note = f"{len(test.patients)} studies of {np.unique(test.patients).size} patients"
+        contenders = [(str(model["name"]), test, valid)]
+        account: dict[str, Any] = {
+            "versions": versions(),
+            "scores": {"model": model, "recipe": scored.run.get("recipe"), "studies": scored.frame.height},
+            "labels": dict(joined.account) | {"sha256": file_hash(labels), "uncertain_cells": uncertain},
+            "parts": {name: _account(frame, name) for name in (TEST, VALIDATION)},
+        }
+        calibration = None
+        if calibrate:
+            fitted = fitted_maps(valid, "platt")
+            maps = {name: each.map for name, each in fitted.items()}
+            contenders.append((f"{model['name']}, calibrated", calibrated(test, maps), calibrated(valid, maps)))
+            calibration = {
+                "method": "platt",
+                "aggregate": scored.run["options"]["aggregate"],
+                "model": model,
+                "prompts": {name: scored.run["recipe"][name] for name in ("name", "sha256")},
+                "fitted_on": {"evaluation": title, **account["parts"][VALIDATION]},
+                "findings": {name: each.as_section() for name, each in fitted.items()},
+            }
+            verdicts.compare_reliability(title, str(model["name"]), test, contenders[1][1], resamples=resamples, seed=0)
+        own = frame.filter(pl.col("part") == TEST)["study"].to_list()
+        for name, judged_by, chosen_on in contenders:
+            source: ThresholdSource = "val_mcc" if chosen_on.scores.size and not calibrate else "fixed"
+            cuts = thresholds_on(chosen_on, findings, source, 0.5)
+            yield verdicts.judge(title, name, judged_by, cuts, names=own, note=note, fewest=_FEWEST, resamples=resamples, seed=0)
+        clear_evaluation(out)
+        publish_evaluation(out, verdicts.tables, verdicts.predictions(), account)
+        if calibration is not None:
+            write_calibration(out / CALIBRATION, calibration)
+        account["seconds"] = round(time.monotonic() - begun, 3)
+        yield Published(out, account, verdicts.tables, verdicts.curves)
+        yield Finished(publish_evaluation_record(out, account), verdicts.tables)
+
+
+def _read_scores(path: Path) -> _Scored:
+    if path.is_dir():
+        return _read_run(path)
+    if not path.exists():
+        raise InputMissing("there are no scores at --scores", hint="the --out of a finished mmclip score, or a table")
+    frame = read_text_table(path, ConfigError, what="table of scores")
+    if "study" not in frame.columns:
+        raise ConfigError("the scores name no studies", why="no column `study`", hint="the output folder of mmclip score")
+    if frame["study"].null_count() or frame["study"].n_unique() < frame.height:
+        raise ConfigError("a study has several rows of scores, or a row no study", hint="one row per study")
+    findings = tuple(name for name in frame.columns if name not in _NO_FINDINGS)
+    numbers = frame.with_columns(pl.col(name).cast(pl.Float64, strict=False) for name in findings)
+    strange = [name for name in findings if (numbers[name].is_null() & frame[name].is_not_null()).any()]
+    if strange:
+        raise ConfigError(f"columns of the scores that are no numbers: {len(strange)} of {len(findings)}", hint="scores in [0, 1]")
+    patients = dict(frame.select("study", "patient").drop_nulls().iter_rows()) if "patient" in frame.columns else {}
+    return _checked(_Scored(numbers.select("study", *findings), findings, {}, patients, {}, {}))
+
+
+def _read_run(folder: Path) -> _Scored:
+    try:
+        run = json.loads((folder / "run.json").read_text("utf-8"))
+        frame = pl.read_parquet(folder / "scores.parquet")
+        private = pl.read_parquet(folder / "private" / "files.parquet")
+        images = pl.read_parquet(folder / "images.parquet").select("image", "study")
+    except FileNotFoundError as error:
+        raise InputMissing(
+            f"the folder of scores has no {Path(str(error.filename)).name}", hint="the --out of a finished mmclip score"
+        ) from None
+    except PermissionError:
+        raise ReadError("the folder of scores cannot be read", why="it has private parts", hint="the user who ran mmclip score") from None
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        raise ConfigError("the folder of scores cannot be read", why=type(error).__name__, hint="run mmclip score again") from None
+    findings = tuple(name for name in frame.columns if name not in _NO_FINDINGS)
+    files = private.join(images.unique("image"), on="image", how="inner").drop_nulls("study")
+    patients = dict(files.drop_nulls("patient").select("study", "patient").unique("study", keep="first").iter_rows())
+    study_of_file = dict(files.select("path", "study").iter_rows())
+    study_of_uid = dict(files.drop_nulls("study_instance_uid").select("study_instance_uid", "study").iter_rows())
+    return _checked(_Scored(frame.select("study", *findings), findings, run, patients, study_of_file, study_of_uid))
+
+
+def _checked(scored: _Scored) -> _Scored:
+    if not scored.findings:
+        raise ConfigError("the scores have no column of a finding", hint="one column per finding, scores in [0, 1]")
+    bounds = [(scored.frame[name].min(), scored.frame[name].max()) for name in scored.findings]
+    outside = [1 for low, high in bounds if isinstance(low, float) and isinstance(high, float) and (low < 0 or high > 1)]
+    if outside:
+        raise ConfigError(f"scores of {len(outside)} findings are not in [0, 1]", hint="probabilities, or a sigmoid of the logits")
+    return scored
+
+
+def _studies_of(truth: Labels, scored: _Scored) -> list[str | None]:
+    """The scored study of each row of the labels: by its name, by its UID, or by one of its files.
+
+    What UIDs a folder of scores has stands in its private part, so that it is no matter under which site key it was made; a table of scores
+    alone is tried with the key of this site.
+    """
+    known = set(scored.frame["study"])
+    names = Names(site_key())
+    found: list[str | None] = []
+    for key in truth.keys:
+        if truth.key == "file":
+            found.append(next((study for path in (key, str(truth.folder / key)) if (study := scored.study_of_file.get(path))), None))
+        else:
+            found.append(next((name for name in (key, scored.study_of_uid.get(key), names.of(key)) if name in known), None))
+    return found
+
+
+def _with_facts(
+    frame: pl.DataFrame, table: pl.DataFrame, facts: Mapping[str, str], studies: Sequence[str | None], patients: Mapping[str, str]
+) -> pl.DataFrame:
+    """The studies with patient, sex, age, view, source and split: of the first row of the labels that names them, "" = unknown."""
+    cells = {name: table[facts[name]] if name in facts else pl.Series([None] * table.height, dtype=pl.String) for name in _FACTS}
+    said = pl.DataFrame({"study": pl.Series(studies, dtype=pl.String), **cells}).drop_nulls("study").unique("study", keep="first")
+    frame = frame.join(said, on="study", how="left", maintain_order="left")
+    own = pl.Series([patients.get(study) for study in frame["study"]], dtype=pl.String)
+    # A study whose patient nobody knows stands for a patient of its own
+    patient = pl.coalesce(pl.col("patient"), own, pl.concat_str(pl.lit("study "), "study"))
+    return frame.with_columns(patient=patient, **{name: pl.col(name).fill_null("") for name in _FACTS if name != "patient"})
+
+
+def _with_parts(frame: pl.DataFrame, calibrate: bool) -> pl.DataFrame:
+    split = pl.col("split").str.to_lowercase().str.strip_chars()
+    part = pl.when(split.is_in(_VALIDATION)).then(pl.lit(VALIDATION)).when(split.is_in(_TRAIN)).then(pl.lit("")).otherwise(pl.lit(TEST))
+    frame = frame.with_columns(part=part)
+    if calibrate and not (frame["part"] == VALIDATION).any():
+        aside = pl.Series([drawn(patient, _SHARE, 0) for patient in frame["patient"]], dtype=pl.Boolean)
+        frame = frame.with_columns(part=pl.when(aside & (pl.col("part") == TEST)).then(pl.lit(VALIDATION)).otherwise(pl.col("part")))
+    return frame
+
+
+def _part(frame: pl.DataFrame, name: str, findings: Sequence[str]) -> Studies:
+    part = frame.filter(pl.col("part") == name)
+    columns = {column: part[column].to_numpy().astype(str) for column in ("sex", "view", "source")}
+    ages = part["age"].cast(pl.Float64, strict=False).to_list()
+    return Studies(
+        tuple(findings),
+        part.select(findings).cast(pl.Float64).fill_null(float("nan")).to_numpy(),
+        part.select(f"label {each}" for each in findings).cast(pl.Float64).fill_null(float("nan")).to_numpy(),
+        _texts(part["patient"]),
+        {"sex": columns["sex"], "age": age_bands(ages, _AGES), "view": columns["view"], "source": columns["source"]},
+    )
+
+
+def _texts(column: pl.Series) -> NDArray[np.str_]:
+    return np.array(column.to_list(), dtype=str)
+
+
+def _account(frame: pl.DataFrame, name: str) -> dict[str, Any]:
+    part = frame.filter(pl.col("part") == name)
+    return {"splits": sorted(set(part["split"])), "studies": part.height, "patients": part["patient"].n_unique()}

@@ -1,0 +1,242 @@
+"""Disposable child processes that read files under limits of time and memory; a crash, a hang or a bomb costs one file and one process.
+
+    for reading in read_files(paths, size=224, workers=2):
+        ...
+
+Readings come in the order of the paths. The children are plain subprocesses: safe beside the threads of torch, from a notebook, and from a
+script without a main guard; they know neither (about 0.3 s to start). A child that answers nothing in time is killed; a child that keeps
+more than half of its memory is replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import selectors
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from engine.errors import EngineError
+from engine.intake.ipc import message_in, pack, unpack_reading
+from engine.intake.limits import LIMITS, Limits
+from engine.intake.read_result import Reading
+
+_NEEDED = re.compile(r"(PYTHON|LD_|DYLD_|LC_)|(LANG|PATH|SYSTEMROOT|FAKETIME)$")
+"""What a child gets of the environment: what Python and its libraries start with. No secret (a site key, a password) is passed on."""
+_START = 60.0
+"""Seconds a child may take to import its libraries on a cold, busy disk."""
+_STARTS = 5
+"""Times that every worker may die on its way before the run gives up: one that is killed for lack of memory may start a moment later."""
+_GRACE = 5.0
+"""Seconds a killed child may take to die: one that waits for a network mount which has stalled dies only when the kernel lets go of it."""
+_AHEAD = 32
+"""Files per worker that may be done before an earlier, slower one is: bounds what is held back to keep the order."""
+
+
+def read_files(
+    files: Iterable[Path | Reading],
+    *,
+    size: int,
+    workers: int = 2,
+    limits: Limits = LIMITS,
+    pictures: bool = False,
+    known: int | None = None,
+    only_hash: bool = False,
+) -> Iterator[Reading]:
+    """One Reading per path, in the order of the paths; paths are taken as they are needed.
+
+    Args:
+        files: paths that are worth opening (find.find_files). A Reading among them is handed on in its place.
+        size: shorter side of the pictures, pixels.
+        workers: child processes. 0 reads in this process: for one trusted file, without any of the limits.
+        limits: what one file may cost.
+        pictures: also read plain PNG and JPEG files, as image tables name them.
+        known: handle of the digests that need no reading (contents.shared); such files are skips for the reason reading.KNOWN.
+        only_hash: as if every file were known.
+
+    Raises:
+        EngineError: no child can be started.
+    """
+    if workers <= 0:
+        from engine.intake.reader import read_file
+        from engine.intake.shared_digests import Contents, Everything
+
+        digests = Everything() if only_hash else frozenset[bytes]() if known is None else Contents(known)
+        for each in files:
+            if isinstance(each, Reading):
+                yield each
+            else:
+                yield read_file(each, size=size, limits=limits, pictures=pictures, known=digests)
+        return
+    pool: list[_Worker] = []
+    waiting, done = deque[tuple[int, Path]](), dict[int, Reading]()
+    source, taken, next_out, exhausted, stillborn = iter(files), 0, 0, False, 0
+    head = {"size": size, "pictures": pictures, "limits": asdict(limits), "only_hash": only_hash}
+    selector = selectors.DefaultSelector()
+    try:
+        while True:
+            while not exhausted and len(waiting) < workers and taken - next_out < workers * _AHEAD:
+                try:
+                    each = next(source)
+                    if isinstance(each, Reading):
+                        done[taken] = each
+                    else:
+                        waiting.append((taken, each))
+                    taken += 1
+                except StopIteration:
+                    exhausted = True
+            while len(pool) < min(workers, len(waiting) + sum(worker.busy for worker in pool)):
+                pool.append(_Worker(selector, limits, known))
+            for worker in pool:
+                if waiting and worker.idle and worker.give(*waiting[0], head):
+                    waiting.popleft()
+            while next_out in done:
+                yield done.pop(next_out)
+                next_out += 1
+            if exhausted and not waiting and not any(worker.busy for worker in pool):
+                return
+            if next_out < taken or waiting:
+                lost = _wait(selector, pool, done)
+                stillborn = 0 if any(worker.ready for worker in pool) else stillborn + lost
+                if stillborn > _STARTS * workers:
+                    why = "one child process after another ended before it could read"
+                    raise EngineError("worker processes do not start", why=why, hint="run `mmclip doctor`")
+    finally:
+        for worker in pool:
+            worker.end()
+        selector.close()
+
+
+def _wait(selector: selectors.BaseSelector, pool: list[_Worker], done: dict[int, Reading]) -> int:
+    """Wait for the next answer, death or deadline; finished files go to `done`, dead workers leave the pool.
+
+    Gives the number of those that had not become ready.
+    """
+    until = min(worker.deadline for worker in pool)
+    events = selector.select(None if math.isinf(until) else max(0.0, until - time.monotonic()))
+    for key, _ in events:
+        worker: _Worker = key.data
+        answer = worker.hear()
+        if answer is not None:
+            done[answer[0]] = answer[1]
+    now, stillborn = time.monotonic(), 0
+    for worker in [worker for worker in pool if worker.dead or worker.deadline <= now]:
+        lost = worker.lose("decode_crash" if worker.dead else "decode_timeout")
+        if lost is not None:
+            done[lost[0]] = lost[1]
+        pool.remove(worker)
+        stillborn += not worker.ready
+    return stillborn
+
+
+class _Worker:
+    """One child process: starting, idle, busy with one file, or dead."""
+
+    def __init__(self, selector: selectors.BaseSelector, limits: Limits, known: int | None = None) -> None:
+        house = str(Path(__file__).resolve().parents[2])  # found even where sys.path says '' and the working folder is gone
+        environment = {name: value for name, value in os.environ.items() if _NEEDED.match(name)}
+        environment |= {"PYTHONPATH": os.pathsep.join([house, *filter(None, sys.path)]), "PYTHONWARNINGS": "ignore"}
+        environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        command = [sys.executable, "-c", f"from engine.intake.sandbox import serve; serve({known})"]
+        try:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+                bufsize=0,
+                close_fds=True,
+                pass_fds=() if known is None else (known,),
+            )
+        except OSError as error:
+            raise EngineError("no worker process can be started", why=os.strerror(error.errno or 0)) from None
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.requests, self.answers = self.process.stdin, self.process.stdout
+        self.selector, self.limits = selector, limits
+        self.buffer = bytearray()
+        self.ready = self.dead = False
+        self.task: tuple[int, Path] | None = None
+        self.deadline = time.monotonic() + _START
+        os.set_blocking(self.answers.fileno(), False)
+        selector.register(self.answers, selectors.EVENT_READ, self)
+
+    @property
+    def busy(self) -> bool:
+        return self.task is not None
+
+    @property
+    def idle(self) -> bool:
+        return self.ready and not self.dead and self.task is None
+
+    def give(self, number: int, path: Path, head: dict[str, object]) -> bool:
+        """Hand over one file and start its clock; False where the child died while it had nothing to do."""
+        try:
+            self.requests.write(pack(head, os.fsencode(path)))
+        except OSError:
+            self.dead = True
+            return False
+        self.task = number, path
+        self.deadline = time.monotonic() + self.limits.seconds
+        return True
+
+    def hear(self) -> tuple[int, Reading] | None:
+        """Read what the child has written: the finished file, or None; sets `dead` at the end of its stream or for what is no answer."""
+        try:
+            chunk = os.read(self.answers.fileno(), 1 << 20)
+        except BlockingIOError:
+            return None
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self.dead = True
+            return None
+        self.buffer += chunk
+        try:
+            message = message_in(self.buffer)
+            if message is None:
+                return None
+            if not self.ready:
+                self.ready, self.deadline = True, math.inf
+                return None
+            if self.task is None:
+                raise ValueError("an answer nobody asked for")
+            number, path = self.task
+            reading = unpack_reading(path, *message)
+        except (ValueError, KeyError, TypeError):
+            self.dead = True
+            return None
+        self.task, self.deadline = None, math.inf
+        self.dead = bool(message[0].get("spent"))
+        return number, reading
+
+    def lose(self, reason: str) -> tuple[int, Reading] | None:
+        """Kill the child; the file it was busy with gets `reason`.
+
+        Raises:
+            EngineError: it was given the time to start, and did not.
+        """
+        task, hung = self.task, not self.ready and not self.dead
+        self.end()
+        if hung:
+            why = f"a child process stayed silent for {_START:.0f} s before it could read"
+            raise EngineError("worker processes do not start", why=why, hint="run `mmclip doctor`")
+        return None if task is None else (task[0], Reading(task[1], "reject", reason))
+
+    def end(self) -> None:
+        """Kill the child and collect it, if it dies in time; safe to call twice."""
+        with contextlib.suppress(KeyError, ValueError):
+            self.selector.unregister(self.answers)
+        for stream in (self.requests, self.answers):
+            with contextlib.suppress(OSError):
+                stream.close()
+        self.process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_GRACE)

@@ -1,0 +1,222 @@
+"""A model folder as it lies on disk: where it is, what its manifest says, whether its files are whole. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from engine.errors import InputMissing, ModelError
+from engine.model.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing, Resize
+
+SHIPPED = Path(__file__).parent / "shipped"
+MANIFEST = "mmclip.json"
+WEIGHTS = "model.safetensors"
+PICKLED = "pytorch_model.bin"
+"""The weights of a folder that transformers wrote before it knew safetensors."""
+HASHED = ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json")
+
+
+def shipped_models() -> list[str]:
+    """Names of the models in this package, sorted."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{MANIFEST}"))
+
+
+def local_folder(name_or_path: str | Path) -> Path | None:
+    """The folder of a shipped model or of a bundle on disk; None for what may be a Hugging Face id.
+
+    Raises:
+        InputMissing: nothing of that name.
+        ModelError: a file, where a folder should be.
+    """
+    shipped = SHIPPED / str(name_or_path)
+    if re.fullmatch(r"[\w.-]+", str(name_or_path)) and (shipped / MANIFEST).is_file():
+        return shipped
+    if Path(name_or_path).is_dir():
+        return Path(name_or_path)
+    if Path(name_or_path).is_file():
+        raise ModelError(
+            f"{Path(name_or_path).name} is one file, not a bundle folder",
+            hint="the folder that holds config.json, or mmclip models import FILE --out FOLDER, which makes one of a checkpoint",
+        )
+    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(name_or_path)):
+        return None
+    raise InputMissing(
+        f"no model named {name_or_path}",
+        hint=f"one of {', '.join(shipped_models()) or '(none shipped)'}, a bundle folder or a Hugging Face id",
+    )
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_complete(folder: Path, name: str) -> None:
+    """Refuse a folder without configuration or safetensors weights: ModelError, which names a pickle that lies there instead."""
+    for needed in ("config.json", WEIGHTS):
+        if not (folder / needed).is_file():
+            pickled = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
+            raise ModelError(
+                f"model {name} has no {needed}",
+                why=f"it holds {pickled[0]}, and pickled weights are never opened here" if pickled and needed == WEIGHTS else "",
+                hint="mmclip models import, which reads it without running it" if pickled else "a complete bundle folder",
+            )
+
+
+def read_manifest(folder: Path, name: str) -> dict[str, Any]:
+    """mmclip.json of a bundle; empty for a folder that mmclip did not write. Raises ModelError."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return {}
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        manifest = None
+    sections = ("sha256", "preprocessing", "provenance")
+    if not isinstance(manifest, dict) or not all(isinstance(manifest.get(key, {}), dict) for key in sections):
+        raise ModelError(f"{MANIFEST} of model {name} is not what mmclip writes", hint="copy the model again")
+    return manifest
+
+
+def check_whole(folder: Path, manifest: Mapping[str, Any], name: str) -> None:
+    """Compare every file with the sha256 that the manifest holds; raises ModelError for the first that differs."""
+    for file, expected in manifest.get("sha256", {}).items():
+        if not (folder / file).is_file() or file_hash(folder / file) != expected:
+            raise ModelError(
+                f"{file} of model {name} is missing, truncated or altered",
+                why=f"its sha256 is not {str(expected)[:12]}... as {MANIFEST} says",
+                hint="copy the model again",
+            )
+
+
+def content_hash(folder: Path, manifest: Mapping[str, Any], preprocessing: Preprocessing) -> str:
+    """sha256 over weights, configuration, tokenizer, preprocessing and a classifier's head; trusts the hashes that the manifest holds."""
+    digest = hashlib.sha256(json.dumps(preprocessing.as_dict(), sort_keys=True).encode())
+    for file in HASHED:
+        known = manifest.get("sha256", {}).get(file)
+        digest.update((known or (file_hash(folder / file) if (folder / file).is_file() else "-")).encode())
+    if "classifier" in manifest:  # a model without a head keeps the hash it always had
+        digest.update(json.dumps([manifest["classifier"], manifest.get("sha256", {}).get("head.safetensors")], sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def read_preprocessing(folder: Path, manifest: Mapping[str, Any], image_size: int, name: str) -> Preprocessing:
+    """What pictures go through before the image tower: as mmclip.json says, else as CLIP's own processor does.
+
+    Raises:
+        ModelError: something else than a way to `image_size` and the mean and deviation of three channels.
+    """
+    source = MANIFEST if "preprocessing" in manifest else "preprocessor_config.json"
+    try:
+        if "preprocessing" in manifest:
+            stored = manifest["preprocessing"]
+            size, resize, mean, std = stored["size"], stored["resize"], stored["mean"], stored["std"]
+        else:
+            stored = json.loads((folder / source).read_text("utf-8")) if (folder / source).is_file() else {}
+            size, resize = image_size, "crop"  # CLIP's own processor takes the middle of the longer side
+            mean, std = stored.get("image_mean", CLIP_MEAN), stored.get("image_std", CLIP_STD)
+        preprocessing = Preprocessing(size, resize, _three(mean), _three(std))
+        fits = resize in get_args(Resize) and size == image_size and min(preprocessing.std) > 0
+    except (KeyError, TypeError, ValueError, AttributeError):
+        fits = False
+    if not fits:
+        raise ModelError(
+            f"the preprocessing in {source} of model {name} does not fit it",
+            why=f"it needs size {image_size}, a known resize, and mean and deviation of three channels",
+            hint="copy the model again",
+        )
+    return preprocessing
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    first, second, third = (float(value) for value in values)
+    if not all(map(math.isfinite, (first, second, third))):
+        raise ValueError("not finite")
+    return first, second, third
+
+
+# What a model folder says about itself, without loading it: no torch, no weights in memory.
+
+
+@dataclass(frozen=True)
+class Description:
+    """A model on disk.
+
+    Attributes:
+        content_hash: sha256 over weights, configuration, tokenizer and preprocessing, the same as `Bundle.content_hash`.
+        parameters: number of weights.
+        megabytes: size of the weights file, in 10^6 bytes.
+        image_size: side in pixels of the pictures it sees.
+        text_tokens: length of the longest text it reads.
+        provenance: how the model was made, as its maker wrote it down.
+        card: the model card, "" where there is none.
+    """
+
+    name: str
+    content_hash: str
+    parameters: int
+    megabytes: float
+    image_size: int
+    text_tokens: int
+    preprocessing: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    card: str
+
+
+def describe(name_or_path: str | Path) -> Description:
+    """Describe a shipped model or a bundle folder, after its files were compared with the hashes it carries.
+
+    Raises:
+        InputMissing: nothing of that name on this machine.
+        ModelError: a file that is missing, truncated or altered, or a configuration that is no CLIP's.
+    """
+    folder = local_folder(name_or_path)
+    if folder is None:
+        raise InputMissing(f"{name_or_path} is not on this machine", hint="a shipped name or the folder of a bundle")
+    name = Path(name_or_path).name
+    for needed in ("config.json", WEIGHTS):
+        if not (folder / needed).is_file():
+            raise ModelError(f"model {name} has no {needed}", hint="a complete bundle folder")
+    manifest = read_manifest(folder, name)
+    check_whole(folder, manifest, name)
+    image_size, text_tokens = _sizes(folder / "config.json", name)
+    preprocessing = read_preprocessing(folder, manifest, image_size, name)
+    card = folder / "README.md"
+    return Description(
+        name=manifest.get("name", name),
+        content_hash=content_hash(folder, manifest, preprocessing),
+        parameters=_parameters(folder / WEIGHTS, name),
+        megabytes=round((folder / WEIGHTS).stat().st_size / 1e6, 1),
+        image_size=image_size,
+        text_tokens=text_tokens,
+        preprocessing=preprocessing.as_dict(),
+        provenance=manifest.get("provenance", {}),
+        card=card.read_text("utf-8", errors="replace") if card.is_file() else "",
+    )
+
+
+def _sizes(path: Path, name: str) -> tuple[int, int]:
+    """Side of the picture and length of the text, from a CLIP configuration; transformers leaves out what equals its defaults."""
+    try:
+        config = json.loads(path.read_text("utf-8"))
+        vision, text = config["vision_config"], config["text_config"]
+        return int(vision.get("image_size", 224)), int(text.get("max_position_embeddings", 77))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"config.json of model {name} is no CLIP configuration", why=type(error).__name__) from None
+
+
+def _parameters(path: Path, name: str) -> int:
+    """Number of weights, from the header of a safetensors file: 8 bytes of length, then JSON with every shape."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), 100_000_000)))
+        return sum(math.prod(entry["shape"]) for key, entry in header.items() if key != "__metadata__")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ModelError(f"{WEIGHTS} of model {name} is not a whole safetensors file", hint="copy the model again") from None

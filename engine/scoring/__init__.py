@@ -1,0 +1,8 @@
+"""Scoring: read results and a model -> scores, rows and heatmaps.
+
+feature_cache.py    read results and features by content hash: what a second run need not compute again
+targets.py          the findings of a run, and what scores them: prompts, or the head of a classifier
+scorers.py          features -> scores; image batches -> features; ensembles
+run_state.py        the state of a scoring run: result rows, duplicates, the shard being filled
+heatmaps.py         which patches of an image speak for a finding; heatmap_sheets.py: one sheet an image, cached
+"""

@@ -1,0 +1,79 @@
+"""What a scoring run asks of its model: the findings of a prompt recipe, or those of a classifier's own head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import UsageError
+from engine.model.head import findings_of
+from engine.recipe.loader import find_recipe, load_recipe
+from engine.recipe.prompts import PromptRecipe
+from engine.scoring.heatmaps import Margins, head_margins, word_margins
+from engine.scoring.scorers import HeadScorer, WordScorer
+from engine.tables.columns import file_hash
+
+if TYPE_CHECKING:
+    from engine.model.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is scored: the findings of a prompt recipe, or (`file` and `recipe` None) those of the classifier itself."""
+
+    findings: tuple[str, ...]
+    file: Path | None = None
+    recipe: PromptRecipe | None = None
+
+    def scorer(self, bundle: Bundle) -> WordScorer | HeadScorer:
+        """What answers, its words embedded. Raises NotFinite where the model gives NaN."""
+        if self.recipe is None:
+            assert bundle.head is not None  # else `what_is_asked` had refused
+            return HeadScorer(bundle.head, tuple(range(len(self.findings))))
+        return WordScorer.of(bundle, self.recipe)
+
+    def margins(self, bundle: Bundle, scorer: WordScorer | HeadScorer) -> Margins:
+        """What heatmaps ask of a patch."""
+        if isinstance(scorer, WordScorer):
+            return word_margins(scorer.words, score=scorer.recipe.score, pool=scorer.recipe.pool)
+        assert bundle.head is not None  # else `what_is_asked` had refused
+        return head_margins(bundle.head)
+
+    def account(self, bundle: Bundle) -> dict[str, Any]:
+        """The words of run.json about it."""
+        if self.file is None or self.recipe is None:
+            assert bundle.head is not None  # else `what_is_asked` had refused
+            return {"name": f"the head of {bundle.name}", "version": None, "source": "classifier", "sha256": bundle.head.content_hash}
+        return {
+            "name": self.file.stem,
+            "version": self.recipe.version,
+            "source": self.recipe.source,
+            "sha256": file_hash(self.file),
+        }
+
+
+def what_is_asked(prompts: str | Path | None, model: str | Path) -> Asked:
+    """What `score` is to answer, told before the model is loaded.
+
+    Args:
+        prompts: a prompt recipe, a path or a shipped name; None for a classifier.
+
+    Raises:
+        UsageError: a classifier with prompts, or a model without a head and without prompts.
+        InputMissing, RecipeError: no such recipe, or a faulty one.
+    """
+    own = findings_of(model)
+    if prompts is None:
+        if own is None:
+            raise UsageError("--prompts is missing", why="the model has no findings of its own", hint="--prompts chest14")
+        return Asked(own)
+    if own is not None:
+        raise UsageError(
+            "the model is a classifier with findings of its own, and --prompts names others",
+            why="fine-tuning has moved its image features away from its words",
+            hint="leave out --prompts, or take the model that it was made from",
+        )
+    file = find_recipe(prompts)
+    recipe = load_recipe(file, PromptRecipe)
+    return Asked(tuple(recipe.findings), file, recipe)

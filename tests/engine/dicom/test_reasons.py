@@ -1,0 +1,55 @@
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.dicom import reasons
+from engine.dicom.reasons import FLAGS, REASONS, Refusal, uid_fault
+from engine.dicom.selection import CR
+
+
+def test_every_reason_says_what_it_means_and_what_to_do() -> None:
+    for code, reason in REASONS.items():
+        assert re.fullmatch("[a-z_]+", code)
+        assert reason.outcome in ("reject", "skip", "duplicate") and reason.meaning and reason.advice
+    assert all(FLAGS.values())
+
+
+def test_the_list_of_reasons_is_closed() -> None:
+    with pytest.raises(ValueError, match="no such reason"):
+        Refusal("because")
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=2, max_size=6))
+def test_a_uid_is_dotted_numbers(parts: list[int]) -> None:
+    assert uid_fault(".".join(map(str, parts))) == ""
+
+
+@settings(max_examples=50)
+@given(
+    st.text(st.characters(codec="latin-1"), max_size=20),
+    st.sampled_from("/\\=+@\r\n\t\0 '\"<>%"),
+    st.text(st.characters(codec="latin-1"), max_size=20),
+)
+def test_no_uid_can_be_a_path_a_formula_or_a_line(before: str, bad: str, after: str) -> None:
+    assert uid_fault(before + bad + after) == "reject"
+
+
+@pytest.mark.parametrize(
+    ("uid", "fault"),
+    [("..", "reject"), ("../../tmp/x", "reject"), ("1.2.abc.3", "flag"), ("1.2.03.4", "flag"), ("1." + "2" * 63, "flag"), ("1.2.840", "")],
+)
+def test_sloppy_uids_are_flagged_and_hostile_ones_refused(uid: str, fault: str) -> None:
+    assert uid_fault(uid) == fault
+
+
+def test_public_codes_are_those_of_the_standard() -> None:
+    assert reasons.public_code("DX", reasons.MODALITIES) == "DX" and reasons.public_code("", reasons.MODALITIES) is None
+    assert reasons.public_code("=cmd|calc", reasons.MODALITIES) == "OTHER"
+    assert reasons.public_uid(CR) == CR and reasons.public_uid("") is None
+    assert reasons.public_uid("1.2.826.0.1.19440506") == reasons.public_uid("DOE^JANE") == "OTHER"
+
+
+def test_failures_are_reasons():
+    assert set(reasons.REASONS) >= reasons.FAILURES
