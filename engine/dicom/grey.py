@@ -64,7 +64,7 @@ def to_picture(
     bounds = padding_bounds(header)
     padding = _present(stored.values, bounds)
     seen, low, high = _sample(stored.values, padding)
-    tone, flags = tone_of(header, seen, low, high)
+    tone, flags = tone_of(header, seen)
     if whole is not None and stored.factor > 1:
         bright = bounds is not None and _is_near(stored.values, bounds) and (tone is None or _shows(tone, bounds))
         if bright or (tone is not None and tone.steepness(low, high) > _TOO_STEEP):
