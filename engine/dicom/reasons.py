@@ -125,9 +125,9 @@ REASONS: dict[str, Reason] = {
 FLAGS: dict[str, str] = {
     "aspect": "pixels are not square; the picture was resampled to square ones",
     "bad_attribute": "an attribute that should be there is absent or out of its range, and was not needed",
-    "bad_lut": "a lookup table contradicts its descriptor, or lies off the data; it was left out",
-    "bad_window": "a window cannot be used (width below 1, half of a pair, off the data, far too wide); the next one or the range of the "
-    "data was",
+    "bad_lut": "a lookup table contradicts its descriptor, lies off the data, or makes most of the image black or white; it was left out",
+    "bad_window": "a window cannot be used (width below 1, half of a pair, off the data, too wide to show contrast, or so narrow that most "
+    "of the image would be black or white); the next one, or the range of the data, was used",
     "burned_in": "text is burned into the pixels: the header says so, or the picture shows a line of it, whatever the header says "
     "(measured: README.md); show no thumbnail",
     "burned_in_unknown": "the header does not say whether text is burned into the pixels; they are searched all the same",

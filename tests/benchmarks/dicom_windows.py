@@ -1,14 +1,14 @@
 """Windows and VOI LUTs that show nothing of an image, and sound ones that are narrow: how often each is passed over with a flag.
 
-    python tests/benchmarks/dicom_windows.py MANIFEST.csv [--images 160] [--corpus FOLDER INDEX.csv]
+    python tests/benchmarks/dicom_windows.py MANIFEST.csv [--images 160] [--exposed 0.3] [--corpus FOLDER INDEX.csv]
 
 MANIFEST.csv has a column `file`: 8-bit radiographs, here spread over 12 bits; --images of them are drawn with a fixed seed. Each is shown
 by wrong windows and by a VOI LUT of 256 entries, and by sound windows, with a border of collimation over 0, 1, 5 and 20 % of the image:
   saturated  images of which at least 90 % of what lies inside the border became black or white and that were scored without a flag;
              in brackets at least 2/3
   flagged    for sound windows: false alarms
-Sound windows cut 0, 1, 5 or 10 % of the tissue at either end. `direct exposure`: 30 % of the field lies far above the tissue, with noise,
-and the window leaves it out; `marker`: 0.4 % of the field holds 65535. Collimation is black, or far above all.
+Sound windows cut 0, 1, 5 or 10 % of the tissue at either end. `direct exposure`: a share of the field (--exposed) lies far above the tissue,
+with noise, and the window leaves it out; `marker`: 0.4 % of the field holds 65535. Collimation is black, or far above all.
 With --corpus the windows of real radiographs are tried as their files have them (columns `file`, `is_radiograph` and `expected_outcome`).
 Exits 1 where a saturated image has no flag, or more than 0.5 % of the sound windows have one.
 """
@@ -69,7 +69,9 @@ def shown(values: Values, **described: object) -> tuple[NDArray[np.uint8], set[s
     return picture, set(flags)
 
 
-def sound(values: Values, field: NDArray[np.bool_], rng: np.random.Generator) -> Iterator[tuple[str, Values, tuple[float, float]]]:
+def sound(
+    values: Values, field: NDArray[np.bool_], exposure: float, rng: np.random.Generator
+) -> Iterator[tuple[str, Values, tuple[float, float]]]:
     """Name, stored values and a window that suits them."""
     for cut in CUT:
         low, high = np.percentile(values[field], (cut, 100 - cut))
@@ -81,14 +83,14 @@ def sound(values: Values, field: NDArray[np.bool_], rng: np.random.Generator) ->
         exposed, marked = values.copy(), values.copy()
         exposed[field] = marked[field] = tissue
         rows, columns = np.nonzero(field)
-        place = columns > np.quantile(columns, 0.7)
+        place = columns > np.quantile(columns, 1 - exposure)
         exposed[rows[place], columns[place]] = rng.normal(9000, 300, np.count_nonzero(place)).astype(np.uint16)
         yield f"cuts {cut} %, direct exposure", exposed, window
         marked[rows[: len(rows) // 250], columns[: len(rows) // 250]] = 65535
         yield f"cuts {cut} %, marker", marked, window
 
 
-def tried(values: Values, number: int) -> Iterator[tuple[str, float, float, bool]]:
+def tried(values: Values, exposure: float, number: int) -> Iterator[tuple[str, float, float, bool]]:
     """Name, border, saturated share of the field and whether it is flagged; names of sound windows begin with `cuts`."""
     rng = np.random.default_rng(number)
     for share in BORDERS:
@@ -98,7 +100,7 @@ def tried(values: Values, number: int) -> Iterator[tuple[str, float, float, bool
                 (f"window {center:g} / {width:g}", image, {"windows": ((center, width),)}) for center, width in WRONG
             ]
             kinds.append(("VOI LUT of 256 entries", image, {"voi_lut": LookupTable(0, 8, np.arange(256, dtype=np.float32))}))
-            kinds += [(name, stored, {"windows": (window,)}) for name, stored, window in sound(image, field, rng)]
+            kinds += [(name, stored, {"windows": (window,)}) for name, stored, window in sound(image, field, exposure, rng)]
             for name, stored, described in kinds:
                 picture, flags = shown(stored, **described)
                 ends = (picture[field] == 0) | (picture[field] == 255)
@@ -121,11 +123,12 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("manifest", type=Path)
     arguments.add_argument("--images", type=int, default=160)
+    arguments.add_argument("--exposed", type=float, default=0.3)
     arguments.add_argument("--corpus", type=Path, nargs=2, metavar=("FOLDER", "INDEX"))
     given = arguments.parse_args()
     counts: dict[tuple[str, float], list[tuple[float, bool]]] = {}
     for number, values in enumerate(images(given.manifest, given.images)):
-        for name, share, saturated, flagged in tried(values, number):
+        for name, share, saturated, flagged in tried(values, given.exposed, number):
             counts.setdefault((name, share), []).append((saturated, flagged))
     missed = false_alarms = asked = 0
     print(f"{'of':28}" + "".join(f"border {share:4.0%}{'':10}" for share in BORDERS))
