@@ -7,8 +7,8 @@ by wrong windows and by a VOI LUT of 256 entries, and by sound windows, with a b
   saturated  images of which at least 90 % of what lies inside the border became black or white and that were scored without a flag;
              in brackets at least 2/3
   flagged    for sound windows: false alarms
-Sound windows cut 0, 1, 5 or 10 % of the tissue at either end. `direct exposure`: a share of the field (--exposed) lies far above the tissue,
-with noise, and the window leaves it out; `marker`: 0.4 % of the field holds 65535. Collimation is black, or far above all.
+Sound windows cut 0, 1, 5 or 10 % of the tissue at either end. `direct exposure`: a share of the field (--exposed) lies far above the tissue
+and is noisy; the window leaves it out; `marker`: 0.4 % of the field holds 65535. Collimation is black, or far above all.
 With --corpus the windows of real radiographs are tried as their files have them (columns `file`, `is_radiograph` and `expected_outcome`).
 Exits 1 where a saturated image has no flag, or more than 0.5 % of the sound windows have one.
 """
