@@ -28,9 +28,9 @@ from PIL import Image
 
 from engine.dicom.grey import to_picture
 from engine.dicom.header import Header
-from engine.dicom.lut import LookupTable
+from engine.dicom.lookup_table import LookupTable
 from engine.dicom.pixels import Stored
-from engine.dicom.reader import read_file
+from engine.intake.reader import read_file
 
 BORDERS = (0.0, 0.01, 0.05, 0.2)
 WRONG = ((128.0, 256.0), (40.0, 400.0), (-600.0, 1500.0), (512.0, 1024.0), (3900.0, 300.0), (32768.0, 65536.0))
