@@ -10,10 +10,17 @@ from engine.dicom.reasons import Refusal, uid_fault
 
 def refuse_identity(header: Header) -> None:
     """Raises Refusal: `missing_attribute` without SOP instance or study UID, `invalid_uid` for what is no UID at all."""
-    if not header.sop_instance_uid or not header.study_instance_uid:
-        raise Refusal("missing_attribute")
-    if any(uid_fault(uid) == "reject" for uid in (header.sop_instance_uid, header.study_instance_uid, header.series_instance_uid) if uid):
-        raise Refusal("invalid_uid")
+    uids = {
+        "SOPInstanceUID": header.sop_instance_uid,
+        "StudyInstanceUID": header.study_instance_uid,
+        "SeriesInstanceUID": header.series_instance_uid,
+    }
+    for keyword in ("SOPInstanceUID", "StudyInstanceUID"):
+        if not uids[keyword]:
+            raise Refusal("missing_attribute", keyword)
+    for keyword, uid in uids.items():
+        if uid and uid_fault(uid) == "reject":
+            raise Refusal("invalid_uid", keyword)
 
 
 NEEDED = frozenset(

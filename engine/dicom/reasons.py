@@ -185,13 +185,29 @@ FAILURES = frozenset(
 """Reasons that mean a file is damaged or out of reach, as opposed to whole and rejected by policy."""
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer, not an error
-    """A file that will not be scored, with its reason code; carries no value of the file."""
+DETAILS = frozenset(
+    {
+        "BitsAllocated", "BitsStored", "BodyPartExamined", "Columns", "HighBit", "ImageType", "Modality", "NumberOfFrames",
+        "PhotometricInterpretation", "PixelData", "PixelRepresentation", "PlanarConfiguration", "PresentationIntentType",
+        "RescaleIntercept", "RescaleSlope", "Rows", "SOPClassUID", "SOPInstanceUID", "SamplesPerPixel", "SeriesInstanceUID",
+        "StudyInstanceUID", "TransferSyntaxUID", "ViewPosition",
+    }
+)  # fmt: skip
+"""Closed list of the column `detail`: keywords of attributes that were missing or wrong."""
 
-    def __init__(self, code: str) -> None:
+
+class Refusal(Exception):  # noqa: N818 - it is an answer, not an error
+    """A file that will not be scored, with its reason code and, where it can be named, a detail; carries no value of the file.
+
+    detail: one of DETAILS, the attribute that was missing or wrong.
+    """
+
+    def __init__(self, code: str, detail: str = "") -> None:
         if code not in REASONS:
             raise ValueError(f"no such reason code: {code}")
-        self.code = code
+        if detail and detail not in DETAILS:
+            raise ValueError(f"no such detail: {detail}")
+        self.code, self.detail = code, detail
         super().__init__(code)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.dicom.reasons import FLAGS, OUTCOMES, REASONS
+from engine.dicom.reasons import DETAILS, FLAGS, OUTCOMES, REASONS
 from engine.intake.read_result import KNOWN, Reading
 
 _LENGTHS = struct.Struct("<II")
@@ -75,6 +75,7 @@ def unpack_reading(path: Path, head: Mapping[str, Any], body: bytes) -> Reading:
         all(value is None or isinstance(value, str) for value in texts.values())
         and texts["outcome"] in OUTCOMES
         and (texts["reason"] in {*REASONS, KNOWN} if texts["outcome"] != "score" else texts["reason"] is None)
+        and texts["detail"] in {"", *DETAILS}
         and FLAGS.keys() >= set(flags)
         and all(value is None or (type(value) is int and 0 <= value < 1 << 31) for value in sides)
         and _HASH.fullmatch(texts["content_hash"] or "")

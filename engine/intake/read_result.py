@@ -20,9 +20,9 @@ class Reading:
 
     outcome 'score' has a picture and no reason; every other outcome has a reason (reasons.REASONS) and no picture. content_hash is the
     SHA-256 of the bytes that were read, '' where none were. pixel_hash is the same for the same stored values in every lossless encoding,
-    None where they were not decoded whole. picture: uint8 (H, W), bone bright, shorter side as asked. modality, view,
-    sop_class and transfer_syntax are codes of the standard, or OTHER. Identifiers (the instance, series and study UIDs, patient) and path
-    are for private tables only.
+    None where they were not decoded whole. detail: a keyword of reasons.DETAILS, the attribute that was missing or wrong, '' where none is
+    named. picture: uint8 (H, W), bone bright, shorter side as asked. modality, view, sop_class and transfer_syntax are codes of the
+    standard, or OTHER. Identifiers (the instance, series and study UIDs, patient) and path are for private tables only.
     """
 
     path: Path
@@ -41,6 +41,7 @@ class Reading:
     series_instance_uid: str | None = None
     study_instance_uid: str | None = None
     patient: str | None = None
+    detail: str = ""
     picture: NDArray[np.uint8] | None = None
 
     def without_picture(self, outcome: Outcome, reason: str) -> Reading:

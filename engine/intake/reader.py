@@ -66,7 +66,7 @@ def read_file(
             return facts.reading("skip", KNOWN)
         return _read(data, facts, size, limits, pictures, second)
     except Refusal as refusal:
-        return facts.reading(reasons.REASONS[refusal.code].outcome, refusal.code)
+        return facts.reading(reasons.REASONS[refusal.code].outcome, refusal.code, detail=refusal.detail)
     except (MemoryError, RecursionError):
         return facts.reading("reject", "resource_limit")
 

@@ -28,7 +28,7 @@ from engine.tables.temp_store import Scratch
 # A reading as rows of tables: of the image table and back, and of a run's results.
 
 _AS_THEY_ARE = (
-    "outcome", "reason", "content_hash", "pixel_hash", "modality", "view", "transfer_syntax", "sop_class", "rows", "columns",
+    "outcome", "reason", "detail", "content_hash", "pixel_hash", "modality", "view", "transfer_syntax", "sop_class", "rows", "columns",
     "sop_instance_uid", "series_instance_uid", "study_instance_uid", "patient",
 )  # fmt: skip
 
@@ -64,6 +64,7 @@ def result_row(item: Item, reading: Reading, scores: NDArray[np.float32] | None,
         "content_hash": reading.content_hash or None,
         "outcome": reading.outcome,
         "reason": reading.reason,
+        "detail": reading.detail or None,
         "flags": joined_flags(reading.flags),
         "modality": plain_code(reading.modality),
         "view": plain_code(reading.view) or plain_code(item.view),

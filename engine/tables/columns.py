@@ -38,6 +38,7 @@ IMAGE_COLUMNS: dict[str, type[pl.DataType]] = {
     "content_hash": pl.String,
     "outcome": pl.String,
     "reason": pl.String,
+    "detail": pl.String,
     "flags": pl.String,
     "modality": pl.String,
     "view": pl.String,

@@ -83,7 +83,7 @@ def clear_previous(out: Path) -> None:
 
 
 def add_tables(files: Together, out: Path, studies: Batches, images: Batches, private: Batches) -> None:
-    """scores.*, images.* and private/files.*, of which the CSV also has study, outcome, reason and flags: one sheet to look a file up in.
+    """scores.*, images.* and private/files.*, of which the CSV also has study, outcome, reason, detail, flags: one sheet to find a file in.
 
     They wait in `files` to be published. `images` and `private` come in batches of the same rows.
 
@@ -98,7 +98,7 @@ def add_tables(files: Together, out: Path, studies: Batches, images: Batches, pr
 
 
 def _sheet(private: Batches, images: Batches) -> Batches:
-    beside = {name: images.schema[name] for name in ("study", "outcome", "reason", "flags")}
+    beside = {name: images.schema[name] for name in ("study", "outcome", "reason", "detail", "flags")}
 
     def made() -> Iterator[pl.DataFrame]:
         for own, shown in zip(private.made(), images.made(), strict=True):

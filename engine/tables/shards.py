@@ -37,6 +37,7 @@ PART_COLUMNS: dict[str, type[pl.DataType]] = {
     "pixel_hash": pl.String,
     "outcome": pl.String,
     "reason": pl.String,
+    "detail": pl.String,
     "flags": pl.String,
     "modality": pl.String,
     "view": pl.String,
@@ -127,6 +128,7 @@ class ImageTable:
                 rows = _sound(content, shown).filter(pl.col("model") == self.model)
                 self._count_outdated(rows)
                 rows = rows.filter(pl.col("reader").is_in(self.readers))
+                rows = rows if "detail" in rows.columns else rows.with_columns(pl.lit("").alias("detail"))  # builds before it was kept
                 vectors = rows["features"].cast(pl.Array(pl.Float32, self.width))
                 # Left to right by hash: a row is only of use with its identifiers.
                 identifiers = _sound((self.private_folder / path.name).read_bytes(), private).unique("content_hash", keep="first")

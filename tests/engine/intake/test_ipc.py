@@ -51,7 +51,7 @@ def test_what_is_no_message_is_refused(stream: bytes) -> None:
     [
         {"shape": [10, 10]}, {"shape": [-1, -1]}, {"shape": None}, {"modality": 5}, {"patient": ["x"]}, {"outcome": "fine"},
         {"reason": "because"}, {"outcome": "reject", "shape": None, "reason": "<script>"}, {"flags": ["=cmd"]}, {"flags": "polarity"},
-        {"content_hash": "zz"}, {"rows": 1 << 80}, {"rows": "7"}, {"columns": True},
+        {"content_hash": "zz"}, {"rows": 1 << 80}, {"rows": "7"}, {"columns": True}, {"detail": "=cmd"},
     ],
 )  # fmt: skip
 def test_a_child_that_lies_is_not_believed(change: dict[str, object]) -> None:

@@ -330,3 +330,9 @@ def test_damaged_files_end_in_one_known_outcome(make, read, encoding, changes, c
     assert (got.reason is None) == (got.outcome == "score") == (got.picture is not None)
     assert got.reason is None or REASONS[got.reason].outcome == got.outcome
     assert set(got.flags) <= set(FLAGS)
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SOPInstanceUID"])
+def test_the_missing_attribute_is_named(read, make, keyword):
+    got = read(make.radiograph(**{keyword: None}))
+    assert (got.reason, got.detail) == ("missing_attribute", keyword)

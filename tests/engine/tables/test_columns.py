@@ -58,7 +58,7 @@ def test_the_notice_stands_in_empty_tables_too(tmp_path):
 
 def test_columns_stand_in_the_promised_order():
     assert list(study_schema(["Edema", "Fracture"])) == ["study", "n_images", "Edema", "Fracture", "flags"]
-    assert list(image_schema(["Edema"]))[:6] == ["image", "study", "content_hash", "outcome", "reason", "flags"]
+    assert list(image_schema(["Edema"]))[:6] == ["image", "study", "content_hash", "outcome", "reason", "detail"]
     assert list(image_schema(["Edema"]))[-1] == "Edema"
 
 

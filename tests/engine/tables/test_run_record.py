@@ -49,7 +49,7 @@ def test_one_private_sheet_says_whose_a_row_is_and_what_became_of_it(tmp_path):
     raw = (tmp_path / "private" / "files.csv").read_bytes()
     assert raw.startswith("\ufeffimage,path,".encode())  # what tells Excel that this is UTF-8
     sheet = pl.read_csv(tmp_path / "private" / "files.csv")
-    assert sheet.columns == [*PRIVATE_COLUMNS, "study", "outcome", "reason", "flags", NOTICE]
+    assert sheet.columns == [*PRIVATE_COLUMNS, "study", "outcome", "reason", "detail", "flags", NOTICE]
     assert sheet.select("path", "patient", "study", "outcome", "reason").rows() == [
         ("'=cmd|x/Müller, 1.dcm", "'@7", "s", "reject", "truncated"),
         ("b", None, None, "skip", None),

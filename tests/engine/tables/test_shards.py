@@ -17,7 +17,14 @@ MODEL = "ab" * 32
 
 
 def row(name, **changes):
-    cells = {"content_hash": hashlib.sha256(name.encode()).hexdigest(), "pixel_hash": None, "outcome": "score", "reason": None, "flags": ""}
+    cells = {
+        "content_hash": hashlib.sha256(name.encode()).hexdigest(),
+        "pixel_hash": None,
+        "outcome": "score",
+        "reason": None,
+        "detail": "",
+        "flags": "",
+    }
     cells |= {"modality": "DX", "view": "PA", "transfer_syntax": "1.2", "sop_class": "1.3", "rows": 10, "columns": 20}
     cells |= {
         "sop_instance_uid": f"1.{len(name)}",
