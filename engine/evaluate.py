@@ -44,7 +44,7 @@ from engine.tables.atomic import locked, make_folder
 from engine.tables.calibrations import write_calibration
 from engine.tables.columns import check_findings, file_hash
 from engine.tables.identity import Names, site_key
-from engine.tables.run_record import versions
+from engine.tables.run_log import versions
 from engine.tables.shards import ImageTable
 
 if TYPE_CHECKING:

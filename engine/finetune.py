@@ -44,17 +44,18 @@ from engine.model.zero_shot import Words, logit_scale, words_by_finding, zero_sh
 from engine.recipe.loader import load_recipe
 from engine.recipe.prompts import PromptRecipe
 from engine.scoring.frozen_features import kept_features
+from engine.scoring.output import publish_metrics
 from engine.scoring.scorers import encode
 from engine.tables.atomic import locked, make_folder
 from engine.tables.columns import METRIC_COLUMNS
-from engine.tables.run_record import publish_metrics
+from engine.tables.run_log import RunLog, versions
 from engine.training.checkpoint import Checkpoints, Refused, Saved
 from engine.training.distributed import resolved_device
 from engine.training.early_stopping import Look, Looks, train_with_looks
-from engine.training.finetuning import PACKAGES, check_checkpoints, finetuning_facts, finetuning_plan, recipe_hash
+from engine.training.finetuning import check_checkpoints, finetuning_facts, finetuning_plan
 from engine.training.loop import LossesOf, Step
 from engine.training.optimizer import make_optimizer, parameter_groups
-from engine.training.run_log import RunRecord, accounted, code_version, versions
+from engine.training.provenance import outcome_recorded, recipe_hash, run_identity
 
 if TYPE_CHECKING:
     import polars as pl
@@ -118,14 +119,14 @@ def finetune(
         if (out / "run.json").exists() and not resume:
             raise UsageError("the output folder holds a run", hint="--resume to go on with it, or another --out")
         run = _Run(recipe, out, fractions, where, data or out / "data", time.monotonic())
-        record = RunRecord(out, finetuning_facts(recipe, fractions, where), waits=resume)
-        events = _events(run, record, resume)
-        with accounted(record, where, "a smaller batch"), contextlib.closing(events):
+        log = RunLog(out, finetuning_facts(recipe, fractions, where), waits=resume)
+        events = _events(run, log, resume)
+        with outcome_recorded(log, where, "a smaller batch"), contextlib.closing(events):
             for event in events:
-                record.log(event)
+                log.append(event)
                 yield event
         finished = Finished(out / "bundle", tuple(run.curve), round(time.monotonic() - run.begun, 3))
-        record.log(dataclasses.replace(finished, curve=()))
+        log.append(dataclasses.replace(finished, curve=()))
         yield finished
 
 
@@ -170,7 +171,7 @@ class _Seen:
         return kept_features(self.base, contents, lambda number: self.found.seen.picture(names[number]), folder, BATCH)
 
 
-def _events(run: _Run, record: RunRecord, resume: bool) -> Generator[Event, None, None]:
+def _events(run: _Run, log: RunLog, resume: bool) -> Generator[Event, None, None]:
     """The run as a story: model, data and parts, zero-shot, then every fraction."""
     recipe = run.recipe
     base = load_bundle(recipe.model, run.device)
@@ -178,10 +179,10 @@ def _events(run: _Run, record: RunRecord, resume: bool) -> Generator[Event, None
         base = randomised(base, recipe.seed)
     found = labelled_pictures(recipe, run.data, size=base.preprocessing.size, resize=base.preprocessing.resize, verify=not resume)
     prepared = found.prepared(round(time.monotonic() - run.begun, 3))
-    identity = {"recipe": recipe_hash(recipe), "code": code_version(), "model": base.content_hash, "data": found.content_hash}
+    identity = run_identity(recipe) | {"model": base.content_hash, "data": found.content_hash}
     check_checkpoints((run.folder(fraction) / "checkpoints" for fraction in run.fractions), identity)
-    record.waits = False
-    record.say(prepared=prepared, model={"name": base.name, "sha256": base.content_hash}, sources=found.facts)
+    log.waits = False
+    log.update(prepared=prepared, model={"name": base.name, "sha256": base.content_hash}, sources=found.facts)
     yield prepared
 
     seen = _seen(run, base, found)
@@ -192,7 +193,7 @@ def _events(run: _Run, record: RunRecord, resume: bool) -> Generator[Event, None
     publish_curve(run.out, run.curve, {"split_sha256": dict(prepared.split_sha256), "recipe_sha256": recipe_hash(recipe)})
     best = [row for row in run.curve if row["fraction"] == run.fractions[-1] and row["method"] == recipe.mode]
     publish_metrics(run.out, [{key: row[key] for key in METRIC_COLUMNS} for row in best], {})
-    record.say(curve=run.curve)
+    log.update(curve=run.curve)
 
 
 def _seen(run: _Run, base: Bundle, found: LabelledPictures) -> _Seen:
@@ -238,7 +239,7 @@ def _fraction(run: _Run, seen: _Seen, identity: Mapping[str, str], share: float)
         recipe, recipe_hash(recipe), head.about, base_hash=model.content_hash, parts=part.account(), sources=part.sources
     )
     zero_shot_rows = run.curve[: len(found.findings) + 1]
-    save_finetuned(run.bundle(share), model, name, recipe, facts, [*zero_shot_rows, *rows], versions=versions(PACKAGES))
+    save_finetuned(run.bundle(share), model, name, recipe, facts, [*zero_shot_rows, *rows], versions=versions())
 
 
 # ---- learning ------------------------------------------------------------------------------------------------------------------

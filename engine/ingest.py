@@ -39,7 +39,7 @@ from engine.recipe.sources import Sources, Squares
 from engine.tables.atomic import locked, make_folder
 from engine.tables.columns import NOTICE, write_parquet
 from engine.tables.identity import Names, site_key
-from engine.tables.run_record import publish_json, versions
+from engine.tables.run_log import publish_json, versions
 
 RECIPE_SUFFIXES = (".yaml", ".yml")
 

@@ -35,6 +35,7 @@ from engine.model.mmclip import MMCLIP
 from engine.model.preprocessing import Preprocessing
 from engine.recipe.pretraining import Augmentation
 from engine.tables.atomic import locked
+from engine.tables.run_log import RunLog
 from engine.training.checkpoint import Checkpoints, Refused, Saved, full_weights
 from engine.training.distributed import ALONE, Ranks, joined, local_device, resolved_device
 from engine.training.loop import LossesOf, Plan, Step, arithmetic, train
@@ -42,7 +43,7 @@ from engine.training.monitor import Meter, Pictured, Vitals, peak_of, watched
 from engine.training.optimizer import learning_rate, make_optimizer
 from engine.training.parallel import Spread, compile_blocks, compiled, is_compiled, recompute_blocks
 from engine.training.prefetch import generator_at
-from engine.training.run_log import RunRecord, accounted, facts_of, identity_of, lighter_settings
+from engine.training.provenance import memory_hint, outcome_recorded, pretraining_facts, run_identity
 from engine.training.tensorboard import Board, check_tensorboard
 
 if TYPE_CHECKING:
@@ -132,28 +133,28 @@ def pretrain(
                 _check_folder(recipe, out, resume or force, force)
                 if recipe.logging.tensorboard:
                     check_tensorboard()
-        record = RunRecord(out, facts_of(recipe, where, ranks), waits=resume or force, is_kept=ranks.is_first)
-        run = _Run(recipe, out, data or out / "data", record, where, ranks, resume or force, force)
-        with accounted(record, where, lighter_settings(recipe)), contextlib.closing(_events(run, max_steps)) as events:
+        log = RunLog(out, pretraining_facts(recipe, where, ranks), waits=resume or force, is_kept=ranks.is_first)
+        run = _Run(recipe, out, data or out / "data", log, where, ranks, resume or force, force)
+        with outcome_recorded(log, where, memory_hint(recipe)), contextlib.closing(_events(run, max_steps)) as events:
             board = None
             for event in events:
-                record.log(event)
+                log.append(event)
                 if isinstance(event, Started) and recipe.logging.tensorboard and ranks.is_first:
                     board = held.enter_context(contextlib.closing(Board(out, event.start)))
                 if board is not None:
                     board.show(event)
-                record.facts["steps"] = event.step if isinstance(event, Step | Saved) else record.facts["steps"]
+                log.facts["steps"] = event.step if isinstance(event, Step | Saved) else log.facts["steps"]
                 if ranks.is_first:
                     yield event
-        finished = Finished(out / "bundle", record.facts["steps"], round(time.monotonic() - begun, 3))
-        record.log(finished)
+        finished = Finished(out / "bundle", log.facts["steps"], round(time.monotonic() - begun, 3))
+        log.append(finished)
         if ranks.is_first:
             yield finished
 
 
 def _check_folder(recipe: PretrainRecipe, out: Path, resume: bool, force: bool) -> None:
     """Refuse, before any work, to write over a run or to go on with one of another recipe or other code."""
-    checkpoints = Checkpoints(out / CHECKPOINTS, identity_of(recipe), forced=force)
+    checkpoints = Checkpoints(out / CHECKPOINTS, run_identity(recipe), forced=force)
     if not (steps := checkpoints.steps()):
         return
     if not resume:
@@ -173,7 +174,7 @@ class _Run:
     recipe: PretrainRecipe
     out: Path
     folder: Path
-    record: RunRecord
+    log: RunLog
     device: torch.device
     ranks: Ranks
     resume: bool
@@ -182,7 +183,7 @@ class _Run:
 
 def _events(run: _Run, max_steps: int | None) -> Generator[Event, None, None]:
     """The run as a story: data, model, where to go on, steps, bundle."""
-    recipe, record, ranks, device = run.recipe, run.record, run.ranks, run.device
+    recipe, log, ranks, device = run.recipe, run.log, run.ranks, run.device
     begun = time.monotonic()
     with ranks.after_first():
         found = yield from prepare_pictures(recipe, run.folder, fill=ranks.is_first)
@@ -205,13 +206,13 @@ def _events(run: _Run, max_steps: int | None) -> Generator[Event, None, None]:
     entities = None if recogniser is None else float((bank.entity_ids > 0).any(1).mean())
     prepared = summary(found, entities, time.monotonic() - begun)
     named = None if recogniser is None else {"name": recogniser.name, "version": recogniser.version}
-    record.say(data_hash=data_hash, sources=found.table.facts, prepared=prepared, entities=named)
+    log.update(data_hash=data_hash, sources=found.table.facts, prepared=prepared, entities=named)
     yield prepared
 
     module = starting.module.to(device)
     spread = _spread(module, recipe.compute, device, ranks)
     optimizer = make_optimizer(module, recipe.optimizer)
-    identity = identity_of(recipe) | {"data": data_hash}
+    identity = run_identity(recipe) | {"data": data_hash}
     checkpoints = Checkpoints(run.out / CHECKPOINTS, identity, recipe.checkpoint.keep, forced=run.force, ranks=ranks)
     start = 0
     if run.resume:
@@ -222,13 +223,13 @@ def _events(run: _Run, max_steps: int | None) -> Generator[Event, None, None]:
         if start:
             checkpoints.load(start, module, optimizer)
         if start and (differences := checkpoints.differences(start)):
-            record.say(forced={"step": start, **differences})
+            log.update(forced={"step": start, **differences})
             yield Forced(start, differences)
     stop = max(start, min(recipe.steps, max_steps or recipe.steps))
     parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     parts = parts_of_step(recipe, ranks.world)
-    record.waits = False
-    record.say(parameters=parameters, start=start, steps=start, parts=parts)
+    log.waits = False
+    log.update(parameters=parameters, start=start, steps=start, parts=parts)
     yield Started(str(device), parameters, start, stop, ranks.world, parts)
 
     prompt_ids, prompt_padding = (tokens.to(device) for tokens in prompt_tokens(recipe, starting))
@@ -238,7 +239,7 @@ def _events(run: _Run, max_steps: int | None) -> Generator[Event, None, None]:
     steps = train(module, optimizer, losses_of, batches.at, _plan(recipe, stop, device), checkpoints, start=start, spread=spread)
     yield from _watched(run, steps, starting, batches, (prompt_ids, prompt_padding))
     weights, counts = full_weights(module.clip), {"steps": stop, "paired": prepared.paired, "unpaired": prepared.unpaired}
-    ranks.first(lambda: save_pretrained(run.out, starting, weights, recipe, record.facts, **counts))
+    ranks.first(lambda: save_pretrained(run.out, starting, weights, recipe, log.facts, **counts))
 
 
 def _watched(
@@ -268,7 +269,7 @@ def _watched(
     warmup = recipe.warmup.iterations
     flops = watch.flops(0), watch.flops(warmup)
     peak = peak_of(device, tflops=shown.peak_tflops, precision=recipe.precision)
-    run.record.say(flops_per_warmup_step=flops[0], flops_per_step=flops[1], peak=peak)
+    run.log.update(flops_per_warmup_step=flops[0], flops_per_step=flops[1], peak=peak)
     yield from watched(
         steps,
         watch,

@@ -31,6 +31,7 @@ from engine.metrics.findings import FindingFigures, figures
 from engine.scoring.feature_cache import Remembered, counted, found_readings, with_features
 from engine.scoring.heatmap_sheets import Drawn, Sheets, Wanted, drawn_sheets
 from engine.scoring.heatmaps import Margins
+from engine.scoring.output import OUTPUTS, add_metrics, add_tables, changed_outputs, clear_previous, contents_hash
 from engine.scoring.run_state import SEVERAL, Gathered, Vector
 from engine.scoring.scorers import encode
 from engine.scoring.targets import Asked, what_is_asked
@@ -42,16 +43,7 @@ from engine.tables.identity import Names, site_key
 from engine.tables.image_table import UserImageTable, is_image_table
 from engine.tables.labels import Joined, read_labels
 from engine.tables.results import Results
-from engine.tables.run_record import (
-    Clock,
-    add_metrics,
-    add_tables,
-    changed_outputs,
-    clear_previous,
-    contents_hash,
-    publish_record,
-    versions,
-)
+from engine.tables.run_log import Clock, publish_run, versions
 from engine.tables.shards import ImageTable
 from engine.tables.studies import Aggregate
 
@@ -268,7 +260,7 @@ def score(
         written = (read_later(out / "scores.parquet"), read_later(out / "images.parquet"))
         yield Published(out, account | {"seconds": clock.laps()}, *written, rows, labelled, sheets)
         clock.lap("report")
-        yield Finished(publish_record(out, account | {"seconds": clock.laps()}))
+        yield Finished(publish_run(out, account | {"seconds": clock.laps()}, OUTPUTS))
 
 
 def _load(model: str | Path, device: Device) -> Bundle:

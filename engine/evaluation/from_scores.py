@@ -31,7 +31,7 @@ from engine.tables.calibrations import write_calibration
 from engine.tables.columns import NOTICE, file_hash
 from engine.tables.identity import Names, site_key
 from engine.tables.labels import Labels, join, labels_of, read_text_table
-from engine.tables.run_record import versions
+from engine.tables.run_log import versions
 
 _NO_FINDINGS = frozenset({"study", "n_images", "flags", "patient", "file", "StudyInstanceUID", NOTICE})
 _FACTS = ("patient", "sex", "age", "view", "source", "split")

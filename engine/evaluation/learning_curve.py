@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from engine.metrics.findings import FindingFigures, figures
 from engine.tables.atomic import publish
 from engine.tables.columns import METRIC_COLUMNS, NOTICE, write_csv
-from engine.tables.run_record import publish_json
+from engine.tables.run_log import publish_json
 
 # Points of a learning curve: what a way of scoring is worth on the test part, after learning from a fraction of the patients.
 

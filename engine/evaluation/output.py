@@ -16,7 +16,6 @@ table/, private/                      features: what makes the next run cheap
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from engine.errors import OutputError
-from engine.tables.columns import METRIC_COLUMNS, NOTICE, file_hash, write_csv, write_parquet
-from engine.tables.run_record import RECORD, publish_json
+from engine.tables.columns import METRIC_COLUMNS, NOTICE, write_csv, write_parquet
+from engine.tables.run_log import RUN, publish_json, publish_run
 
 Schema = dict[str, type[pl.DataType]]
 WHO: Schema = {"evaluation": pl.String, "model": pl.String}
@@ -93,7 +92,7 @@ def clear_evaluation(out: Path) -> None:
         OutputError: it cannot be removed.
     """
     try:
-        for name in (RECORD, *_FILES):
+        for name in (RUN, *_FILES):
             (out / name).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError("cannot replace the results of an earlier run", why=type(error).__name__, hint="another --out") from None
@@ -119,10 +118,4 @@ def publish_evaluation_record(out: Path, account: Mapping[str, Any]) -> dict[str
     Raises:
         OutputError: it cannot be written.
     """
-    hashes = {}
-    for name in _FILES:
-        with suppress(FileNotFoundError):
-            hashes[name] = file_hash(out / name)
-    whole = {"notice": NOTICE, **account, "outputs": hashes}
-    publish_json(out / RECORD, whole)
-    return whole
+    return publish_run(out, {"notice": NOTICE, **account}, _FILES)

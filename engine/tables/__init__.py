@@ -25,5 +25,5 @@ What a scoring run leaves in its output folder, and the choices behind it:
     studies.py      images taken together by study
     labels.py       labels files, and the join
     image_table.py   image tables as users write them
-    run_record.py   the files of a run, and run.json
+    run_log.py       run.json and log.jsonl of every verb: versions, timings, events
 """

@@ -18,7 +18,7 @@ from typing import Any
 
 from engine.errors import ConfigError, InputMissing, ReadError
 from engine.tables.columns import NOTICE, file_hash
-from engine.tables.run_record import publish_json
+from engine.tables.run_log import publish_json
 
 VERSION = 1
 

@@ -9,5 +9,5 @@ checkpoint.py       folders that are whole or absent, resume to the bit; checkpo
 early_stopping.py   validation results, and when to stop
 finetuning.py       the plan of a fine-tuning run
 monitor.py          throughput, memory and mask diagnostics while a run goes on; tensorboard.py: the same as TensorBoard events
-run_log.py          log.jsonl and run.json of a training run
+provenance.py       what run.json says of a training run: device, seed, recipe, how it ended
 """

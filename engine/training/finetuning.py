@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +11,13 @@ import torch
 from engine.training.checkpoint import Checkpoints
 from engine.training.loop import Plan
 from engine.training.optimizer import learning_rate
-from engine.training.run_log import device_facts, versions
+from engine.training.provenance import training_facts
 
 if TYPE_CHECKING:
     from engine.recipe.finetuning import FinetuneRecipe
 
 READ_EVERY = 20
 """Steps between two readings of the loss on a GPU, each of which waits for it."""
-PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "polars", "pillow")
 
 
 def finetuning_plan(recipe: FinetuneRecipe, steps: int, device: torch.device) -> Plan:
@@ -37,22 +35,9 @@ def finetuning_plan(recipe: FinetuneRecipe, steps: int, device: torch.device) ->
     )
 
 
-def recipe_hash(recipe: FinetuneRecipe) -> str:
-    """A sha256 over every key of the recipe, those left to their defaults included."""
-    return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()
-
-
 def finetuning_facts(recipe: FinetuneRecipe, fractions: Sequence[float], device: torch.device) -> dict[str, Any]:
     """What run.json says before anything is done."""
-    return {
-        "notice": "RESEARCH USE ONLY - not for clinical use",
-        "versions": versions(PACKAGES),
-        "device": device_facts(device),
-        "seed": recipe.seed,
-        "fractions": list(fractions),
-        "recipe_hash": recipe_hash(recipe),
-        "recipe": recipe.model_dump(mode="json"),
-    }
+    return training_facts(recipe, device) | {"fractions": list(fractions)}
 
 
 def check_checkpoints(folders: Iterable[Path], identity: Mapping[str, str]) -> None:

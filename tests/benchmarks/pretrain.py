@@ -47,12 +47,12 @@ try:
     from engine.model.towers import clip_config
     from engine.pretrain import READ_EVERY, _losses_of, _plan, _spread
     from engine.recipe.pretraining import PretrainRecipe
+    from engine.tables.run_log import versions
     from engine.training.distributed import ALONE, resolved_device
     from engine.training.loop import Step, train
     from engine.training.monitor import measured_peak, memory_gib
     from engine.training.optimizer import make_optimizer
     from engine.training.prefetch import generator_at
-    from engine.training.run_log import versions
 except ModuleNotFoundError as missing:
     sys.exit(f"{missing.name} is not installed; see the last lines of the text above the imports of {Path(__file__).name}")
 
@@ -273,7 +273,7 @@ def main() -> None:
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, {torch.get_num_threads()} thread(s)"
     print(f"{date.today()}  {device.type}: {name}  size {given.size}, {given.batch} images a step, {given.steps} x {given.rounds} steps")
-    print("  ".join(f"{package} {version}" for package, version in versions(("torch", "transformers", "numpy")).items()))
+    print("  ".join(f"{package} {version}" for package, version in versions().items() if package in ("torch", "transformers", "numpy")))
     print(f"peak: {peak.flops_per_second / 1e12:.3g} TFLOP/s ({peak.source})\n")
     memory = "GPU memory, GiB" if device.type == "cuda" else "process so far, GiB"
     print(f"| contender | images/s | s/step | GFLOP/image | MFU | {memory} |\n|---|---|---|---|---|---|")

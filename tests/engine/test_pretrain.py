@@ -21,7 +21,7 @@ from engine.tables.atomic import locked
 from engine.training.checkpoint import Refused, Saved
 from engine.training.loop import Step
 from engine.training.monitor import Pictured, Vitals
-from engine.training.run_log import recipe_hash
+from engine.training.provenance import recipe_hash
 
 FINDINGS = ("Pneumonia", "No Finding", "Pleural Effusion")
 

@@ -23,9 +23,9 @@ from engine.intake.limits import limits_from
 from engine.model.bundle import load_bundle, save_bundle
 from engine.model.head import Head
 from engine.score import Drawn, Finished, Notice, Planned, Published, Seen, Started, score
+from engine.scoring.output import OUTPUTS
 from engine.tables.atomic import locked
 from engine.tables.columns import IMAGE_COLUMNS, METRIC_COLUMNS, NOTICE
-from engine.tables.run_record import OUTPUTS
 
 KEY = "a key for tests"
 PROMPTS = """

@@ -6,8 +6,9 @@ import torch
 from engine.errors import ModelError
 from engine.recipe.finetuning import FinetuneRecipe
 from engine.training.checkpoint import Checkpoints
-from engine.training.finetuning import check_checkpoints, finetuning_facts, finetuning_plan, recipe_hash
+from engine.training.finetuning import check_checkpoints, finetuning_facts, finetuning_plan
 from engine.training.optimizer import make_optimizer
+from engine.training.provenance import recipe_hash
 
 CPU = torch.device("cpu")
 

@@ -1,15 +1,13 @@
-"""run.json stands where everything it speaks of stands, and nowhere else."""
-
 import hashlib
 import json
 
 import polars as pl
-import pytest
 
+from engine.scoring.output import OUTPUTS, add_tables, clear_previous, contents_hash, publish_metrics
 from engine.tables.atomic import together
 from engine.tables.batches import Batches, batches_of
 from engine.tables.columns import METRIC_COLUMNS, NOTICE, PRIVATE_COLUMNS, image_schema, study_schema
-from engine.tables.run_record import add_tables, clear_previous, contents_hash, publish_json, publish_metrics, publish_record, versions
+from engine.tables.run_log import publish_run
 
 
 def publish_all(out):
@@ -22,7 +20,7 @@ def publish_all(out):
 def test_the_record_has_a_hash_of_every_file(tmp_path):
     publish_all(tmp_path)
     publish_metrics(tmp_path, [dict.fromkeys(METRIC_COLUMNS) | {"finding": "a", "n": 1}], {"rows": 1})
-    record = publish_record(tmp_path, {"notice": NOTICE})
+    record = publish_run(tmp_path, {"notice": NOTICE}, OUTPUTS)
     assert json.loads((tmp_path / "run.json").read_text()) == record
     assert set(record["outputs"]) == {
         "scores.csv", "scores.parquet", "images.csv", "images.parquet", "metrics.csv", "metrics.json", "private/files.parquet",
@@ -75,19 +73,9 @@ def test_figures_of_an_earlier_run_never_stand_beside_a_later_one(tmp_path):
     ]
 
 
-def test_nan_has_no_place_in_json(tmp_path):
-    with pytest.raises(ValueError, match="JSON"):
-        publish_json(tmp_path / "a.json", {"x": float("nan")})
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_the_hash_of_the_inputs_does_not_depend_on_their_order():
     a, b, c = (hashlib.sha256(letter).hexdigest() for letter in (b"a", b"b", b"c"))
     whole = contents_hash([pl.Series([b, None, a]), pl.Series([c])])
     assert whole == contents_hash([pl.Series([c, a, b])]) != contents_hash([pl.Series([a, b])])
     assert whole == hashlib.sha256("".join(f"{each}\n" for each in sorted([a, b, c])).encode()).hexdigest()
     assert contents_hash([]) == hashlib.sha256(b"").hexdigest()
-
-
-def test_versions_name_what_counts():
-    assert {"python", "torch", "pydicom", "numpy"} <= set(versions())

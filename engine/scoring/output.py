@@ -1,68 +1,33 @@
-"""The files of a scoring run, and run.json, which is taken away first and written last: where it stands, all of them belong together."""
+"""Output files of a scoring run. `run.json` is removed first and written last: where it is, all files belong to one run."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import platform
-import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from engine.errors import OutputError
-from engine.tables.atomic import Together, flush_folder, publish, together
+from engine.tables.atomic import Together, flush_folder, together
 from engine.tables.batches import Batches
 from engine.tables.columns import METRIC_COLUMNS, NOTICE, file_hash, write_csv, write_parquet
+from engine.tables.run_log import RUN, publish_json
 
-# How long the parts of a run take.
-
-
-@dataclass
-class Clock:
-    """Seconds since the start and of each lap, by the clock that no one sets."""
-
-    start: float = field(default_factory=time.monotonic)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def lap(self, name: str) -> None:
-        """The part that ends now was `name`."""
-        self.seconds[name] = time.monotonic() - self.start - sum(self.seconds.values())
-
-    def laps(self) -> dict[str, float]:
-        """Seconds of each part, and `total` since the start, parts without a name included."""
-        return {name: round(value, 3) for name, value in (*self.seconds.items(), ("total", time.monotonic() - self.start))}
-
-
-RECORD = "run.json"
 OUTPUTS = (
     "scores.csv", "scores.parquet", "images.csv", "images.parquet", "metrics.csv", "metrics.json", "report.html", "private/files.parquet",
     "private/files.csv",
 )  # fmt: skip
 _WITH_LABELS = ("metrics.csv", "metrics.json")
-_PACKAGES = ("mmclip", "torch", "transformers", "pydicom", "imagecodecs", "numpy", "polars", "pillow")
-
-
-def versions() -> dict[str, str]:
-    """Python, the platform, and the packages that have a say in the figures."""
-    found = {"python": platform.python_version(), "platform": f"{sys.platform} {platform.machine()}"}
-    for name in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 def changed_outputs(out: Path) -> list[str]:
     """Files of the last run that are no longer what it wrote, by its run.json; none where that is gone or unreadable."""
     try:
-        written = json.loads((out / RECORD).read_text("utf-8"))["outputs"]
+        written = json.loads((out / RUN).read_text("utf-8"))["outputs"]
         return [name for name in OUTPUTS if name in written and (out / name).is_file() and file_hash(out / name) != written[name]]
     except (OSError, ValueError, KeyError, TypeError):
         return []
@@ -75,7 +40,7 @@ def clear_previous(out: Path) -> None:
         OutputError: it cannot be removed.
     """
     try:
-        for name in (RECORD, *_WITH_LABELS, "report.html"):
+        for name in (RUN, *_WITH_LABELS, "report.html"):
             (out / name).unlink(missing_ok=True)
         flush_folder(out)
     except OSError as error:
@@ -122,31 +87,6 @@ def add_metrics(files: Together, out: Path, rows: Sequence[Mapping[str, Any]], a
     """The files of `publish_metrics`, waiting to be published."""
     write_csv(pl.DataFrame(list(rows), schema=METRIC_COLUMNS), out / "metrics.csv", to=files)
     publish_json(out / "metrics.json", {"notice": NOTICE, "labels": dict(account), "metrics": list(rows)}, to=files)
-
-
-def publish_json(path: Path, value: Mapping[str, Any], *, to: Together | None = None) -> None:
-    """One JSON object, indented, UTF-8; NaN has no place in it. `to`: it waits there to be published.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-    def write(stream: BinaryIO) -> None:
-        stream.write(text.encode())
-
-    (to.add if to else publish)(path, write)
-
-
-def publish_record(out: Path, account: Mapping[str, Any]) -> dict[str, Any]:
-    """run.json: the account, with a SHA-256 of every file that the run wrote; returned as written.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    whole = {**account, "outputs": {name: file_hash(out / name) for name in OUTPUTS if (out / name).is_file()}}
-    publish_json(out / RECORD, whole)
-    return whole
 
 
 def contents_hash(contents: Iterable[pl.Series]) -> str:
