@@ -229,7 +229,7 @@ def htj2k(stream: Codestream, bits: int, factor: int) -> NDArray[Any]:
     if ignored:
         raise ValueError("the decoder stopped before its last row")
     if level and values.dtype == np.uint16:
-        values = np.clip(values.view(np.int16), 0, (1 << bits) - 1)  # what wrapped below zero
+        values = np.clip(values.view(np.int16), 0, (1 << min(bits, 15)) - 1)  # what wrapped below zero
     return values
 
 

@@ -61,6 +61,7 @@ def to_picture(
     height, width = target_shape(stored.rows, stored.columns, header.aspect, size)
     if max(height, width) > _LONGEST * size:
         raise Refusal("too_small")
+    header = replace(header, bits_stored=stored.bits or header.bits_stored)
     bounds = padding_bounds(header)
     padding = _present(stored.values, bounds)
     seen, low, high = _sample(stored.values, padding)
@@ -78,7 +79,7 @@ def to_picture(
     picture = np.rint(grey * 255.0).astype(np.uint8)
     if picture.max() == picture.min():
         raise Refusal("degenerate_image")
-    raised = (*(("padding",) if padding is not None else ()), *flags, *(("burned_in",) if written else ()))
+    raised = (*(("padding",) if padding is not None else ()), *flags, *stored.flags, *(("burned_in",) if written else ()))
     return picture, raised
 
 

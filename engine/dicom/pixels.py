@@ -21,6 +21,7 @@ from engine.dicom.decoders import Codestream, exact_jpeg, htj2k, j2k, over_range
 from engine.dicom.elements import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, PIXEL_DATA, Outline
 from engine.dicom.header import Header
 from engine.dicom.reasons import Refusal
+from engine.dicom.stored_bits import stored_values
 
 Family = Literal["native", "rle", "jpeg", "j2k"]
 FAMILIES: dict[str, Family] = {
@@ -48,7 +49,10 @@ SecondDecoder = Callable[[bytes | memoryview, Claim], NDArray[Any]]
 
 _MAY_LOSE = frozenset({"1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203"})
 """JPEG 2000 that may have left packets out: nothing in a stream of the reversible transform tells whether it did."""
+_OVERSHOOT = 9 / 8
+"""Of the largest stored value, up to which a reduced wavelet may exceed it beside an edge."""
 _END_OF_IMAGE = b"\xff\xd9"
+_FROM_COLOR = "color_as_grey"
 _MOST_COLOR, _MOST_COLORED = 24, 1 / 1000
 """Of 255, by which the channels of a pixel may differ, and share of the pixels where they may by more: JPEG chroma noise stays below."""
 
@@ -60,7 +64,8 @@ class Stored:
     Sample (i, j) of a reduced array lies at ((i + 0.5) * factor - 0.5 - shift * factor) of the full picture: shift is 0 for averages of
     blocks and (factor - 1) / (2 * factor) for wavelet reductions, which keep every factor-th sample. rows and columns are the full size.
     `pixel_hash` is the same for the same values in every lossless encoding, None where they were not decoded whole or are lossy.
-    `peak`: no value is larger, with or without its sign, by what BitsStored allows; None where nobody checked.
+    `peak`: no value is larger, with or without its sign, by what BitsStored allows; None where that was not checked.
+    `bits` that hold values, None for BitsStored. `flags` were raised by decoding.
     """
 
     values: NDArray[Any]
@@ -69,9 +74,9 @@ class Stored:
     factor: int = 1
     shift: float = 0.0
     pixel_hash: str | None = None
-    grey_from_color: bool = False
     peak: int | None = None
-    second_decoder: bool = False
+    bits: int | None = None
+    flags: tuple[str, ...] = ()
 
 
 def expected_bytes(header: Header) -> int:
@@ -150,7 +155,8 @@ def _second(frame: Codestream, header: Header, family: Family, second: SecondDec
         raise Refusal("decode_error") from None
     if header.samples != 1 or values.shape != (header.rows, header.columns) or int(values.max()) >> (header.bits_stored or 0) > 0:
         raise Refusal("decode_error")
-    return replace(_whole(values, header, lossy=claim.lossy), second_decoder=True)
+    stored = _whole(values, header, lossy=claim.lossy)
+    return replace(stored, flags=(*stored.flags, "second_decoder"))
 
 
 # --- routes ---------------------------------------------------------------------------------------------------------------------
@@ -231,7 +237,7 @@ def _baseline(frame: Codestream, claim: Claim, header: Header, least: int) -> St
                 values = _one_channel(scaled_jpeg(frame, claim, factor, as_coded=True), "RGB")
             except Refusal:  # a stream that tells of RGB is never read as anything else
                 raise colored from None
-    return Stored(values, claim.rows, claim.columns, factor, grey_from_color=grey)
+    return Stored(values, claim.rows, claim.columns, factor, flags=(_FROM_COLOR,) if grey else ())
 
 
 def _j2k(frame: Codestream, header: Header, least: int, max_pixels: int) -> Stored:
@@ -245,8 +251,18 @@ def _j2k(frame: Codestream, header: Header, least: int, max_pixels: int) -> Stor
     factor = 1 if whole else _power_of_two(min(claim.rows, claim.columns), least, claim.levels)
     bits = min(claim.bits, header.bits_stored or claim.bits)
     if claim.coding == "htj2k" and (bits in (8, 16) or claim.signed):
-        factor = 1  # the overshoot of a reduced picture wraps around where the container has no spare bit
-    values = htj2k(stream, bits, factor) if claim.coding == "htj2k" else j2k(stream, claim, factor, whole)
+        factor = 1  # the overshoot of a reduced image wraps around where the container has no spare bit
+
+    def decode(factor: int) -> NDArray[Any]:
+        return htj2k(stream, claim.bits, factor) if claim.coding == "htj2k" else j2k(stream, claim, factor, whole)
+
+    values = decode(factor)
+    if factor > 1 and claim.bits > bits:
+        most = 1 << (bits - claim.signed)
+        if max(int(values.max()), -int(values.min())) > most * _OVERSHOOT:
+            factor, values = 1, decode(1)  # what the bits above BitsStored hold is judged on whole values
+        else:
+            values = np.clip(values, -most if claim.signed else 0, most - 1)
     if values.shape[:2] != (-(-claim.rows // factor), -(-claim.columns // factor)):
         raise Refusal("decode_error")
     if factor == 1:
@@ -300,17 +316,10 @@ def _whole(
         values = _one_channel(values.reshape(rows, columns, 3), photometric or header.photometric)
     else:
         values = values.reshape(rows, columns)
-    stored, allocated = header.bits_stored or 0, 8 * values.dtype.itemsize
-    if header.signed:
-        spare = allocated - stored
-        signed = values.view(np.dtype(f"<i{values.dtype.itemsize}"))
-        values = (signed << spare) >> spare if spare > 0 else signed  # a codestream may hold fewer bits than the header stores
-    else:
-        values = values.view(np.dtype(f"<u{values.dtype.itemsize}"))
-        if stored < min(allocated, precision or allocated) and int(values.max(initial=0)) >> stored:
-            values = values & values.dtype.type((1 << stored) - 1)
-    peak = 1 << (stored - 1) if header.signed else (1 << stored) - 1
-    return Stored(values, rows, columns, pixel_hash=None if lossy else hash_of(values), grey_from_color=samples == 3, peak=peak)
+    values, bits, flags = stored_values(values, header.bits_stored or 0, signed=bool(header.signed), precision=precision)
+    peak = 1 << (bits - 1) if header.signed else (1 << bits) - 1
+    flags = (*flags, _FROM_COLOR) if samples == 3 else flags
+    return Stored(values, rows, columns, pixel_hash=None if lossy else hash_of(values), peak=peak, bits=bits, flags=flags)
 
 
 def hash_of(values: NDArray[Any]) -> str:

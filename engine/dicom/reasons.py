@@ -135,6 +135,7 @@ FLAGS: dict[str, str] = {
     "guessed_transfer_syntax": "no file meta group; the encoding was recognised from the data set",
     "invalid_uid": "a UID with letters, leading zeros or more than 64 characters",
     "looks_lateral": "looks like a lateral, whatever its tags say, and so like no frontal chest (measured: README.md)",
+    "more_bits": "bits above BitsStored were read as values: without them smooth areas would break (with unused_bits)",
     "no_window": "the file names no window; 8-bit values are shown as they are, others over the range of the data",
     "orientation": "rotated or mirrored by its tags, or by its looks (measured: README.md)",
     "out_of_distribution": "does not look like a frontal chest radiograph (measured: README.md), or is an animal's by its header",
@@ -146,6 +147,7 @@ FLAGS: dict[str, str] = {
     "synthetic": "the header says that the content was made, not acquired: Synthetic Data (0008,001C) is YES",
     "trailing_bytes": "zero bytes follow the data set",
     "uid_conflict": "a series UID in two studies, or a study UID with two patients",
+    "unused_bits": "bits above BitsStored hold something; they were ignored, as the standard asks, unless more_bits is there too",
     "view_unknown": "no tag tells the view: the picture may be a lateral",
 }
 
@@ -160,6 +162,7 @@ FLAG_ADVICE: dict[str, str] = {
     "guessed_transfer_syntax": "nothing; have the sender write whole DICOM files",
     "invalid_uid": "have the sender corrected before the study is matched with others by its UID",
     "looks_lateral": "look at the picture; leave the score out where it is a lateral, and have ViewPosition corrected",
+    "more_bits": "look at the image before trusting its score; have BitsStored and HighBit corrected",
     "no_window": "nothing",
     "orientation": "leave the score out, or have the picture turned and score it again: the models know upright pictures",
     "out_of_distribution": "look at the picture; leave the score out where it shows no frontal chest",
@@ -171,6 +174,7 @@ FLAG_ADVICE: dict[str, str] = {
     "synthetic": "never count it among patients",
     "trailing_bytes": "nothing",
     "uid_conflict": "find out which of the studies or patients is right before joining anything by these UIDs",
+    "unused_bits": "look at the image where bright areas matter; have the sender clear the bits, or correct BitsStored",
     "view_unknown": "look at the picture before trusting its score; laterals that a column `view` of an image table names are turned away",
 }
 """What to do about a flag; the picture is scored all the same."""

@@ -148,10 +148,6 @@ def _read(data: bytes, facts: _Facts, size: int, limits: Limits, pictures: bool,
     stored = read(least_side(size))
     picture, raised = to_picture(stored, header, size, lambda: read(max(stored.rows, stored.columns)))
     facts.flags += raised
-    if stored.second_decoder:
-        facts.flags.append("second_decoder")
-    if stored.grey_from_color:
-        facts.flags.append("color_as_grey")
     facts.flags += picture_flags(picture)
     return facts.reading("score", None, pixel_hash=stored.pixel_hash, picture=picture)
 

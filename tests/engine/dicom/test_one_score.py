@@ -111,7 +111,7 @@ def test_one_radiograph_has_one_score(make, read: Read, share, scores_of, data: 
     got = read(data.draw(forms(make, share)), size=SIZE)
     assert got.picture is not None, got.reason
     assert plain.picture is not None
-    assert got.flags == ()
+    assert got.flags in ((), ("unused_bits",))
     assert np.abs(got.picture.astype(float) - plain.picture).mean() < 0.6
     scores = scores_of([plain.picture, got.picture])
     assert np.abs(scores[1] - scores[0]).max() < TOLERANCE
