@@ -1,6 +1,7 @@
 """The command line of mmclip: the only code that prints, asks or exits; no numbers, no tensors.
 
-app.py        the Typer app, and the one place where an error becomes one line and an exit code
-console.py    progress, log lines, tables
-score.py pretrain.py models.py recipes.py doctor.py     one verb each
+app.py        the Typer app; turns every error into one line on stderr and an exit code
+console.py    progress bars, log lines, tables, JSON
+options.py    options that several verbs share
+score.py evaluate.py finetune.py ingest.py pretrain.py recipes.py models.py doctor.py     one verb each
 """

@@ -1,10 +1,10 @@
-"""The Typer app, and the one place where an error becomes one line on stderr and an exit code.
+"""The Typer app. Every error becomes one line on stderr and an exit code here.
 
 0    done                                   74   input or output failed midway
 1    done, but some file failed             75   another run holds the lock
 2    usage                                  78   bad recipe, model or labels
 65   more files failed than --max-failures  130  stopped by Ctrl-C, after committing what was done
-66   no such input                          141  whoever read our output has gone
+66   no such input                          141  stdout was closed by its reader
 70   internal, or scores not finite         143  stopped by SIGTERM, after committing what was done
 73   cannot write output
 """
@@ -27,15 +27,15 @@ from mmclip_cli import console
 
 NOTICE = "RESEARCH USE ONLY - not for clinical use."
 VERBS = ("score", "evaluate", "finetune", "ingest", "pretrain", "recipes", "models", "doctor")
-"""In the order of a newcomer's first hour, which `mmclip --help` and README.md keep."""
+"""In the order in which `mmclip --help` and README.md list them."""
 BROKEN_PIPE = 128 + 13
 COMPILED = "TORCHINDUCTOR_CACHE_DIR"
-"""torch sets it to the folder that it makes, where a user has not."""
+"""Cache folder of torch.compile. torch sets this variable when it creates the folder, unless the user has set it."""
 
 app = typer.Typer(
     name="mmclip",
-    help=f"Score chest radiographs against words, and train the model that does it. {NOTICE}",
-    epilog="Start with: mmclip score FOLDER --prompts chest14. Each verb has a --help of its own; README.md tells the whole story.",
+    help=f"Zero-shot scoring of chest radiographs with text prompts, and training of the models. {NOTICE}",
+    epilog="Start with: mmclip score FOLDER --prompts chest14. `mmclip VERB --help` lists the options of a verb; see also README.md.",
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
@@ -45,7 +45,7 @@ app = typer.Typer(
 
 
 class Stopped(BaseException):
-    """A signal asks the run to end; no `except Exception` on the way may swallow it."""
+    """Raised by SIGINT and SIGTERM. A BaseException, so that no `except Exception` swallows it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -64,11 +64,11 @@ def _version(wanted: bool) -> None:
 def _options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
 ) -> None:
-    """Options that stand before the verb."""
+    """Options before the verb."""
 
 
 def _register() -> None:
-    """Each verb is a cheap module with a function `command`, or an `app` of several commands."""
+    """Register the verbs: each module has a function `command`, or a Typer `app` with several commands. None imports torch."""
     for verb in VERBS:
         module = importlib.import_module(f"mmclip_cli.{verb}")
         if hasattr(module, "app"):
@@ -78,12 +78,12 @@ def _register() -> None:
 
 
 def _examples(commands: tuple[str, ...]) -> str:
-    """The end of a help page; \\b keeps its lines as they are."""
+    """The examples at the end of a help page; \\b stops Typer from rewrapping them."""
     return "\n".join(["\b", "Examples:", *(f"  {each}" for each in commands)])
 
 
 def main() -> None:
-    """The entry point: run the verb, and leave with its exit code."""
+    """The entry point: run the verb and exit with its code."""
     code = run(sys.argv[1:])
     try:
         sys.stderr.flush()
@@ -95,7 +95,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """The exit code of one command line."""
     _open_standard_streams()
-    _leave_a_folder_that_is_gone()
+    _leave_removed_folder()
     console.hush_libraries()
     caches = os.environ.get(COMPILED)
     if not console.debugging():
@@ -115,24 +115,24 @@ def run(arguments: list[str]) -> int:
 
 
 def _leave_no_empty_cache() -> None:
-    """Importing transformers makes torch's compiler make a folder for what it compiles, which is mostly nothing."""
+    """Remove the compiler cache folder that importing transformers creates, if it is empty."""
     with contextlib.suppress(KeyError, OSError):
         os.rmdir(os.environ[COMPILED])  # noqa: PTH106 - leaves a folder with something in it
 
 
 def _open_standard_streams() -> None:
-    """Where stdin, stdout or stderr were closed, /dev/null stands in: the next file to be opened would get their number, and their text."""
+    """Open /dev/null for stdin, stdout or stderr if it is closed; otherwise the next opened file would get its number, and the output."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which is `number`
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - a number, for good
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - a standard stream stays open
 
 
-def _leave_a_folder_that_is_gone() -> None:
-    """MKL ends a process whose working folder was removed; stand where relative paths still lead to nothing, and nothing can be made."""
+def _leave_removed_folder() -> None:
+    """Change to a folder where nothing can be created if the working folder was removed: MKL aborts a process without one."""
     try:
         Path.cwd()
     except OSError:
@@ -141,7 +141,7 @@ def _leave_a_folder_that_is_gone() -> None:
 
 
 def _no_core_dump() -> None:
-    """A dump of this process or of its workers would hold names and paths, and lie where the run was started."""
+    """Disable core dumps of this process and its workers: they would hold names and paths."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -149,14 +149,14 @@ def _no_core_dump() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """The first signal unwinds the run, which commits what was done; a second one ends it at once."""
+    """The first signal ends the run after what is done was committed; a second one ends it immediately."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     raise Stopped(number)
 
 
 def _exit_code(error: BaseException) -> int:
-    """The exit code of an error, after one line about it."""
+    """Log one line about an error and return its exit code."""
     from engine.errors import EngineError, RecipeError
 
     if console.debugging() and not isinstance(error, SystemExit):
@@ -167,7 +167,7 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, Stopped):
         return _leave(f"stopped by {signal.Signals(error.exit_code - 128).name}; what was done is kept", error.exit_code)
     if isinstance(error, BrokenPipeError) or (isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)):
-        _abandon(sys.stdout)  # whoever read our output has gone: nothing more to say
+        _abandon(sys.stdout)  # the reader closed the pipe
         return BROKEN_PIPE
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 70
@@ -176,7 +176,7 @@ def _exit_code(error: BaseException) -> int:
         return 2
     usage = _usage(error)
     if usage:
-        return _leave(f"{usage}. See {_helpful(error)} --help.", 2)
+        return _leave(f"{usage}. See {_command_path(error)} --help.", 2)
     if isinstance(error, OSError):
         try:
             sys.stdout.flush()
@@ -187,20 +187,20 @@ def _exit_code(error: BaseException) -> int:
 
 
 def _abandon(stream: TextIO) -> None:
-    """What is still buffered goes nowhere: Python flushes on its way out, and would replace the exit code by 120 where that fails."""
+    """Send buffered output to /dev/null: Python flushes at exit and would replace the exit code by 120 if that failed."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _usage(error: BaseException) -> str:
-    """Typer's complaint about the command line, "" for any other error (its classes for that have moved between releases)."""
-    said = getattr(error, "format_message", None)
-    if not callable(said) or getattr(error, "exit_code", None) != 2:
+    """Typer's message about a usage error, "" for any other error. Found by attributes, since the classes moved between releases."""
+    message = getattr(error, "format_message", None)
+    if not callable(message) or getattr(error, "exit_code", None) != 2:
         return ""
-    return " ".join(str(said()).split()).rstrip(".?")
+    return " ".join(str(message()).split()).rstrip(".?")
 
 
-def _helpful(error: BaseException) -> str:
-    """The command whose --help lists what was got wrong."""
+def _command_path(error: BaseException) -> str:
+    """The command whose --help explains a usage error, for instance `mmclip score`."""
     return str(getattr(getattr(error, "ctx", None), "command_path", None) or "mmclip")
 
 
@@ -210,7 +210,7 @@ def _leave(message: str, code: int, **fields: object) -> int:
 
 
 def _where(error: BaseException) -> str:
-    """Module and line of the deepest frame of ours: never a value, which might name a patient."""
+    """Module and line of the deepest frame of mmclip. No values, which could identify a patient."""
     frames = traceback.extract_tb(error.__traceback__)
     house = Path(__file__).resolve().parent.parent
     for frame in reversed(frames):

@@ -1,7 +1,7 @@
-"""What a person or a log sees: progress bars on a terminal, JSON lines elsewhere, tables and JSON on stdout.
+"""Output: progress bars and messages on a terminal, JSON log lines elsewhere, tables and JSON on stdout.
 
-stdout carries data and nothing else; stderr is for people on a terminal, and JSON lines, one object each, under cron or a pipe.
-Nothing here is coloured, so NO_COLOR has nothing to switch off.
+stdout carries data only. stderr carries text on a terminal, and one JSON object per line under cron or in a pipe.
+Output is never coloured, so NO_COLOR has no effect.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ T = TypeVar("T")
 
 
 def on_terminal() -> bool:
-    """Whether stderr is a terminal with a person before it."""
+    """Whether stderr is a terminal."""
     return sys.stderr.isatty()
 
 
 def log(message: str, *, level: str = "info", **fields: object) -> None:
-    """One line on stderr: words on a terminal, a JSON object with time, level and fields elsewhere.
+    """Write one line to stderr: text on a terminal, a JSON object with time, level, message and fields elsewhere.
 
-    An error's message says all there is to say to a person, so that its fields (exit code, faults) are for machines alone.
+    On a terminal the fields of an error (exit code, faults) are left out, since its message already contains them.
     """
     message = " ".join(message.split())
     if on_terminal():
@@ -45,7 +45,7 @@ def log(message: str, *, level: str = "info", **fields: object) -> None:
     else:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         line = json.dumps(plain({"time": now, "level": level, "message": message, **fields}), ensure_ascii=False)
-    with contextlib.suppress(OSError, ValueError):  # a log whose reader has gone, or whose disk is full, ends no run
+    with contextlib.suppress(OSError, ValueError):  # a closed pipe or a full disk under the log does not end the run
         if "tqdm" in sys.modules and on_terminal():
             from tqdm import tqdm
 
@@ -55,7 +55,7 @@ def log(message: str, *, level: str = "info", **fields: object) -> None:
 
 
 def progress(total: int | None, *, what: str, unit: str, start: int = 0, quiet: bool = False, leave: bool = True) -> tqdm[Any]:
-    """A progress bar on stderr; it draws nothing when stderr is no terminal or `quiet` is set. `leave`: it stays when it is done."""
+    """A progress bar on stderr, disabled when stderr is no terminal or `quiet` is set. `leave`: keep the bar on screen at the end."""
     from tqdm import tqdm
 
     disable = quiet or not on_terminal()
@@ -68,7 +68,7 @@ def progress(total: int | None, *, what: str, unit: str, start: int = 0, quiet: 
 
 @contextlib.contextmanager
 def closing(events: Iterable[T]) -> Iterator[Iterator[T]]:
-    """The events of a verb; whatever ends the loop, the verb's generator is closed, so that it commits what was done."""
+    """Iterate over the events of a verb and always close its generator at the end, so that it commits what was done."""
     iterator = iter(events)
     try:
         yield iterator
@@ -78,7 +78,7 @@ def closing(events: Iterable[T]) -> Iterator[Iterator[T]]:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A plain text table on stdout; numbers stand right, everything else left."""
+    """Print a plain text table on stdout; columns of numbers are right-aligned."""
     rows = [list(row) for row in rows]
     cells = [[_cell(value) for value in row] for row in rows]
     right = [bool(rows) and all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(columns))]
@@ -89,17 +89,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 
 def say(text: str) -> None:
-    """One line of data on stdout."""
+    """Print one line on stdout."""
     print(_encodable(text, sys.stdout))
 
 
 def say_json(value: object) -> None:
-    """One JSON object on stdout; NaN and infinity, which JSON has no words for, become null."""
+    """Print one JSON object on stdout; NaN and infinity become null."""
     say(json.dumps(plain(value), ensure_ascii=False, allow_nan=False, indent=2))
 
 
 def plain(value: object) -> Any:
-    """The value in JSON's types: dataclasses and models as objects, paths as text, NaN and infinity as null."""
+    """The value in JSON types: dataclasses become objects, paths text, NaN and infinity null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {each.name: plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -114,7 +114,7 @@ def plain(value: object) -> Any:
 
 
 def hush_libraries() -> None:
-    """Keep warnings and log lines of libraries off stderr: they quote tag values, and values may name a patient."""
+    """Suppress warnings and log lines of libraries: they quote DICOM tag values, which can identify a patient."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if debugging():
         return
@@ -125,12 +125,12 @@ def hush_libraries() -> None:
 
 
 def debugging() -> bool:
-    """Whether MMCLIP_DEBUG asks for tracebacks and the libraries' own words."""
+    """Whether MMCLIP_DEBUG is set: tracebacks and messages of libraries are shown."""
     return os.environ.get("MMCLIP_DEBUG", "") not in ("", "0")
 
 
 def shown(path: Path) -> str:
-    """A path of ours, relative to the current folder where it lies below it."""
+    """A path relative to the current folder if it is inside it, else unchanged."""
     with contextlib.suppress(ValueError):
         return str(path.resolve().relative_to(Path.cwd()))
     return str(path)
@@ -145,7 +145,7 @@ def _cell(value: object) -> str:
 
 
 def _width(text: str) -> int:
-    """Columns on a terminal: wide East Asian characters take two."""
+    """Width in terminal columns: wide East Asian characters take two."""
     return sum(2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text)
 
 
@@ -155,6 +155,6 @@ def _pad(text: str, width: int, to_right: bool) -> str:
 
 
 def _encodable(text: str, stream: Any) -> str:
-    """The text with whatever the stream's encoding cannot say replaced, so that an ASCII locale never ends a run."""
+    """The text with characters that the stream's encoding lacks escaped, so that an ASCII locale never ends a run."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -1,4 +1,4 @@
-"""`mmclip doctor`: what this machine offers and what mmclip finds on it, to read or to paste into a question."""
+"""`mmclip doctor`: versions, device, memory and models, for bug reports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXAMPLES = ("mmclip doctor", "mmclip doctor --json")
 
 
 def command(json: Json = False) -> None:
-    """Show what is installed here, and what is amiss."""
+    """Show versions, device and models, and report problems."""
     from importlib import metadata
 
     packages, amiss = _packages()
@@ -45,7 +45,7 @@ def command(json: Json = False) -> None:
 
 
 def _packages() -> tuple[dict[str, str | None], list[str]]:
-    """Version of each package that mmclip requires (None: not installed), and those outside the range it asks for."""
+    """Version of each required package (None: not installed), and problems: missing packages or versions out of range."""
     from importlib import metadata
 
     from packaging.requirements import Requirement
@@ -81,7 +81,7 @@ def _device(amiss: list[str]) -> dict[str, object]:
 
 
 def _workers(amiss: list[str]) -> str:
-    """Whether the child processes that read strangers' files start here: one is given a file that is no DICOM."""
+    """Whether worker processes start: one reads a file that is not DICOM."""
     from engine.errors import EngineError
     from engine.intake.workers import read_files
 
@@ -113,7 +113,7 @@ def _models(amiss: list[str]) -> dict[str, object]:
 
 
 def _site_key() -> str:
-    """Where the site key would come from; the key itself is never read."""
+    """Where the site key comes from; the key itself is never read."""
     from engine.tables.identity import KEY_VARIABLE, config_folder
 
     if os.environ.get(KEY_VARIABLE, "").strip():
@@ -129,7 +129,7 @@ def _site_key() -> str:
 
 
 def _memory_gib() -> float | None:
-    """Memory of the machine, or of this container where a smaller limit is set; GiB."""
+    """Memory of the machine or of this container, whichever is smaller; GiB."""
     try:
         found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     except (ValueError, OSError, AttributeError):

@@ -1,4 +1,4 @@
-"""`mmclip finetune`: an image tower, labels and a fraction of the patients -> a classifier bundle and its learning curve."""
+"""`mmclip finetune`: labelled images and a model -> a classifier bundle and its learning curve."""
 
 from __future__ import annotations
 
@@ -27,46 +27,43 @@ EXAMPLES = (
 )
 TABLES = (".csv", ".tsv", ".parquet", ".csv.gz")
 OWN_TABLE = "finetune_table"
-"""The shipped recipe that a table is read by."""
+"""The shipped recipe that `mmclip finetune TABLE` runs."""
 LOG_SECONDS = 10
-"""Between two log lines of steps, where stderr is no terminal; out/log.jsonl holds every step."""
+"""Seconds between two log lines of steps where stderr is no terminal; out/log.jsonl has every step."""
 SHOWN_FINDINGS = 3
-"""Up to so many findings have lines of their own on the screen; of more, the mean alone. curve.csv holds all."""
+"""With at most this many findings each is printed, with more only their mean; curve.csv has all."""
 
 
 def command(
     recipe: Annotated[
         str,
-        typer.Argument(
-            metavar="[RECIPE|TABLE]", help="A table (CSV, Parquet) of your labelled images; or a recipe: a file, or a shipped name."
-        ),
+        typer.Argument(metavar="[RECIPE|TABLE]", help="A table (CSV, Parquet) of labelled images, or a recipe (a file or a shipped name)."),
     ] = "finetune",
     fraction: Annotated[
-        str, typer.Option(metavar="SHARE[,SHARE]...", help="Share of the training patients; several give a learning curve.")
+        str, typer.Option(metavar="SHARE[,SHARE]...", help="Share of the training patients to learn from; several give a learning curve.")
     ] = "1",
     model: Annotated[
         str | None,
-        typer.Option(
-            metavar="MODEL", help="A shipped name, a folder that mmclip wrote, or a Hugging Face id.", show_default="the recipe's: tiny"
-        ),
+        typer.Option(metavar="MODEL", help="A shipped model, a bundle folder or a Hugging Face id.", show_default="the recipe's: tiny"),
     ] = None,
     settings: Settings = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Folder of the run.", show_default="runs/NAME, after the recipe or table")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Prepared pictures and features, shared by several runs.", show_default="OUT/data")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder of prepared images and features; several runs can share it.", show_default="OUT/data"),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device that trains.")] = "auto",
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a classifier of a model and labelled images.
+    """Fine-tune a model on labelled images.
 
-    The table has a column `file`, one per finding (1, 0, blank = unknown), and optional patient and split columns. OUT/bundle is what
-    mmclip score --model takes, without --prompts.
+    The table has a column `file`, a column per finding (1, 0, blank = unknown), and optional patient and split columns. OUT/bundle is
+    the classifier: mmclip score --model OUT/bundle, without --prompts.
     """
     from engine.data.sources import read_sources
     from engine.data.sources.published import check_there
@@ -87,7 +84,7 @@ def command(
     check_there(loaded.sources)
     if dry_run:
         images = read_sources(loaded.sources)
-        findings = wanted_findings(loaded, images)  # tells what is wrong with a table
+        findings = wanted_findings(loaded, images)  # raises if the table is unusable
         _say_plan(name, loaded, fractions, out, json=json)
         if not json:
             _say_images(images, findings)
@@ -117,7 +114,7 @@ def _say_plan(name: str, recipe: FinetuneRecipe, fractions: tuple[float, ...], o
 
 
 def _say_images(images: ImageTable, findings: tuple[str, ...]) -> None:
-    """What the sources hold for these findings, and what is left out of them."""
+    """Print the images, patients and positives of the sources, and what was left out."""
     frame = images.frame
     found = ", ".join(f"{finding} {frame[finding].sum()} of {frame[finding].count()} labelled" for finding in findings)
     console.say(f"{frame.height} images of {frame['patient'].n_unique()} patients; with the finding: {found}")
@@ -130,14 +127,14 @@ def _run(
     name: str, recipe: FinetuneRecipe, out: Path, fractions: tuple[float, ...], data: Path | None, *, resume: bool, device: str,
     json: bool, quiet: bool,
 ) -> None:  # fmt: skip
-    """Show the run's events as they come: steps as one line that moves, or a log line now and then where nobody watches."""
+    """Show the run's events: a progress bar on a terminal, else a log line every LOG_SECONDS."""
     from engine.data.finetune_data import Prepared
     from engine.evaluation.learning_curve import Measured
     from engine.finetune import Finished, Started, finetune
     from engine.training.loop import Step
 
     events = finetune(recipe, out, fractions=fractions, resume=resume, device=device, data=data)
-    told: dict[str, list[Event]] = {}
+    events_by_name: dict[str, list[Event]] = {}
     logged, stop = float("-inf"), 0
     if not quiet:
         console.log("preparing the recipe's images")
@@ -152,7 +149,7 @@ def _run(
                     logged = time.monotonic()
                     console.log(f"step {event.step} of {stop}", **_facts(event))
                 continue
-            told.setdefault(type(event).__name__.lower(), []).append(event)
+            events_by_name.setdefault(type(event).__name__.lower(), []).append(event)
             if isinstance(event, Started):
                 stop = event.stop
                 if console.on_terminal() and not quiet:
@@ -160,12 +157,14 @@ def _run(
                     bar = shown.enter_context(console.progress(stop, what=name, unit="step", start=event.start))
             if not quiet and not isinstance(event, Finished):
                 console.log(type(event).__name__.lower(), **(_briefly(event) if isinstance(event, Measured) else _facts(event)))
-    (finished,) = told["finished"]
-    assert isinstance(finished, Finished)  # a generator that ends without it has raised
+    (finished,) = events_by_name["finished"]
+    assert isinstance(finished, Finished)  # it is the last event unless the generator raised
     if json:
-        console.say_json({"recipe": name, "out": out, **{key: told[key] for key in ("prepared", "drawn", "chosen")}, "finished": finished})
+        console.say_json(
+            {"recipe": name, "out": out, **{key: events_by_name[key] for key in ("prepared", "drawn", "chosen")}, "finished": finished}
+        )
         return
-    (prepared,) = told["prepared"]
+    (prepared,) = events_by_name["prepared"]
     assert isinstance(prepared, Prepared)
     parts = ", ".join(f"{part} {prepared.images[part]} of {patients} patients" for part, patients in prepared.patients.items())
     console.say("RESEARCH USE ONLY - not for clinical use")
@@ -173,11 +172,11 @@ def _run(
     console.say(f"images: {parts}; " + (", ".join(f"{reason} {count}" for reason, count in prepared.dropped.items()) or "none dropped"))
     _say_curve(finished, len(prepared.findings))
     console.say("")
-    console.say(f"classifier in {console.shown(finished.bundle)}; curve.csv and curve.svg lie beside it. {finished.seconds:.0f} s")
+    console.say(f"classifier in {console.shown(finished.bundle)}; curve.csv and curve.svg are in the same folder. {finished.seconds:.0f} s")
 
 
 def _say_curve(finished: Finished, findings: int) -> None:
-    """The test part's AUROC by fraction and method."""
+    """Print the AUROC on the test split by fraction and method."""
     rows: list[list[object]] = []
     without: dict[str, set[str]] = {}
     for row in finished.curve:
@@ -201,5 +200,5 @@ def _facts(event: Event) -> dict[str, Any]:
 
 
 def _briefly(event: Measured) -> dict[str, Any]:
-    """The mean over the findings; curve.csv and log.jsonl hold the rest."""
+    """The mean over the findings; curve.csv and log.jsonl have the others."""
     return {"fraction": event.fraction, "method": event.method, "macro_auroc": event.figures[-1].auroc}

@@ -1,4 +1,4 @@
-"""`mmclip ingest`: a recipe's data, a data set's own layout or folders of DICOM -> an image table and its pictures, made once."""
+"""`mmclip ingest`: a recipe's data, a published data set or folders of DICOM -> an image table and a pixel store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXAMPLES = (
     "mmclip ingest images.csv --out data/ours",
 )
 LOG_SECONDS = 30
-"""Between two log lines where stderr is no terminal."""
+"""Seconds between two log lines where stderr is no terminal."""
 SHOWN_REASONS = 12
 
 
@@ -31,23 +31,30 @@ def command(
             metavar="INPUT...", help="A recipe, folders of published data sets, tables, or folders of DICOM.", show_default=False
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the image table and its pictures go.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the image table and its images.", show_default=False)],
     kind: Annotated[
         str | None,
         typer.Option(
-            "--as", metavar="KIND", help="What the folders are: mimic_cxr, padchest, ..., dicom.", show_default="told by their tables"
+            "--as",
+            metavar="KIND",
+            help="Layout of the folders: mimic_cxr, padchest, ..., dicom.",
+            show_default="detected from their tables",
         ),
     ] = None,
     settings: Settings = None,
-    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes that read files.", show_default="cores")] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Compare the content of known files, not only size and time.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Number of processes that read files.", show_default="cores")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare known files by content, not only by size and modification time.")
+    ] = False,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Prepare images once, for many runs.
+    """Prepare images once for many runs.
 
-    Writes an image table, and every picture as a small square in one file, which pretrain and score read.
+    Writes an image table and one file with every image as a small square; pretrain and score read both.
     """
     from engine.data.build_store import Filled
     from engine.ingest import Finished, Planned, Recognised, ingest
@@ -92,7 +99,7 @@ def _say(run: dict[str, Any], out: Path) -> None:
     left_out = f", {counts['left_out']:,} left out by the recipe" if counts["left_out"] else ""
     console.say(run["notice"])
     console.say(f"{counts['rows']:,} rows: {counts['images']:,} images, {dropped:,} dropped{left_out}; {counts['read']:,} files read")
-    console.say(f"{counts['studies']:,} studies of {counts['patients']:,} patients; {counts['paired']:,} images with words")
+    console.say(f"{counts['studies']:,} studies of {counts['patients']:,} patients; {counts['paired']:,} images with text")
     if dropped:
         meanings = _meanings()
         rows = sorted(counts["dropped"].items(), key=lambda pair: -pair[1])
@@ -103,18 +110,18 @@ def _say(run: dict[str, Any], out: Path) -> None:
         if not counts["images"] and (advice := _advice(rows[0][0])):
             console.say(f"no image is left; of {rows[0][0]}: {advice}")
     console.say("")
-    console.say(f"{console.shown(out / 'images.parquet')} names them, {console.shown(out / run['store'])} holds their pictures")
+    console.say(f"{console.shown(out / 'images.parquet')} lists the images, {console.shown(out / run['store'])} has their pixels")
 
 
 def _advice(reason: str) -> str:
-    """What to do about a reason of the reading of a file; "" for those of a table."""
+    """What to do about a reason from reading a file; "" for a reason from a table."""
     from engine.dicom.reasons import REASONS
 
     return REASONS[reason].advice if reason in REASONS else ""
 
 
 def _meanings() -> dict[str, str]:
-    """Why a row is dropped: by its table, or by the reading of its file."""
+    """Reason code -> meaning, of rows dropped because of their table or their file."""
     from engine.data.sources.image_table import DROPS
     from engine.dicom.reasons import REASONS
 

@@ -1,4 +1,4 @@
-"""`mmclip models`: list the models that come with mmclip, show one, make one of weights from elsewhere."""
+"""`mmclip models`: list and show models, import weights of other libraries."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def show(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A shipped name or the folder of a bundle.", show_default=False)],
     json: Json = False,
 ) -> None:
-    """Print a model's card.
+    """Check a model's files and print its card.
 
-    With --json, everything it says about itself.
+    With --json: configuration, provenance and hashes.
     """
     from engine.model.bundle_folder import describe
 
@@ -61,35 +61,33 @@ def import_(
             show_default=False,
         ),
     ],
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Folder of the new bundle; it must not hold anything yet.", show_default=False)
-    ],
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="What the model is called.", show_default="as the folder")] = None,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the new bundle; must be empty or absent.", show_default=False)],
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the model.", show_default="the folder's name")] = None,
     preprocessing: Annotated[
         Literal["clip", "chexzero"] | None,
-        typer.Option(help="How the source prepares pictures, where it does not say.", show_default="as the source or our records say"),
+        typer.Option(help="Image preprocessing, if the source does not declare it.", show_default="from the source or a known release"),
     ] = None,
     activation: Annotated[
         Literal["quick_gelu", "gelu"] | None,
-        typer.Option(help="The source's activation, where it does not say.", show_default="as the source or our records say"),
+        typer.Option(help="Activation function, if the source does not declare it.", show_default="from the source or a known release"),
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option(min=1, metavar="PIXELS", help="Side of the pictures; the positions are interpolated.", show_default="as trained"),
+        typer.Option(min=1, metavar="PIXELS", help="Image size; position embeddings are interpolated.", show_default="as trained"),
     ] = None,
     context: Annotated[
         int | None,
-        typer.Option(min=1, metavar="TOKENS", help="Length of the texts; the positions are cut or extended.", show_default="as trained"),
+        typer.Option(min=1, metavar="TOKENS", help="Text length; position embeddings are cut or extended.", show_default="as trained"),
     ] = None,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Make a model of weights from elsewhere.
+    """Import CLIP weights of other libraries as a bundle.
 
-    Nothing in them is run.
+    No pickle and no code of the source is executed.
 
-    The bundle works as --model of score, as model.init of a recipe, and in transformers.CLIPModel.from_pretrained. Not every file tells the
-    activation and preprocessing of its weights: where neither it nor our records do, this fails and asks for the option.
+    The bundle works as --model of score, as model.init of a recipe, and in transformers.CLIPModel.from_pretrained. If neither the
+    source nor the list of known releases declares activation or preprocessing, the import fails and names the option to set.
     """
     from engine.model.imports.source import check_free, import_model, save_imported
 
@@ -106,8 +104,8 @@ def import_(
         save_imported(found, out)
     about = found.provenance["imported"]
     if json:
-        said = {"name": found.name, "out": out, "written": not dry_run, "preprocessing": found.preprocessing, "context": found.context}
-        console.say_json({**said, "parameters": found.parameters, **found.provenance})
+        summary = {"name": found.name, "out": out, "written": not dry_run, "preprocessing": found.preprocessing, "context": found.context}
+        console.say_json({**summary, "parameters": found.parameters, **found.provenance})
         return
     console.table(
         [found.name, f"from {about['file']}"],

@@ -1,4 +1,4 @@
-"""Options that mean the same in every verb, so that they are spelt and explained once."""
+"""Options that several verbs share."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would be done, and do nothing.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the inputs, print what would be done, and write nothing.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe, as in optimizer.lr=1e-4. Repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe, e.g. optimizer.lr=1e-4. Repeatable."),
 ]

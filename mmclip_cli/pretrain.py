@@ -24,7 +24,7 @@ EXAMPLES = (
     "mmclip pretrain own.yaml --out runs/own --resume",
 )
 LOG_SECONDS = 10
-"""Between two log lines of pictures or steps, where stderr is no terminal; out/log.jsonl holds every step."""
+"""Seconds between two log lines of images or steps where stderr is no terminal; out/log.jsonl has every step."""
 
 
 def command(
@@ -37,22 +37,24 @@ def command(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Prepared data, as `mmclip ingest` fills it.", show_default="data in the run's folder"),
+        typer.Option(metavar="FOLDER", help="Folder of prepared data, as written by `mmclip ingest`.", show_default="OUT/data"),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint of the run in --out.")] = False,
     force_resume: Annotated[
         bool,
-        typer.Option("--force-resume", help="Go on even from a checkpoint of another recipe, other data or other code; run.json says so."),
+        typer.Option(
+            "--force-resume", help="Continue even if recipe, data or code have changed since the checkpoint; run.json records it."
+        ),
     ] = False,
     max_steps: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Stop after this many steps in all, to be resumed later.")
+        int | None, typer.Option(min=1, metavar="N", help="Stop after N steps in total; --resume continues later.")
     ] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device that trains.")] = "auto",
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a model on images and reports, as a recipe says.
+    """Pretrain a model on images and reports.
 
     On eight GPUs: torchrun --standalone --nproc-per-node 8 --no-python mmclip pretrain RECIPE
     """
@@ -93,9 +95,9 @@ def _run(
     json: bool,
     quiet: bool,
 ) -> None:
-    """Show the run's events as they come: pictures, then steps, as one line that moves, or a log line now and then where nobody watches.
+    """Show the run's events, images first, then steps: a progress bar on a terminal, else a log line every LOG_SECONDS.
 
-    Of the processes that torchrun starts, the first one speaks; the others have no events.
+    Under torchrun only the first process yields events.
     """
     from engine.data.build_store import Filled
     from engine.data.pretrain_data import Prepared
@@ -106,21 +108,21 @@ def _run(
 
     events = pretrain(recipe, out, data=data, resume=resume, force=force, max_steps=max_steps, device=device)
     last: dict[str, object] = {}
-    logged = told = float("-inf")
+    logged = vitals_logged = float("-inf")
     filled = time.monotonic()
     stop = recipe.steps
     if not quiet and os.environ.get("RANK", "0") == "0":
-        console.log("preparing the recipe's images and words")
+        console.log("preparing the recipe's images and texts")
     with console.closing(events) as watched, contextlib.ExitStack() as shown:
         bar = preparing = None
         for event in watched:
             if isinstance(event, Filled):
                 if preparing is None:
-                    preparing = shown.enter_context(console.progress(event.total, what="pictures", unit="image", quiet=quiet))
+                    preparing = shown.enter_context(console.progress(event.total, what="images", unit="image", quiet=quiet))
                 preparing.update(event.done - preparing.n)
                 if preparing.disable and not quiet and time.monotonic() - filled >= LOG_SECONDS:
                     filled = time.monotonic()
-                    console.log("preparing pictures", **_facts(event))
+                    console.log("preparing images", **_facts(event))
                 continue
             if isinstance(event, Prepared) and preparing is not None:
                 preparing.close()
@@ -139,9 +141,9 @@ def _run(
                 if console.on_terminal() and not quiet:
                     bar = shown.enter_context(console.progress(stop, what=name, unit="step", start=event.start))
             if isinstance(event, Vitals):
-                if bar is not None or time.monotonic() - told < LOG_SECONDS:
+                if bar is not None or time.monotonic() - vitals_logged < LOG_SECONDS:
                     continue
-                told = time.monotonic()
+                vitals_logged = time.monotonic()
             if not quiet and not isinstance(event, Finished) and not (bar is not None and isinstance(event, Saved | Pictured)):
                 console.log(type(event).__name__.lower(), **_facts(event))
     finished = last.get("finished")

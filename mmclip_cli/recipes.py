@@ -1,4 +1,4 @@
-"""`mmclip recipes`: list the recipes that come with mmclip, show one, check any."""
+"""`mmclip recipes`: list, show and check recipes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Name = Annotated[
 
 @dataclass(frozen=True)
 class Report:
-    """What was found wrong with one recipe, which recipe it builds on and in what it differs, and which of its data are not there."""
+    """The check of one recipe: its faults, its base and the keys that differ from it, and the data that is missing."""
 
     name: str
     kind: str | None
@@ -52,9 +52,9 @@ def list_recipes(json: Json = False) -> None:
 
 @app.command()
 def show(name: Name, json: Json = False, settings: Settings = None) -> None:
-    """Print a recipe, with all that it takes from its bases.
+    """Print a recipe, with everything it inherits from its bases.
 
-    As it is written; with --json, every default and override in its place.
+    Without --json as written in the file; with --json after defaults and overrides.
     """
     from engine.errors import UsageError
     from engine.recipe.loader import KINDS, check_recipe, kind_of, label, read_recipe
@@ -74,12 +74,12 @@ def show(name: Name, json: Json = False, settings: Settings = None) -> None:
 
 
 def _whole(document: Document) -> str:
-    """The text of a recipe with everything that its bases give it."""
+    """The text of a recipe merged with its bases."""
     import yaml
 
     assert document.base is not None
     text = yaml.safe_dump(document.values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
-    return f"\n# {document.name}, whole: what it takes from {document.base.name} stands in its place.\n\n{text.rstrip()}"
+    return f"\n# {document.name}, merged with its base {document.base.name}:\n\n{text.rstrip()}"
 
 
 @app.command()
@@ -90,9 +90,9 @@ def check(
     json: Json = False,
     settings: Settings = None,
 ) -> None:
-    """Report every fault of a recipe, and the data that it lacks.
+    """Report every fault of a recipe, and missing data.
 
-    Each fault has its line. A recipe that builds on another also says in what it differs from it.
+    Each fault has its line. For a recipe with a base, the keys that differ from it are listed.
     """
     from engine.errors import ConfigError, EngineError, Fault, RecipeError
     from engine.recipe.loader import recipe_names
@@ -113,14 +113,14 @@ def check(
     if json:
         console.say_json({"recipes": reports})
     else:
-        told: dict[tuple[str, ...], str] = {}
+        first: dict[tuple[str, ...], str] = {}  # missing data -> the first recipe that lacks it
         for report in reports:
-            _say(report, told.setdefault(report.absent, report.name))
+            _say(report, first.setdefault(report.absent, report.name))
     raise typer.Exit(code)
 
 
 def _each_point(name: str) -> list[str]:
-    """A sweep is checked at each of its points; what cannot be read is told when its turn comes."""
+    """The recipes that a name stands for: each point of a sweep. One that cannot be read is returned as it is and reported later."""
     from engine.errors import EngineError
     from engine.recipe.loader import read_recipe
 
@@ -143,27 +143,27 @@ def _checked(name: str, settings: list[str]) -> Report:
 
 
 def _differences(document: Document) -> list[str]:
-    """`attmim.ratio: 0.75 -> 0.5` for each key in which a recipe differs from its base."""
+    """`attmim.ratio: 0.75 -> 0.5` for each key that differs from the base."""
     from engine.recipe.document import dotted
     from engine.recipe.lineage import differences, word_of
 
-    def told(value: Value) -> str:
+    def brief(value: Value) -> str:
         return f"{len(value)} values" if isinstance(value, list | dict) else word_of(value)
 
-    return [f"{dotted(path)}: {told(was)} -> {told(now)}" for path, (was, now) in differences(document).items()]
+    return [f"{dotted(path)}: {brief(was)} -> {brief(now)}" for path, (was, now) in differences(document).items()]
 
 
 def _say(report: Report, first: str) -> None:
-    """`first` names the report that told the same pieces of data before; its own name where it is the first."""
+    """Print a report. `first`: the first recipe with the same missing data; the list is printed for that one only."""
     count = len(report.faults)
-    verdict = f"{count} fault{'s' if count != 1 else ''}" if count else f"a {report.kind} recipe without fault"
+    verdict = f"{count} fault{'s' if count != 1 else ''}" if count else f"a {report.kind} recipe without faults"
     console.say(f"{report.name}: {verdict}")
     for fault in report.faults:
         console.say(f"  {fault}")
     if report.base:
         console.say(f"  {report.base}, with {'; '.join(report.differs) or 'no difference'}")
     if report.absent and first != report.name:
-        console.say(f"  data not here: as for {first}")
+        console.say(f"  missing data: as for {first}")
         return
     for piece in report.absent:
-        console.say(f"  data not here: {piece}")
+        console.say(f"  missing data: {piece}")

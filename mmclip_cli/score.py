@@ -1,4 +1,4 @@
-"""`mmclip score`: folders of DICOM or image tables -> scores, figures and a report, with the table that says it all on one screen."""
+"""`mmclip score`: folders of DICOM or image tables -> scores, metrics and a report, with a summary on stdout."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ EXAMPLES = (
     "mmclip score ./dicoms --prompts own.yaml --labels labels.csv --out results",
     "mmclip score pictures.csv --model runs/labels/bundle",
 )
-JOINED_BY = "they are joined by StudyInstanceUID, by `study` as in scores.csv, or by `file`, a path as the input has it"
+JOINED_BY = "they are joined by StudyInstanceUID, by `study` as in scores.csv, or by `file`, the path as the input gives it"
 LOGGED_FILES = 1000
-"""Where nobody watches a progress bar, a line of log for every so many files."""
+"""Files per log line where stderr is no terminal."""
 
 
 def command(
@@ -35,30 +35,34 @@ def command(
         str | None,
         typer.Option(
             metavar="RECIPE",
-            help="Words for each finding: a shipped name, or a file of your own. None for a classifier.",
+            help="Prompts for each finding: a shipped recipe's name or a file. Omit for a fine-tuned classifier.",
             show_default=False,
         ),
     ] = None,
-    model: Annotated[str, typer.Option(metavar="MODEL", help="A shipped name, a folder that mmclip wrote, or a Hugging Face id.")] = "tiny",
+    model: Annotated[str, typer.Option(metavar="MODEL", help="A shipped model, a bundle folder or a Hugging Face id.")] = "tiny",
     labels: Annotated[
         Path | None, typer.Option(metavar="TABLE", help="CSV/Parquet: StudyInstanceUID, study or file, and 1/0/blank per finding.")
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the results go.")] = Path("mmclip-out"),
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
-    aggregate: Annotated[Literal["mean", "max"], typer.Option(help="A study's score from those of its images.")] = "mean",
-    calibration: Annotated[Path | None, typer.Option(metavar="FILE", help="calibration.json of mmclip evaluate --calibrate.")] = None,
-    retain_uids: Annotated[bool, typer.Option("--retain-uids", help="Name studies and images by their UIDs, not by hashes.")] = False,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the results.")] = Path("mmclip-out"),
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device that runs the model.")] = "auto",
+    aggregate: Annotated[Literal["mean", "max"], typer.Option(help="How the scores of a study's images are combined.")] = "mean",
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Apply the calibration.json that mmclip evaluate --calibrate wrote.")
+    ] = None,
+    retain_uids: Annotated[bool, typer.Option("--retain-uids", help="Name studies and images by their UIDs instead of hashes.")] = False,
     min_age: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Leave files that changed within so many seconds for later.")
+        float, typer.Option(min=0, metavar="N", help="Skip files modified in the last N seconds; they are picked up by the next run.")
     ] = 0.0,
-    min_files: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Fail where fewer files are found: a folder that is not mounted looks empty.")
-    ] = 0,
+    min_files: Annotated[int, typer.Option(min=0, metavar="N", help="Fail if fewer files are found; an unmounted folder looks empty.")] = 0,
     max_failures: Annotated[
         int | None,
-        typer.Option(min=0, metavar="N", help="Give up when more files than these are damaged or out of reach.", show_default=False),
+        typer.Option(
+            min=0, metavar="N", help="Stop with exit code 65 when more than N files are damaged or unreadable.", show_default=False
+        ),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes that read files.", show_default="cores")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Number of processes that read files.", show_default="cores")
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Images per forward pass.", show_default="8, on a GPU 64")
     ] = None,
@@ -66,26 +70,28 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="What one file may cost: seconds=30, memory_gb=2 (each worker), file_mb=512, megapixels=100, nesting=64. Repeatable.",
+            help="Limit per file: seconds=30, memory_gb=2 (each worker), file_mb=512, megapixels=100, nesting=64. Repeatable.",
             show_default=False,
         ),
     ] = None,
     heatmaps: Annotated[
-        bool, typer.Option("--heatmaps", help="Draw where pictures resemble the words, into OUT/private/heatmaps (pictures may identify).")
+        bool, typer.Option("--heatmaps", help="Write patch-text similarity heatmaps to OUT/private/heatmaps (contain patient images).")
     ] = False,
     heatmaps_in_report: Annotated[
-        bool, typer.Option("--heatmaps-in-report", help="Also put the first of them into report.html, which only you may read then.")
+        bool, typer.Option("--heatmaps-in-report", help="Also show the first heatmaps in report.html, which then has mode 0600.")
     ] = False,
     fail_on: Annotated[
-        Literal["error", "reject", "never"], typer.Option(help="Exit with 1 for damaged files, for any file turned away, or never.")
+        Literal["error", "reject", "never"],
+        typer.Option(help="Exit with code 1 if a file was damaged (error) or rejected at all (reject), or never."),
     ] = "error",
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Score chest radiographs: against words, or with a classifier.
+    """Score chest radiographs with text prompts or a classifier.
 
-    Writes scores, a row per file, figures where there are labels, and a report into --out. A second run does only what is new.
+    Writes scores per study, one row per file, metrics if there are labels, and a report to --out. Files that an earlier run has read
+    are not read again. scores.csv and images.csv hold the files of the last run's inputs.
     """
     from engine.html_report import report
     from engine.intake.limits import limits_from
@@ -181,20 +187,20 @@ def _synthetic(tables: Published) -> int:
 
 
 def _say(tables: Published, run: dict[str, Any], out: Path, code: int) -> None:
-    """The first screen: what became of the files, the first studies, the figures, where everything is."""
+    """Print the summary: outcomes of the files, the first studies, the metrics, and where the results are."""
     counts, seconds = run["counts"], run["seconds"]["total"]
     console.say(run["notice"])
     console.say("")
     again = f", {counts['reused']} of them known from an earlier run" if counts["reused"] else ""
     console.say(f"{_count(counts['files'], 'file')}{again}: {counts['score']} scored, {_count(counts['duplicate'], 'duplicate')}, "
-                f"{counts['reject']} turned away, {counts['skip']} skipped")  # fmt: skip
+                f"{counts['reject']} rejected, {counts['skip']} skipped")  # fmt: skip
     prompts = "its own head" if run["recipe"].get("source") == "classifier" else run["recipe"]["name"]
     studies = _count(counts["studies"], "study", "studies")
     console.say(f"{studies} scored by {run['model']['name']} with {prompts} on {run['device']} in {seconds:.1f} s")
     _say_left_out(tables, counts, code)
     _say_studies(tables, counts["studies"])
     if run["labels"] and not run["labels"]["matched_rows"]:
-        console.say(f"\nno row of the labels matches a scored study, so there are no figures: {JOINED_BY}")
+        console.say(f"\nno row of the labels matches a scored study, so there are no metrics: {JOINED_BY}")
     else:
         _say_figures(tables)
     console.say("")
@@ -202,9 +208,9 @@ def _say(tables: Published, run: dict[str, Any], out: Path, code: int) -> None:
         sheets = sum(run["heatmaps"].values())
         console.say(f"{sheets} sheets of heatmaps, {run['heatmaps']['drawn']} of them new, in {out / 'private' / 'heatmaps'}")
     advice = ", and what to do about each reason" if run["counts"]["reasons"] else ""
-    console.say(f"{out / 'report.html'} shows it all{advice}; scores.csv, images.csv and run.json lie beside it")
+    console.say(f"{out / 'report.html'} has all results{advice}; scores.csv, images.csv and run.json are in the same folder")
     if counts["files"]:
-        console.say(f"{out / 'private' / 'files.csv'} says which file, study and patient a row is: for your eyes alone")
+        console.say(f"{out / 'private' / 'files.csv'} maps rows to files and patients (contains identifiers)")
 
 
 def _count(number: int, one: str, several: str = "") -> str:
@@ -212,7 +218,7 @@ def _count(number: int, one: str, several: str = "") -> str:
 
 
 def _say_left_out(tables: Published, counts: dict[str, Any], code: int) -> None:
-    """Why files have no scores; which of that is a failure (exit code 1); and what to do where nothing at all was scored."""
+    """Print why files have no scores, which of them failed (exit code 1), and what to do if nothing was scored."""
     import polars as pl
 
     from engine.dicom.reasons import FAILURES, REASONS
@@ -229,7 +235,7 @@ def _say_left_out(tables: Published, counts: dict[str, Any], code: int) -> None:
         console.say(f"and {len(rows) - SHOWN_REASONS} more reasons in images.csv")
     if failed := counts["failed"]:
         leaves = ", so this ends with exit code 1" if code else ""
-        console.say(f"{failed} of them failed (damaged or out of reach){leaves}: images.csv has a row for each, private/files.csv its path")
+        console.say(f"{failed} of them failed (damaged or unreadable){leaves}: images.csv has a row for each, private/files.csv its path")
     if not counts["studies"]:
         console.say(f"nothing was scored; of {rows[0][0]}: {REASONS[rows[0][0]].advice}")
 
@@ -272,6 +278,6 @@ def _say_figures(tables: Published) -> None:
     drawn = _synthetic(tables)
     if drawn:
         console.say(
-            f"These figures rest on {drawn} synthetic of {tables.labelled.height} labelled studies: drawn, not patients. "
-            "They show that the line works, not how well the model reads."
+            f"{drawn} of the {tables.labelled.height} labelled studies are synthetic (drawn, not patients): "
+            "these figures test the installation, not the model."
         )

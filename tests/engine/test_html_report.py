@@ -144,7 +144,7 @@ def test_pictures_stand_in_the_page_only_when_handed_in_and_then_it_says_so(tmp_
     text = page(**arguments)
     pictures = [base64.b64decode(link.split(",")[1]) for link in Reader(text).links if link.startswith("data:image/png")]
     assert pictures == [path.read_bytes() for path in arguments["sheets"].values()]
-    assert "This page holds pictures of patients" in text
+    assert "This page contains images of patients" in text
     without = page(**arguments | {"sheets": None})
     assert "data:image/png" not in without
     assert "pictures of patients" not in without

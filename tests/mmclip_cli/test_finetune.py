@@ -94,7 +94,7 @@ def test_a_classifier_is_made_and_score_finds_the_figures_of_its_test_part_again
     figures = ("n", "n_positive", "auroc", "auprc", "f1")
     assert [result["metrics"][0][key] for key in figures] == [linear[key] for key in figures]
     assert result["recipe"]["source"] == "classifier"
-    assert "a classifier made by fine-tuning" in (work.folder / "mmclip-out" / "report.html").read_text()
+    assert "a fine-tuned classifier" in (work.folder / "mmclip-out" / "report.html").read_text()
 
     spoken = work("score", "test.csv", "--model", "runs/toy/bundle", "--prompts", "chest14")
     assert spoken.returncode == 2

@@ -1,4 +1,4 @@
-"""Options that mean the same in every verb are spelt and explained the same."""
+"""Options that mean the same in every verb have the same name and the same help text."""
 
 import pytest
 
@@ -13,12 +13,12 @@ import pytest
         ("doctor", {"--json"}),
     ],
 )
-def test_every_verb_explains_its_shared_options_in_the_same_words(mmclip, verb, options):
+def test_shared_options_have_the_same_help_in_every_verb(mmclip, verb, options):
     words = {
         "--json": "Print one JSON object instead of text.",
-        "--quiet": "Say nothing but results and errors.",
-        "--dry-run": "Check everything, say what would be done, and do nothing.",
-        "--set": "Override a key of the recipe, as in optimizer.lr=1e-4. Repeatable.",
+        "--quiet": "Print only results and errors.",
+        "--dry-run": "Check the inputs, print what would be done, and write nothing.",
+        "--set": "Override a key of the recipe, e.g. optimizer.lr=1e-4. Repeatable.",
     }
     shown = " ".join(mmclip(*verb.split(), "--help").stdout.split())
     for option in options:

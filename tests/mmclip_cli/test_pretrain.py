@@ -84,7 +84,7 @@ def test_a_run_tells_its_steps_and_leaves_a_model(toy):
     assert "--resume" in json.loads(again.stderr.splitlines()[-1])["message"]
 
 
-def test_on_a_terminal_bars_show_pictures_then_steps(toy):
+def test_on_a_terminal_bars_show_images_then_steps(toy):
     terminal = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
     command = [Path(sys.executable).with_name("mmclip"), "pretrain", "toy.yaml", "--device", "cpu", "--max-steps", "1"]
     done = subprocess.run(
@@ -97,9 +97,9 @@ def test_on_a_terminal_bars_show_pictures_then_steps(toy):
         timeout=100,
     )
     assert done.returncode == 0, done.stdout
-    assert "pictures: 100%" in done.stdout
+    assert "images: 100%" in done.stdout
     assert "6/6" in done.stdout
-    assert done.stdout.index("pictures: 100%") < done.stdout.index("prepared: images 6") < done.stdout.index("toy:")
+    assert done.stdout.index("images: 100%") < done.stdout.index("prepared: images 6") < done.stdout.index("toy:")
 
 
 def test_a_table_that_is_not_there_is_66(toy):

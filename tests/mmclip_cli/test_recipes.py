@@ -63,10 +63,10 @@ def test_check_of_several_goes_on_after_a_missing_one(mmclip):
     assert [bool(each["faults"]) for each in json.loads(done.stdout)["recipes"]] == [True, False]
 
 
-def test_show_of_a_row_prints_its_words_then_the_whole(mmclip):
+def test_show_of_a_row_prints_its_text_then_the_merged_recipe(mmclip):
     shown = mmclip("recipes", "show", "paper/table3_report").stdout
     assert shown.startswith("# Table III")
-    whole = shown.split("paper/table3_report, whole")[1]
+    whole = shown.split("paper/table3_report, merged with its base")[1]
     assert "strategy: report" in whole
     assert "iterations: 15000" in whole
     assert "base:" not in whole

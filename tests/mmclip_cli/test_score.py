@@ -42,12 +42,12 @@ def test_the_first_screen(mmclip, studies, toy):
     assert done.returncode == 0, done.stderr
     for words in (
         NOTICE,
-        "16 files: 13 scored, 0 duplicates, 3 turned away, 0 skipped",
+        "16 files: 13 scored, 0 duplicates, 3 rejected, 0 skipped",
         "10 studies scored by toy with chest14",
         "wrong_body_part      2  tagged as another part of the body",
         "Lung Opacity",
         "95 % interval",
-        "9 synthetic of 9 labelled studies: drawn, not patients",
+        "9 of the 9 labelled studies are synthetic (drawn, not patients)",
         "mmclip-out/report.html",
     ):
         assert words in done.stdout
@@ -93,7 +93,7 @@ def test_json_is_one_object_and_a_damaged_file_is_exit_1(mmclip, studies, toy, t
     again = mmclip("score", folder, "--prompts", "chest14", "--model", toy, "--fail-on", "never", "--quiet", "--out", "new/folder")
     assert again.returncode == 0
     assert "10 files, 10 of them known from an earlier run" in again.stdout
-    assert "1 of them failed (damaged or out of reach): images.csv has a row for each, private/files.csv its path" in again.stdout
+    assert "1 of them failed (damaged or unreadable): images.csv has a row for each, private/files.csv its path" in again.stdout
     assert "truncated       1  failed: " in again.stdout
     assert "10 files, " in again.stdout
     once_more = mmclip("score", folder, "--prompts", "chest14", "--model", toy, "--quiet", "--out", "new/folder")
@@ -216,5 +216,5 @@ def test_labels_that_match_nothing_are_told_with_the_results(mmclip, studies, to
     (mmclip.folder / "labels.csv").write_text("StudyInstanceUID,Pneumonia\n1.2.3,1\n1.2.4,0\n")
     done = mmclip("score", studies / "synthetic", "--prompts", "chest14", "--model", toy, "--labels", "labels.csv", "--quiet")
     assert done.returncode == 0, done.stderr
-    assert "no row of the labels matches a scored study, so there are no figures: they are joined by StudyInstanceUID" in done.stdout
+    assert "no row of the labels matches a scored study, so there are no metrics: they are joined by StudyInstanceUID" in done.stdout
     assert "AUROC" not in done.stdout
