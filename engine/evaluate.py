@@ -228,7 +228,7 @@ class _Bench:
             first = first or judged_by
         if against is not None and first is not None:
             name, second = yield from self._model(subject, "", (against,), calibrate=False)
-            tests = compared(first[1], second, resamples=recipe.resamples, seed=recipe.seed)
+            tests = compared(first[1], second)
             self.verdicts.add("comparisons", comparison_rows(recipe.title, first[0], name, tests))
         if recipe.baseline == "raw_pixels":
             yield from self._baseline(subject)

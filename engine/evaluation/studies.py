@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from engine.metrics.calibration import CalibrationMap, Method, Reliability, fit_map, reliability
 from engine.metrics.findings import MACRO, FindingFigures, figures
 from engine.metrics.roc import Floats
-from engine.metrics.significance import Paired, paired_test
+from engine.metrics.significance import PairedComparison, paired_test
 from engine.metrics.thresholds import Threshold, ThresholdSource, chosen_threshold
 
 
@@ -157,13 +157,13 @@ def reliabilities(test: Studies, *, resamples: int, seed: int) -> dict[str, Reli
     return found
 
 
-def compared(first: Studies, second: Studies, *, resamples: int, seed: int) -> dict[str, Paired | str]:
+def compared(first: Studies, second: Studies) -> dict[str, PairedComparison | str]:
     """Finding -> the paired test of two models on the same studies, or why there is none."""
-    found: dict[str, Paired | str] = {}
+    found: dict[str, PairedComparison | str] = {}
     for k, name in enumerate(first.findings):
         s, y, patients = first.known(k)
         try:
-            found[name] = paired_test(s, second.known(k)[0], y, patients, resamples=resamples, seed=seed)
+            found[name] = paired_test(s, second.known(k)[0], y, patients)
         except ValueError as error:
             found[name] = str(error)
     return found

@@ -16,7 +16,7 @@ from engine.evaluation.studies import GroupFigures, Studies, group_figures, judg
 from engine.metrics.calibration import Reliability
 from engine.metrics.findings import FindingFigures
 from engine.metrics.roc import Floats, auroc
-from engine.metrics.significance import Paired
+from engine.metrics.significance import PairedComparison
 from engine.metrics.thresholds import Threshold
 
 # What was judged, as rows of the evaluation's tables (see engine/tables/evaluation.py).
@@ -47,12 +47,12 @@ def phrase_row(evaluation: str, model: str, test: Studies, finding: str, side: s
     }  # fmt: skip
 
 
-def comparison_rows(evaluation: str, first: str, second: str, found: Mapping[str, Paired | str]) -> Rows:
+def comparison_rows(evaluation: str, first: str, second: str, found: Mapping[str, PairedComparison | str]) -> Rows:
     """comparisons.*"""
     rows = []
     for finding, each in found.items():
         row: dict[str, Any] = {"evaluation": evaluation, "first": first, "second": second, "finding": finding}
-        if isinstance(each, Paired):
+        if isinstance(each, PairedComparison):
             areas = {"first_auroc": each.first, "second_auroc": each.second, "difference": each.difference}
             rows.append(row | areas | {"low": each.low, "high": each.high, "p": each.p, "method": each.method})
         else:

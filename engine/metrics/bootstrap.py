@@ -1,7 +1,7 @@
-"""The bootstrap over patients: a patient is drawn with all studies, and every finding meets the same resamples.
+"""Bootstrap over patients: a patient is drawn with all studies, and all findings use the same resamples.
 
-A resample is a row of weights: how often each study was drawn. Sorting by score is done once for a finding; each resample then costs one
-gather and one running sum, so that 14 findings of 100,000 studies take their 1,000 resamples in seconds (tests/benchmarks/metrics.py).
+A resample is a row of weights: how often each study was drawn. Scores are sorted once per finding; each resample then costs one gather and
+one running sum, so that 14 findings of 100,000 studies take their 1,000 resamples in seconds (tests/benchmarks/metrics.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def patient_weights(patients: NDArray[np.integer[Any]], resamples: int, rng: np.
 
 
 def percentiles(values: Floats) -> tuple[float, float]:
-    """The 2.5 % and 97.5 % points of resampled values, NaN left out; (0, 1) where nothing is left, for then nothing is known."""
+    """The 2.5 % and 97.5 % points of resampled values, NaN left out; (0, 1) where nothing is left."""
     kept = values[np.isfinite(values)]
     if kept.size == 0:
         return 0.0, 1.0
@@ -36,68 +36,55 @@ def percentiles(values: Floats) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Curves:
-    """Figures of R resamples, each (R,), NaN where a class was not drawn: areas under the ROC and the precision-recall curve, best F1."""
+class ResampledFigures:
+    """Figures of R resamples, each (R,), NaN where a class was not drawn: average precision and the best F1 of any threshold."""
 
-    auroc: Floats
-    auprc: Floats
+    average_precision: Floats
     max_f1: Floats
 
 
-class Ranked:
-    """One finding's studies in order of score, made once for all resamples.
+class SortedStudies:
+    """The studies of one finding in order of score, sorted once for all resamples.
 
     Args:
         scores: (N,) finite.
-        labels: (N,) of 1 and 0, both of them.
-        rows: (N,) where each study stands in a row of weights; None: in this order.
+        labels: (N,) of 1 and 0, both present.
+        columns: (N,) the column of each study in the weights; None: in this order.
 
     Raises:
         ValueError: see `engine.metrics.roc.two_classes`.
     """
 
-    def __init__(self, scores: ArrayLike, labels: ArrayLike, rows: NDArray[np.intp] | None = None) -> None:
+    def __init__(self, scores: ArrayLike, labels: ArrayLike, columns: NDArray[np.intp] | None = None) -> None:
         s, positive = two_classes(scores, labels)
         order = np.argsort(-s, kind="stable")
         changes = np.diff(s[order]) != 0
         tie, ends = np.cumsum(np.r_[False, changes]), np.flatnonzero(np.r_[changes, True])  # which distinct score, and its last study
         present = positive[order]
-        mine = tie[present]
-        seen = np.r_[0, np.cumsum(present)]
-        self._order = order if rows is None else rows[order]
+        self._order = order if columns is None else columns[order]
         self._positives = np.flatnonzero(present)
-        self._end, self._before = (ends + 1)[mine], np.r_[0, ends + 1][mine]
-        self._hits_to_end, self._hits_before = seen[self._end], seen[self._before]
-        self._tied = bool((self._end - self._before > 1).any())
+        self._end = (ends + 1)[tie[present]]
+        self._hits_to_end = np.r_[0, np.cumsum(present)][self._end]
 
-    def curves(self, weights: NDArray[np.int32]) -> Curves:
+    def resampled(self, weights: NDArray[np.int32]) -> ResampledFigures:
         """The figures of R resamples, `weights` (R, N).
 
-        With tp and all the weights drawn at or above a positive's score: AUROC = 1 - sum w (negatives above + half of those tied) / pairs,
-        average precision = sum w tp / all / positives, best F1 = max 2 tp / (positives + all); sums and maxima over the positives alone,
-        since no threshold between two of them gains anything.
+        With tp and all the weights drawn at or above the score of a positive with weight w: average precision = sum w tp / all / positives,
+        best F1 = max 2 tp / (positives + all). Thresholds between two positives are never better, so only the positives count.
         """
         drawn = np.take(weights, self._order, axis=1)
-        everyone, mine = _running(drawn), np.take(drawn, self._positives, axis=1)
-        hits = _running(mine)
-        positives, total = (each[:, -1].astype(np.float64) for each in (hits, everyone))
-        called = np.take(everyone, self._end, axis=1)
-        true = np.take(hits, self._hits_to_end, axis=1) if self._tied else hits[:, 1:]
-        above = called - true  # negatives drawn at or above each positive
-        if self._tied:
-            above = above + np.take(everyone, self._before, axis=1) - np.take(hits, self._hits_before, axis=1)
-        else:
-            above *= 2
-        # Counts stay below 2^24, which float32 holds exactly; sums are taken in float64
-        share, weight = true.astype(np.float32), mine.astype(np.float32)
+        running, weight = _running(drawn), np.take(drawn, self._positives, axis=1)
+        hits = _running(weight)
+        positives, total = (each[:, -1].astype(np.float64) for each in (hits, running))
+        called = np.take(running, self._end, axis=1)
+        # Counts stay below 2^24, which float32 holds exactly
+        share = np.take(hits, self._hits_to_end, axis=1).astype(np.float32)
         with np.errstate(invalid="ignore", divide="ignore"):
-            lost = np.einsum("rp,rp->r", mine, above, dtype=np.float64) / 2
-            area = 1 - lost / (positives * (total - positives))
             best = (2 * share / (called + hits[:, -1:]).astype(np.float32)).max(axis=1)
             share /= np.maximum(called, 1).astype(np.float32)
-            average = np.einsum("rp,rp->r", weight, share) / positives
+            average = np.einsum("rp,rp->r", weight.astype(np.float32), share) / positives
         missing = (positives == 0) | (positives == total)
-        return Curves(*(np.where(missing, np.nan, each) for each in (area, average, best)))
+        return ResampledFigures(np.where(missing, np.nan, average), np.where(missing, np.nan, best))
 
 
 def _running(counts: NDArray[np.int32]) -> NDArray[np.int32]:

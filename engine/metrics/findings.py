@@ -1,4 +1,4 @@
-"""One row of figures per finding, and one for their mean: the table that stands in metrics.csv."""
+"""The rows of metrics.csv: the figures of each finding, and of their mean."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from engine.metrics.bootstrap import Curves, Ranked, patient_weights, percentiles
+from engine.metrics.bootstrap import SortedStudies, patient_weights, percentiles
 from engine.metrics.calibration import brier, ece
-from engine.metrics.roc import Floats, Interval, average_precision, delong_interval, newcombe_interval
+from engine.metrics.intervals import Area, area_interval, area_of, mean_interval, wilson_interval
+from engine.metrics.roc import Floats, average_precision
 from engine.metrics.thresholds import Threshold, cut_at, test_max_f1
 
 MACRO = "macro"
@@ -26,13 +27,13 @@ class FindingFigures:
 
     Attributes:
         n, n_positive: labelled studies, and those with the finding; of the macro row, findings averaged and their positives.
-        auroc_low, auroc_high: the 95 % interval; `interval` names its method: delong (studies of different patients), patient_bootstrap
-            (some patients have several studies), newcombe (perfect separation or a single study of a class, where the others say nothing).
-        auprc_low, auprc_high, f1_low, f1_high, test_max_f1_low, test_max_f1_high: 95 % by the bootstrap over patients, always; in each
-            resample test_max_f1 chooses its threshold anew.
+        auroc_low, auroc_high: the 95 % interval; `interval` names its method (see intervals.py): newcombe (fewer than ten patients of a
+            class), logit_delong, and mover for the mean of several findings.
+        auprc_low, auprc_high, f1_low, f1_high, test_max_f1_low, test_max_f1_high: 95 % by the bootstrap over patients, and by Wilson
+            over the patients with the finding where all resamples agree; test_max_f1 takes the best threshold of each resample.
         f1, accuracy, sensitivity, specificity, mcc: at `threshold`, which does not depend on these labels (`threshold_source`).
-        test_max_f1, test_max_f1_accuracy, test_max_f1_threshold: the paper's pair, at the threshold that is best on these very labels.
-        brier, ece: of the scores as probabilities (see calibration.py); scores of words are none, and say so here.
+        test_max_f1, test_max_f1_accuracy, test_max_f1_threshold: as in the paper, at the threshold that is best on these labels.
+        brier, ece: of the scores as probabilities (see calibration.py); zero-shot scores are not calibrated, and these figures show it.
     """
 
     finding: str
@@ -72,10 +73,9 @@ class FindingFigures:
 class _Draws:
     """Figures of the resamples, each (resamples, eligible findings); the same resamples for all findings."""
 
-    auroc: Floats
     auprc: Floats
-    max_f1: Floats
     f1: Floats
+    test_max_f1: Floats
 
 
 def figures(
@@ -99,22 +99,23 @@ def figures(
         resamples: of the bootstrap over patients.
         seed: of the bootstrap.
 
-    A finding with one class gets None for what needs two, a reason, and no part in the macro row.
+    A finding with one class gets None for what needs two, and a reason; the macro row leaves it out.
     """
     s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.float64)
-    _, patient = np.unique(np.asarray(patients), return_inverse=True)
+    names, patient = np.unique(np.asarray(patients), return_inverse=True)
     cuts = [Threshold(threshold)] * len(findings) if isinstance(threshold, float) else list(threshold)
     eligible = [k for k in range(len(findings)) if _two_classes(y[:, k])]
     draws = _resampled(s, y, patient, eligible, cuts, resamples, seed)
-    rows = []
+    areas, rows = {}, []
     for k, name in enumerate(findings):
-        mine = _Draws(*(each[:, eligible.index(k)] for each in _all(draws))) if k in eligible else None
-        rows.append(_finding(name, s[:, k], y[:, k], patient, cuts[k], mine))
-    return [*rows, _macro([rows[k] for k in eligible], len(findings), draws.auroc)]
-
-
-def _all(draws: _Draws) -> tuple[Floats, Floats, Floats, Floats]:
-    return draws.auroc, draws.auprc, draws.max_f1, draws.f1
+        known = np.flatnonzero(~np.isnan(y[:, k]))
+        row = _at_threshold(name, s[known, k], y[known, k], cuts[k])
+        if k in eligible:
+            areas[k] = area_of(s[known, k], y[known, k], patient[known], names.size)
+            row |= _ranking(s[known, k], y[known, k], areas[k])
+            row |= _resampled_intervals(draws, eligible.index(k), row, areas[k].positives)
+        rows.append(FindingFigures(**row))
+    return [*rows, _macro([rows[k] for k in eligible], list(areas.values()), len(findings))]
 
 
 def _two_classes(column: Floats) -> bool:
@@ -125,11 +126,11 @@ def _two_classes(column: Floats) -> bool:
 def _resampled(
     s: Floats, y: Floats, patient: NDArray[np.intp], eligible: Sequence[int], cuts: Sequence[Threshold], resamples: int, seed: int
 ) -> _Draws:
-    draws = _Draws(*(np.full((resamples, len(eligible)), np.nan) for _ in range(4)))
+    draws = _Draws(*(np.full((resamples, len(eligible)), np.nan) for _ in range(3)))
     if not eligible:
         return draws
     known = [np.flatnonzero(~np.isnan(y[:, k])) for k in eligible]
-    ranked = [Ranked(s[rows, k], y[rows, k], rows) for rows, k in zip(known, eligible, strict=True)]
+    ordered = [SortedStudies(s[rows, k], y[rows, k], rows) for rows, k in zip(known, eligible, strict=True)]
     # Weighted counts of all findings at once: studies called and present, and studies called or present (2TP + FP + FN is their sum)
     called, present = s[:, eligible] >= np.array([cuts[k].value for k in eligible]), y[:, eligible] == 1
     called &= ~np.isnan(y[:, eligible])
@@ -140,63 +141,61 @@ def _resampled(
         weights = patient_weights(patient, min(chunk, resamples - start), rng)
         rows = slice(start, start + len(weights))
         hits, calls, positives = np.split(weights.astype(np.float32) @ counted, 3, axis=1)
-        # No positive drawn: no F1, as there is no AUROC
+        # No positive drawn: no F1
         draws.f1[rows] = np.where(positives > 0, 2 * hits / np.maximum(calls + positives, 1), np.nan)
-        for column, each in enumerate(ranked):
-            curves: Curves = each.curves(weights)
-            draws.auroc[rows, column], draws.auprc[rows, column], draws.max_f1[rows, column] = curves.auroc, curves.auprc, curves.max_f1
+        for column, each in enumerate(ordered):
+            found = each.resampled(weights)
+            draws.auprc[rows, column], draws.test_max_f1[rows, column] = found.average_precision, found.max_f1
     return draws
 
 
-def _finding(name: str, s: Floats, y: Floats, patient: NDArray[np.intp], threshold: Threshold, draws: _Draws | None) -> FindingFigures:
-    known = ~np.isnan(y)
-    s, y, patient = s[known], y[known], patient[known]
-    n, positives = int(known.sum()), int(y.sum())
+def _at_threshold(name: str, s: Floats, y: Floats, threshold: Threshold) -> dict[str, Any]:
+    """Cells that need labels of one class only, and why there are no others."""
+    n, positives = len(y), int(y.sum())
     if n == 0:
-        return FindingFigures(name, 0, 0, reason="no labels")
+        return {"finding": name, "n": 0, "n_positive": 0, "reason": "no labels"}
     cut = cut_at(s, y, threshold.value, threshold.source)
-    at_threshold: dict[str, Any] = {
+    return {
+        "finding": name,
+        "n": n,
+        "n_positive": positives,
         "accuracy": cut.accuracy,
         "sensitivity": cut.sensitivity,
         "specificity": cut.specificity,
         "threshold": cut.threshold,
         "threshold_source": cut.source,
+        "f1": cut.f1 if 0 < positives < n else None,
+        "mcc": cut.mcc,
         "brier": brier(s, y),
         "ece": ece(s, y),
+        "reason": "no study with the finding" if positives == 0 else "no study without the finding" if positives == n else None,
     }
-    if draws is None:
-        reason = "no study with the finding" if positives == 0 else "no study without the finding"
-        return FindingFigures(name, n, positives, **at_threshold, reason=reason)
-    area = delong_interval(s, y)
-    if np.unique(patient).size < n and area.method == "delong":
-        area = Interval(area.value, *percentiles(draws.auroc), "patient_bootstrap")
-    if area.method != "delong" and (area.method == "newcombe" or area.high - area.low < 1e-9):
-        # As many independent members of each class as there are patients in it
-        m, k = np.unique(patient[y == 1]).size, np.unique(patient[y == 0]).size
-        area = Interval(area.value, *newcombe_interval(area.value, m, k), "newcombe")
-    best = test_max_f1(s, y)
-    spread: dict[str, Any] = {
-        f"{name}_{edge}": value
-        for name, drawn in (("auprc", draws.auprc), ("f1", draws.f1), ("test_max_f1", draws.max_f1))
-        for edge, value in zip(("low", "high"), percentiles(drawn), strict=True)
+
+
+def _ranking(s: Floats, y: Floats, area: Area) -> dict[str, Any]:
+    """Cells that need both classes, without those of the bootstrap."""
+    interval, best = area_interval(area), test_max_f1(s, y)
+    return {
+        "auroc": interval.value,
+        "auroc_low": interval.low,
+        "auroc_high": interval.high,
+        "interval": interval.method,
+        "auprc": average_precision(s, y),
+        "test_max_f1": best.f1,
+        "test_max_f1_accuracy": best.accuracy,
+        "test_max_f1_threshold": best.threshold,
     }
-    return FindingFigures(
-        finding=name,
-        n=n,
-        n_positive=positives,
-        auroc=area.value,
-        auroc_low=area.low,
-        auroc_high=area.high,
-        auprc=average_precision(s, y),
-        f1=cut.f1,
-        mcc=cut.mcc,
-        test_max_f1=best.f1,
-        test_max_f1_accuracy=best.accuracy,
-        test_max_f1_threshold=best.threshold,
-        interval=area.method,
-        **at_threshold,
-        **spread,
-    )
+
+
+def _resampled_intervals(draws: _Draws, column: int, row: dict[str, Any], positives: int) -> dict[str, Any]:
+    """The intervals of AUPRC and F1 of one finding; `positives` is the number of patients with it."""
+    cells: dict[str, float] = {}
+    for name in ("auprc", "f1", "test_max_f1"):
+        low, high = percentiles(getattr(draws, name)[:, column])
+        if high - low < 1e-9:
+            low, high = wilson_interval(row[name], positives)
+        cells |= {f"{name}_low": low, f"{name}_high": high}
+    return cells
 
 
 _AVERAGED = (
@@ -204,14 +203,11 @@ _AVERAGED = (
 )  # fmt: skip
 
 
-def _macro(rows: Sequence[FindingFigures], findings: int, draws: Floats) -> FindingFigures:
-    """The mean over findings with both classes; its interval from the same resamples of patients for all findings."""
+def _macro(rows: Sequence[FindingFigures], areas: Sequence[Area], findings: int) -> FindingFigures:
+    """The mean over the findings with both classes."""
     if not rows:
         return FindingFigures(MACRO, 0, 0, reason="no finding has studies with and without it")
-    drawn = draws[~np.isnan(draws).all(axis=1)]
-    means = np.nanmean(drawn, axis=1)
-    spread = bool(means.size) and float(np.ptp(means)) > 1e-9
-    low, high = percentiles(means) if spread else (None, None)
+    interval = mean_interval(areas)
     left_out = f"mean of {len(rows)} of {findings} findings: the others have one class or no labels" if len(rows) < findings else None
     averages = {name: float(np.mean([getattr(row, name) for row in rows])) for name in _AVERAGED}
     thresholds, sources = {row.threshold for row in rows}, {row.threshold_source for row in rows}
@@ -219,11 +215,11 @@ def _macro(rows: Sequence[FindingFigures], findings: int, draws: Floats) -> Find
         finding=MACRO,
         n=len(rows),
         n_positive=sum(row.n_positive for row in rows),
-        auroc_low=low,
-        auroc_high=high,
+        auroc_low=interval.low,
+        auroc_high=interval.high,
         threshold=rows[0].threshold if len(thresholds) == 1 else None,
         threshold_source=", ".join(sorted(filter(None, sources))),
-        interval="patient_bootstrap" if spread else None,
+        interval=interval.method,
         reason=left_out,
         **averages,
     )

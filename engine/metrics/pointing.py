@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from engine.metrics.roc import Z_95
+from engine.metrics.intervals import wilson_interval
 
 Floats = NDArray[np.float64]
 
@@ -41,17 +41,8 @@ def pointing(hits: ArrayLike) -> Pointing:
     if not hit.size:
         raise ValueError("no place to judge")
     found, n = int(hit.sum()), hit.size
-    low, high = wilson_interval(found, n)
+    low, high = wilson_interval(found / n, n)
     return Pointing(found, n, found / n, low, high)
-
-
-def wilson_interval(hits: int, n: int, *, z: float = Z_95) -> tuple[float, float]:
-    """Wilson's score interval of a share of `hits` among `n` (JASA 1927;22:209-212): of use for few places, and at 0 and 1."""
-    share, spread = hits / n, z * z / n
-    middle = share + spread / 2
-    half = (spread * (share * (1 - share) + spread / 4)) ** 0.5
-    low, high = (middle - half) / (1 + spread), (middle + half) / (1 + spread)
-    return (0.0 if hits == 0 else low), (1.0 if hits == n else high)
 
 
 def highest_place(values: ArrayLike) -> tuple[float, float]:

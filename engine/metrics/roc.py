@@ -1,4 +1,4 @@
-"""The area under the ROC curve and its 95 % interval by DeLong or Newcombe; ROC curve and average precision. Bootstraps: resampling.py.
+"""ROC and precision-recall curves and the areas under them. Their intervals: intervals.py, bootstrap.py.
 
 Everywhere: `scores` are float (N,), higher = more likely present; `labels` are (N,) of 1 = present and 0 = absent, no unknowns; a tie
 between a positive and a negative counts one half. `ValueError` where a class is missing: the caller decides what null means.
@@ -6,27 +6,12 @@ between a positive and a negative counts one half. `ValueError` where a class is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
-IntervalMethod = Literal["delong", "newcombe", "patient_bootstrap"]
-
-Z_95 = 1.959963984540054
-"""The 97.5 % point of the normal distribution."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate, its 95 % interval, all in [0, 1], and how the interval was found."""
-
-    value: float
-    low: float
-    high: float
-    method: IntervalMethod
 
 
 def two_classes(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
@@ -62,60 +47,18 @@ def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
     return float((_midranks(s)[positive].sum() - m * (m + 1) / 2) / (m * n))
 
 
-def delong_variance(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
-    """AUROC and its variance after DeLong, DeLong & Clarke-Pearson (Biometrics 1988), by midranks (Sun & Xu, 2014) in O(N log N).
-
-    The variance is S10/m + S01/n, with S the sample variances of the structural components: of each positive, the share of negatives
-    below it; of each negative, the share of positives above it. With one positive or one negative that part is unknown and counts 0.
-    """
-    v10, v01 = components(scores, labels)
-    spread = sum(float(v.var(ddof=1)) / v.size for v in (v10, v01) if v.size > 1)
-    return float(v10.mean()), spread
-
-
 def components(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
-    """DeLong's structural components, V10 (positives,) and V01 (negatives,), each in the order of the studies; both have the mean AUROC."""
+    """DeLong's structural components, each in the order of the studies; the mean of either is the AUROC (Biometrics 1988;44:837-845).
+
+    By midranks (Sun & Xu, 2014) in O(N log N).
+
+    Returns:
+        V10 (positives,): of each positive, the share of negatives scored below it; V01 (negatives,): of each negative, the share of
+        positives scored above it.
+    """
     s, positive = two_classes(scores, labels)
     ranks, x, y = _midranks(s), s[positive], s[~positive]
     return (ranks[positive] - _midranks(x)) / y.size, 1 - (ranks[~positive] - _midranks(y)) / x.size
-
-
-def newcombe_interval(value: float, m: int, n: int, *, z: float = Z_95) -> tuple[float, float]:
-    """Score interval of an AUROC of `value` with `m` positives and `n` negatives: Newcombe's method 5 (Stat Med 2006;25:559-573).
-
-    Solves |value - t| = z sqrt(V(t)) for t, V being Hanley & McNeil's variance with N* = (m + n) / 2. Unlike DeLong's it keeps its width
-    where the classes are separated perfectly: the variance that DeLong estimates there is 0, which no one should believe.
-    """
-    star = (m + n) / 2 - 1
-
-    def beyond(t: float) -> bool:
-        variance = t * (1 - t) * (1 + star * (1 - t) / (2 - t) + star * t / (1 + t)) / (m * n)
-        return (value - t) ** 2 > z * z * variance
-
-    def edge(far: float) -> float:
-        near = value
-        for _ in range(60):
-            middle = (near + far) / 2
-            near, far = (near, middle) if beyond(middle) else (middle, far)
-        return near
-
-    return (edge(0.0) if value > 0 else 0.0), (edge(1.0) if value < 1 else 1.0)
-
-
-def delong_interval(scores: ArrayLike, labels: ArrayLike) -> Interval:
-    """AUROC with DeLong's 95 % interval, cut to [0, 1]; Newcombe's where DeLong's variance says nothing.
-
-    DeLong's is no use where it is 0 (perfect separation, or all scores equal) or where a class has a single member.
-    """
-    s, positive = two_classes(scores, labels)
-    m = int(positive.sum())
-    n = s.size - m
-    value, variance = delong_variance(s, positive)
-    if variance <= 1e-12 or min(m, n) < 2:
-        low, high = newcombe_interval(value, m, n)
-        return Interval(value, low, high, "newcombe")
-    half = Z_95 * variance**0.5
-    return Interval(value, max(0.0, value - half), min(1.0, value + half), "delong")
 
 
 def roc_curve(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
@@ -136,9 +79,6 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
     true = np.cumsum(positive[order])[ends]
     gained = np.diff(true, prepend=0) / true[-1]
     return float((gained * true / (ends + 1)).sum())
-
-
-# Numbers for choosing between models, one for all findings: the mean AUROC, and the mean loss that breaks a tie.
 
 
 def macro_auroc(scores: NDArray[np.floating[Any]], labels: NDArray[np.floating[Any]]) -> float | None:
