@@ -90,7 +90,7 @@ def test_two_models_are_compared_where_both_classes_are():
     first, second = studies(), studies()
     second = second.with_scores(1 - second.scores)
     first.labels[:, 1] = 1
-    found = compared(first, second, resamples=20, seed=0)
+    found = compared(first, second)
     assert found["a"].difference == pytest.approx(2 * found["a"].first - 1)
     assert "one class" in found["b"]
 
