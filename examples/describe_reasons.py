@@ -11,17 +11,17 @@ from engine.dicom import reasons, selection
 
 PAGE = Path(reasons.__file__).with_name("REASONS.md")
 HEADINGS = {
-    "reject": "reject: read, or tried, and not scored",
-    "skip": "skip: not meant for mmclip, or not yet",
-    "duplicate": "duplicate: read before in the same run",
+    "reject": "reject: not scored, by policy or because of damage",
+    "skip": "skip: not an input of mmclip, or not yet",
+    "duplicate": "duplicate: the same content earlier in the run",
 }
-INTRODUCTION = """# What became of a file: reasons and flags
+INTRODUCTION = """# Reasons and flags
 
-Every input file has one row in `images.csv` with one `outcome`. `score` carries no `reason`, only `flags`; `reject`, `skip` and `duplicate`
-carry one reason of the closed lists below. `report.html` and the first screen of `mmclip score` count them.
+Every input file has one row in `images.csv` with one `outcome`. Outcome `score` has no `reason`, only `flags`; `reject`, `skip` and `duplicate` have one
+reason of the closed lists below. `report.html` and the summary of `mmclip score` count them.
 
-**failed** marks reasons of files that are damaged or out of reach: with one of them `mmclip score` ends with exit code 1, unless
-`--fail-on never` is given. The other reasons are decisions: exit code 0, unless `--fail-on reject` is given.
+**failed** marks reasons of files that are damaged or unreadable: they make the exit code of `mmclip score` 1, unless `--fail-on never` is given. The other
+reasons are decisions: exit code 0, unless `--fail-on reject` is given.
 """
 SELECTION = "What tags decide, and what happens where they are blank:\n"
 RULES = "Where several faults meet, the first of this order names the file:\n"
@@ -40,10 +40,10 @@ def page() -> str:
                 lines.append(f"| `{code}` | {failed} | {_cell(reason.meaning)} | {_cell(reason.advice)} |")
         lines.append("")
     lines += ["## Which reason, where there are several", "", RULES, *(line.strip() for line in order.strip().splitlines()), ""]
-    lines += ["## Which pictures are scored", "", SELECTION, *(line.removeprefix("  ") for line in decides.rstrip().splitlines()), ""]
-    lines += ["## Flags: scored all the same", "", "| flag | what it means | what to do |", "|---|---|---|"]
+    lines += ["## Which images are scored", "", SELECTION, *(line.removeprefix("  ") for line in decides.rstrip().splitlines()), ""]
+    lines += ["## Flags of scored images", "", "| flag | what it means | what to do |", "|---|---|---|"]
     lines += [f"| `{flag}` | {_cell(reasons.FLAGS[flag])} | {_cell(reasons.FLAG_ADVICE[flag])} |" for flag in sorted(reasons.FLAGS)]
-    lines += ["", "This page is made from reasons.py and selection.py beside it by `python examples/describe_reasons.py`.", ""]
+    lines += ["", "Generated from reasons.py and selection.py by `python examples/describe_reasons.py`.", ""]
     return "\n".join(lines)
 
 

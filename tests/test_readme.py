@@ -1,4 +1,4 @@
-"""What README.md and examples/README.md promise is there: files, commands, options, exit codes, the lines of Python."""
+"""The pages are true: their links, commands, options, scripts, exit codes, recipes and lines of Python."""
 
 import inspect
 import re
@@ -19,16 +19,26 @@ from engine.recipe.loader import check_recipe
 from engine.recipe.prompts import PromptRecipe
 
 HOUSE = Path(__file__).resolve().parent.parent
-README = (HOUSE / "README.md").read_text("utf-8")
-GUIDES = {name: (HOUSE / name).read_text("utf-8") for name in ("README.md", "examples/README.md")}
+PAGES = {
+    page.relative_to(HOUSE).as_posix(): page.read_text("utf-8")
+    for page in sorted([*HOUSE.glob("*.md"), *(each for top in ("engine", "recipes", "examples") for each in (HOUSE / top).rglob("*.md"))])
+    if "studies" not in page.parts
+}
+README, OPERATION = PAGES["README.md"], PAGES["examples/README.md"]
 UNITS = {name: (HOUSE / "examples" / name).read_text("utf-8") for name in ("mmclip.cron", "mmclip-score.service")}
 
 
-def commands():
-    for name, text in GUIDES.items():
-        yield from ((name, line) for line in re.findall(r"^\$ (mmclip .*)$", text, re.M))
+def commands(program):
+    """(page, arguments) of every line `$ ... PROGRAM ...`."""
+    for name, text in PAGES.items():
+        yield from ((name, line) for line in re.findall(rf"^ *\$ (?:.*\s)?{program} (.*)$", text, re.M))
+
+
+def mmclip_commands():
+    for name, line in commands("mmclip"):
+        yield name, re.split(r"\s[12]?>|;", line)[0]
     for name, text in UNITS.items():
-        yield from ((name, "mmclip " + line) for line in re.findall(r"bin/mmclip (.*)$", text, re.M))
+        yield from ((name, line) for line in re.findall(r"bin/mmclip (.*)$", text, re.M))
 
 
 @cache
@@ -37,12 +47,46 @@ def help_of(*verb):
     return subprocess.run([mmclip, *verb, "--help"], check=True, capture_output=True, text=True, timeout=60).stdout
 
 
-@pytest.mark.parametrize(("where", "command"), list(commands()))
-def test_every_command_is_one_that_mmclip_knows(where, command):
-    words = shlex.split(re.split(r"\s[12]?>", command)[0])
-    verb = words[1:3] if words[1] in ("recipes", "models") else words[1:2]
-    options = {word for word in words if word.startswith("--")}
-    assert options <= set(re.findall(r"--[\w-]+", help_of(*verb)))
+def test_the_readme_has_at_most_two_hundred_lines():
+    assert len(README.splitlines()) <= 200
+
+
+@pytest.mark.parametrize("where", PAGES)
+def test_every_link_leads_somewhere(where):
+    folder = (HOUSE / where).parent
+    missing = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", PAGES[where]):
+        name, _, anchor = link.partition("#")
+        if "://" in link:
+            continue
+        path = (folder / name).resolve() if name else HOUSE / where
+        if not path.exists() or (anchor and anchor not in anchors(path)):
+            missing.append(link)
+    assert missing == []
+
+
+def anchors(path):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("where", [*PAGES, *UNITS])
+def test_every_mmclip_command_has_only_options_of_its_verb(where):
+    for name, line in mmclip_commands():
+        if name != where:
+            continue
+        words = shlex.split(line)
+        verb = words[:2] if words[0] in ("recipes", "models") else words[:1]
+        unknown = {word for word in words if word.startswith("--")} - set(re.findall(r"--[\w-]+", help_of(*verb)))
+        assert not unknown, line
+
+
+@pytest.mark.parametrize(("where", "line"), list(commands("python")))
+def test_every_script_and_test_of_a_command_is_there(where, line):
+    for word in shlex.split(line):
+        if word.startswith(("examples/", "tests/", "engine/")) and word != "examples/studies":
+            assert (HOUSE / word).exists(), word
 
 
 @pytest.mark.parametrize("verb", re.findall(r"^\| `mmclip (\w+)", README, re.M))
@@ -51,20 +95,20 @@ def test_every_verb_of_the_table_is_there(verb):
 
 
 def test_every_exit_code_is_explained():
-    section = README.split("## Exit codes")[1].split("\n## ")[0]
+    section = OPERATION.split("## Exit codes")[1].split("\n## ")[0]
     explained = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", section, re.M) for code in row.split(",")}
     raised = {each.exit_code for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, errors.EngineError)}
     assert explained == raised | {0, 1, 130, 141, 143}
 
 
-def test_the_prompts_of_one_s_own_are_a_recipe():
+def test_the_prompts_of_the_readme_are_a_recipe():
     (lines,) = re.findall(r"```yaml\n(version: 1\nfindings:.*?)```", README, re.S)
     recipe = check_recipe(read_document(lines.encode()), PromptRecipe, name="own.yaml")
     assert list(recipe.findings) == ["Pleural Effusion", "Tuberculosis"]
 
 
-def test_the_way_back_to_a_file_is_as_told(tmp_path):
-    (lines,) = re.findall(r"```py\n(.*?)```", README, re.S)
+def test_the_way_back_to_a_file_works(tmp_path):
+    (lines,) = re.findall(r"```py\n(.*?)```", OPERATION, re.S)
     out = tmp_path / "mmclip-out"
     (out / "private").mkdir(parents=True)
     named = {"image": ["a", "a", "b"]}

@@ -31,7 +31,7 @@ LEAST_CONTRAST = 1 / 8
 
 MOST_SATURATED = 3 / 4
 """Share of the field that becomes the darkest or the brightest grey: a window or LUT that saturates more is passed over.
-Measured on wrong and on sound windows: README.md."""
+Measured on wrong and on sound windows: engine/dicom/README.md."""
 
 _FLAT = 0.05
 """Share of the pixels within 1/64 of the range from one end of it, from which on they are a border (collimation, bare detector)."""
