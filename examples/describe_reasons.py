@@ -17,11 +17,11 @@ HEADINGS = {
 }
 INTRODUCTION = """# Reasons and flags
 
-Every input file has one row in `images.csv` with one `outcome`. Outcome `score` has no `reason`, only `flags`; `reject`, `skip` and `duplicate` have one
-reason of the closed lists below. `report.html` and the summary of `mmclip score` count them.
+Every input file has one row in `images.csv` with one `outcome`. Outcome `score` has no `reason`, only `flags`; `reject`, `skip` and
+`duplicate` have one reason of the closed lists below. `report.html` and the summary of `mmclip score` count them.
 
-**failed** marks reasons of files that are damaged or unreadable: they make the exit code of `mmclip score` 1, unless `--fail-on never` is given. The other
-reasons are decisions: exit code 0, unless `--fail-on reject` is given.
+**failed** marks reasons of files that are damaged or unreadable: they make the exit code of `mmclip score` 1, unless `--fail-on never` is
+given. The other reasons are decisions: exit code 0, unless `--fail-on reject` is given.
 """
 SELECTION = "What tags decide, and what happens where they are blank:\n"
 RULES = "Where several faults meet, the first of this order names the file:\n"

@@ -138,7 +138,7 @@ FLAGS: dict[str, str] = {
     "more_bits": "bits above BitsStored were read as values: without them smooth areas would break (with unused_bits)",
     "no_window": "the file names no window; 8-bit values are shown as they are, others over the range of the data",
     "orientation": "rotated or mirrored by its tags, or by its looks (measured: engine/dicom/README.md)",
-    "out_of_distribution": "does not look like a frontal chest radiograph (measured: engine/dicom/README.md), or is an animal's by its header",
+    "out_of_distribution": "does not look like a frontal chest radiograph (measured: engine/dicom/README.md), or the header says animal",
     "padding": "padding was excluded from the range of grey",
     "polarity": "a frontal chest that looks inverted: the lungs are bright after all the header's steps (measured: engine/dicom/README.md)",
     "recoded": "the same SOP instance was read before in another encoding, or with its grey scale inverted",

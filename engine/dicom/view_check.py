@@ -25,7 +25,7 @@ from engine.dicom.resample import squashed
 # How much a frontal chest picture looks inverted: bone dark and lungs bright after all that its header asked for.
 
 THRESHOLD = -0.2
-"""In standard deviations of the picture: what lies below looks inverted. engine/dicom/README.md has its precision and recall, with the command."""
+"""In standard deviations of the image; below this it looks inverted. Precision and recall: engine/dicom/README.md."""
 
 _MIDDLE = ((0.30, 0.75, 0.44, 0.58),)
 _LUNGS = ((0.22, 0.55, 0.20, 0.36), (0.22, 0.55, 0.64, 0.80))
