@@ -1,6 +1,6 @@
 """How often a 95 % interval of an AUROC, of a mean of AUROCs and of a difference holds the true value, by simulation.
 
-    python tests/benchmarks/interval_coverage.py --draws 2000
+    python tests/benchmarks/interval_coverage.py --draws 1000
 
 Scores are normal with equal variance in both classes; 100 patients lack the finding. Clustered: one to four studies per patient, half of
 the variance shared by the studies of a patient; positives are then counted in patients. Methods of one area:
@@ -38,7 +38,7 @@ Scores = np.ndarray
 def main() -> None:
     """Print the tables as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--draws", type=int, default=2000)
+    parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--positives", type=int, nargs="+", default=POSITIVES)
     args = parser.parse_args()
     print(f"{args.draws} draws a figure, {datetime.now(UTC):%Y-%m-%d}. In each cell: true AUROC {', '.join(map(_figure, AREAS))}.")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 from sklearn.calibration import calibration_curve
 
-from engine.metrics.calibration import BINS, CalibrationMap, brier, ece, fit_map, logits, reliability
+from engine.metrics.calibration import BINS, CalibrationMap, brier, ece, fit_map, logits, reliability, sigmoid
 from engine.metrics.roc import auroc
 
 
@@ -84,3 +84,7 @@ def test_a_map_stays_in_bounds_and_never_turns_two_scores_round(scores, slope, s
 def test_logits_of_certainty_are_finite():
     assert np.isfinite(logits([0.0, 1.0])).all()
     assert CalibrationMap(1.0, 0.0)([0.3]) == pytest.approx([0.3])
+
+
+def test_sigmoid_does_not_overflow():
+    assert sigmoid([-1e5, 0, 1e5]) == pytest.approx([0, 0.5, 1])
