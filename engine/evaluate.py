@@ -3,7 +3,7 @@
     recipe -> sources -> image table with parts -> features (by content, once) -> scores -> studies -> figures, groups, phrases, maps
 
 Several recipes make one table. A row whose data or model are not here is not left out: its cells say what they need.
-What is written stands in engine/tables/evaluation.py. Scores that exist already are judged by engine/judge.py.
+What is written stands in engine/tables/evaluation.py. Scores that exist already are study_figures by engine/judge.py.
 """
 
 from __future__ import annotations
@@ -26,11 +26,28 @@ from engine.data.sources.published import missing_pieces
 from engine.data.splits import TEST, TRAIN, VALIDATION, StudyTable, finding_columns, part_account, studies, with_parts
 from engine.dicom.reader_version import reader_version, same_readers
 from engine.errors import ConfigError, EngineError, InputMissing, NotFinite, UsageError
-from engine.evaluation.events import Event, Finished, Looked, Measured, Needs, Planned, Published, Reading
+from engine.evaluation.events import (
+    EvaluationFinished,
+    EvaluationPlan,
+    EvaluationSkipped,
+    Event,
+    ImageEncoded,
+    ModelFigures,
+    ModelStarted,
+    TablesWritten,
+)
 from engine.evaluation.output import CALIBRATION, clear_evaluation, publish_evaluation, publish_evaluation_record
-from engine.evaluation.published import needed_cells, published_cells
-from engine.evaluation.studies import Studies, age_bands, calibrated, compared, fitted_maps, not_finite, thresholds_on
-from engine.evaluation.tables import Verdicts, comparison_rows, phrase_row
+from engine.evaluation.published import missing_row, published_rows
+from engine.evaluation.studies import (
+    ScoredStudies,
+    age_bands,
+    calibrated,
+    fit_calibration_maps,
+    nonfinite_counts,
+    paired_comparisons,
+    validation_thresholds,
+)
+from engine.evaluation.tables import EvaluationTables, comparison_rows, phrase_row
 from engine.metrics.calibration import sigmoid
 from engine.model.bundle_folder import local_folder
 from engine.model.linear_probe import raw_pixels, separate_logits
@@ -85,7 +102,7 @@ def evaluate(
         out: the output folder; features are kept there, so that a second run costs no pixel work.
         dry_run: say what would be measured and what is missing; write nothing.
 
-    A set's rows that lack data or a model are told as `Needs`; of a single recipe they are errors.
+    A set's rows that lack data or a model are told as `EvaluationSkipped`; of a single recipe they are errors.
 
     Raises:
         InputMissing, RecipeError, ConfigError, ModelError, LabelsError: see the message; leakage is a LabelsError.
@@ -98,7 +115,7 @@ def evaluate(
     lacking = [_lacks(row) for row in rows]
     if not of_a_set and lacking[0]:
         raise ConfigError("the evaluation's data or models are not there", why=lacking[0], hint="--set KEY=VALUE for each of these")
-    yield Planned(tuple((row.recipe.title, lack) for row, lack in zip(rows, lacking, strict=True)))
+    yield EvaluationPlan(tuple((row.recipe.title, lack) for row, lack in zip(rows, lacking, strict=True)))
     if dry_run:
         return
     with locked(out):
@@ -115,12 +132,12 @@ def evaluate(
                         raise
                     needs = f"needs {error}"
             if needs:
-                yield Needs(row.recipe.title, needs)
+                yield EvaluationSkipped(row.recipe.title, needs)
                 called = [label or (names[0] if len(names) == 1 else row.recipe.joint_name) for label, names in row.recipe.contenders]
-                bench.verdicts.add("table", [needed_cells(row.recipe.title, name, needs).as_row() for name in called])
+                bench.verdicts.add("table", [missing_row(row.recipe.title, name, needs).as_row() for name in called])
             if row.recipe.published in published and row.recipe.published not in {each.recipe.published for each in rows[number:]}:
                 first = next(each.recipe.title for each in rows if each.recipe.published == row.recipe.published)
-                theirs = published_cells(first, published[row.recipe.published])
+                theirs = published_rows(first, published[row.recipe.published])
                 bench.verdicts.add("table", [each.as_row() for each in theirs])
         clear_evaluation(out)
         account: dict[str, Any] = {
@@ -129,13 +146,13 @@ def evaluate(
             "recipe": {"name": recipe_name(find_recipe(recipe)), "settings": list(settings), "against": against},
             "evaluations": bench.accounts,
         }
-        verdicts = bench.verdicts
-        publish_evaluation(out, verdicts.tables, verdicts.predictions(), {"evaluations": bench.accounts})
+        tables = bench.verdicts
+        publish_evaluation(out, tables.rows, tables.predictions(), {"evaluations": bench.accounts})
         if bench.calibration is not None:
             write_calibration(out / CALIBRATION, bench.calibration)
         account["seconds"] = round(time.monotonic() - begun, 3)
-        yield Published(out, account, verdicts.tables, verdicts.curves)
-        yield Finished(publish_evaluation_record(out, account), verdicts.tables)
+        yield TablesWritten(out, account, tables.rows, tables.curves)
+        yield EvaluationFinished(publish_evaluation_record(out, account), tables.rows)
 
 
 def _lacks(row: Row) -> str:
@@ -173,7 +190,7 @@ class _Subject:
         """The images of a part, in the order of the table."""
         return self.frame.filter(pl.col("part") == name)
 
-    def studies(self, name: str, scores: NDArray[np.float64]) -> tuple[Studies, StudyTable]:
+    def studies(self, name: str, scores: NDArray[np.float64]) -> tuple[ScoredStudies, StudyTable]:
         """A part's studies from the scores of its images."""
         table = studies(self.part(name), scores, self.columns, self.recipe)
         groups: dict[str, NDArray[np.str_]] = {}
@@ -181,7 +198,7 @@ class _Subject:
             values = table.frame[column]
             groups[column] = age_bands(values.to_list(), self.recipe.ages) if column == "age" else np.array(values.to_list(), dtype=str)
         patients = np.array(table.frame["patient"].to_list(), dtype=str)
-        return Studies(tuple(self.columns), table.scores, table.labels, patients, groups), table
+        return ScoredStudies(tuple(self.columns), table.scores, table.labels, patients, groups), table
 
 
 class _Bench:
@@ -194,7 +211,7 @@ class _Bench:
         self.out, self.workers = out, workers
         self.batch_size = batch_size or (64 if self.device == "cuda" else 8)
         self.names = Names(site_key())
-        self.verdicts = Verdicts()
+        self.verdicts = EvaluationTables()
         self.accounts: list[dict[str, Any]] = []
         self.calibration: dict[str, Any] | None = None
 
@@ -222,27 +239,29 @@ class _Bench:
             "models": [],
         }
         subject = _Subject(row, frame, columns, words, account)
-        first: tuple[str, Studies] | None = None
+        first: tuple[str, ScoredStudies] | None = None
         for label, names in recipe.contenders:
             judged_by = yield from self._model(subject, label, names, calibrate)
             first = first or judged_by
         if against is not None and first is not None:
             name, second = yield from self._model(subject, "", (against,), calibrate=False)
-            tests = compared(first[1], second)
+            tests = paired_comparisons(first[1], second)
             self.verdicts.add("comparisons", comparison_rows(recipe.title, first[0], name, tests))
         if recipe.baseline == "raw_pixels":
             yield from self._baseline(subject)
         self.accounts.append(account)
 
-    def _model(self, subject: _Subject, label: str, names: Sequence[str], calibrate: bool) -> Generator[Event, None, tuple[str, Studies]]:
-        """Figures, groups, phrases and calibration of one model or ensemble; its name and the judged studies."""
+    def _model(
+        self, subject: _Subject, label: str, names: Sequence[str], calibrate: bool
+    ) -> Generator[Event, None, tuple[str, ScoredStudies]]:
+        """Figures, groups, phrases and calibration of one model or ensemble; its name and the study_figures studies."""
         recipe, title = subject.recipe, subject.recipe.title
         bundles = [self._bundle(name) for name in names]
         bundles = [weight_soup(bundles)] if recipe.ensemble == "weight_soup" else bundles
         name = label or (bundles[0].name if len(bundles) == 1 else recipe.joint_name)
         used = [TEST] if recipe.threshold.source == "fixed" and not calibrate else [TEST, VALIDATION]
         images = pl.concat([subject.part(part) for part in used])
-        yield Reading(title, name, images.height * len(bundles))
+        yield ModelStarted(title, name, images.height * len(bundles))
         scores, phrases, unread = [], [], Counter[str]()
         for bundle in bundles:
             features, reasons = yield from self._features(images, bundle)
@@ -257,7 +276,7 @@ class _Bench:
             why = ", ".join(f"{count} {reason}" for reason, count in sorted(unread.items()))
             raise ConfigError(f"none of the {size} images of the test part of {title} can be read", why=why, hint="mmclip score says more")
         valid = subject.studies(VALIDATION, joint[size:])[0] if VALIDATION in used else None
-        if broken := not_finite(test):
+        if broken := nonfinite_counts(test):
             raise NotFinite(f"scores that are not finite: {', '.join(f'{count} of {each}' for each, count in broken.items())}")
         for versions_of_one in zip(*phrases, strict=True):
             one = versions_of_one[0]
@@ -272,23 +291,25 @@ class _Bench:
             yield self._calibrate(subject, name, content, test, valid, table)
         return name, test
 
-    def _judge(self, subject: _Subject, name: str, test: Studies, valid: Studies | None, table: StudyTable) -> Measured:
+    def _judge(self, subject: _Subject, name: str, test: ScoredStudies, valid: ScoredStudies | None, table: StudyTable) -> ModelFigures:
         recipe = subject.recipe
-        cuts = thresholds_on(valid, test.findings, recipe.threshold.source, recipe.threshold.value)
+        cuts = validation_thresholds(valid, test.findings, recipe.threshold.source, recipe.threshold.value)
         note = f"{table.frame.height} {'studies' if recipe.level == 'study' else 'images'} of {table.frame['patient'].n_unique()} patients"
         if gone := subject.account["dropped"].get("file_missing"):
             note += f"; {gone} images of the tables are not here"
         own = [self.names.of(study) for study in table.frame["study"]]
-        return self.verdicts.judge(
+        return self.verdicts.add_model(
             recipe.title, name, test, cuts, names=own, note=note, fewest=recipe.fewest, resamples=recipe.resamples, seed=recipe.seed
         )
 
-    def _calibrate(self, subject: _Subject, name: str, content: str, test: Studies, valid: Studies, table: StudyTable) -> Measured:
+    def _calibrate(
+        self, subject: _Subject, name: str, content: str, test: ScoredStudies, valid: ScoredStudies, table: StudyTable
+    ) -> ModelFigures:
         recipe, title = subject.recipe, subject.recipe.title
-        fitted = fitted_maps(valid, recipe.calibration.method)
+        fitted = fit_calibration_maps(valid, recipe.calibration.method)
         maps = {finding: each.map for finding, each in fitted.items()}
         after = calibrated(test, maps)
-        self.verdicts.compare_reliability(title, name, test, after, resamples=recipe.resamples, seed=recipe.seed)
+        self.verdicts.add_reliability(title, name, test, after, resamples=recipe.resamples, seed=recipe.seed)
         self.calibration = {
             "method": recipe.calibration.method,
             "aggregate": recipe.aggregate,
@@ -300,12 +321,12 @@ class _Bench:
         return self._judge(subject, f"{name}, calibrated", after, calibrated(valid, maps), table)
 
     def _baseline(self, subject: _Subject) -> Iterator[Event]:
-        """Logistic regression on raw pixels, fitted to the training patients' labels, judged on the same studies."""
+        """Logistic regression on raw pixels, fitted to the training patients' labels, study_figures on the same studies."""
         test_images, train_images = subject.part(TEST), subject.part(TRAIN)
         if train_images.is_empty():
             return
         images = pl.concat([test_images, train_images])
-        yield Reading(subject.recipe.title, BASELINE, images.height)
+        yield ModelStarted(subject.recipe.title, BASELINE, images.height)
         pixels, _ = yield from self._features(images, None)
         size = test_images.height
         labels = train_images.select(
@@ -344,5 +365,5 @@ class _Bench:
                     found[each.number] = each.features
                 elif each.reason:
                     reasons[each.reason] += 1
-                yield Looked(each.known)
+                yield ImageEncoded(each.known)
         return found, reasons

@@ -32,7 +32,7 @@ from engine.data.finetune_data import LabelledBatches, LabelledPictures, Prepare
 from engine.data.sources.published import check_there
 from engine.data.splits import Drawn, Fraction, checked_fractions, drawn_fraction, labels_of
 from engine.errors import UsageError
-from engine.evaluation.learning_curve import Chosen, HeldOut, Measured, curve_rows, publish_curve
+from engine.evaluation.learning_curve import CurvePoint, HeldOutSet, ValidationChoice, curve_rows, publish_curve
 from engine.metrics.calibration import sigmoid
 from engine.metrics.roc import macro_auroc, mean_log_loss
 from engine.model.bundle import Bundle, load_bundle
@@ -86,7 +86,7 @@ class Finished:
     seconds: float
 
 
-Event = Prepared | Drawn | Refused | Started | Step | Saved | Look | Chosen | Measured | Finished
+Event = Prepared | Drawn | Refused | Started | Step | Saved | Look | ValidationChoice | CurvePoint | Finished
 
 
 def finetune(
@@ -158,7 +158,7 @@ class _Seen:
     data: Path
     prompts: PromptRecipe
     words: Mapping[str, Words]
-    held_out: HeldOut
+    held_out: HeldOutSet
 
     def pictures(self, frame: pl.DataFrame) -> list[NDArray[np.uint8]]:
         return [self.found.seen.picture(image) for image in frame["image"]]
@@ -201,10 +201,10 @@ def _seen(run: _Run, base: Bundle, found: LabelledPictures) -> _Seen:
     words = words_by_finding(prompts, lambda texts: base.text_features(texts).cpu().numpy())
     test = found.split.part("test")
     labels, patients = labels_of(test, found.findings), test["patient"].to_numpy().astype(str)
-    return _Seen(base, found, run.data, prompts, words, HeldOut(found.findings, labels, patients))
+    return _Seen(base, found, run.data, prompts, words, HeldOutSet(found.findings, labels, patients))
 
 
-def _zero_shot(seen: _Seen) -> Measured:
+def _zero_shot(seen: _Seen) -> CurvePoint:
     """The 0 % point: words alone."""
     prompts, test = seen.prompts, seen.found.split.part("test")
     spoken = {name: seen.words[name] for name in seen.found.findings if name in seen.words}
@@ -245,22 +245,22 @@ def _fraction(run: _Run, seen: _Seen, identity: Mapping[str, str], share: float)
 # ---- learning ------------------------------------------------------------------------------------------------------------------
 
 
-def _linear(recipe: FinetuneRecipe, seen: _Seen, part: Fraction) -> tuple[Head, Chosen]:
+def _linear(recipe: FinetuneRecipe, seen: _Seen, part: Fraction) -> tuple[Head, ValidationChoice]:
     """The linear probe: logistic regression on kept features, its strength chosen on the validation part."""
     x, x_validation = (seen.features(each).astype(np.float64) for each in (part.train, part.validation))
     fit, area = _best_fit(recipe, part, x, x_validation)
     about = _about(recipe, part) | {"strength": fit.strength}
     head = Head(part.learned, fit.weight.astype(np.float32), fit.bias.astype(np.float32), about)
-    return head, Chosen(part.share, "linear", "strength", fit.strength, area)
+    return head, ValidationChoice(part.share, "linear", "strength", fit.strength, area)
 
 
-def _raw_pixels(recipe: FinetuneRecipe, seen: _Seen, part: Fraction) -> tuple[Measured, Chosen]:
+def _raw_pixels(recipe: FinetuneRecipe, seen: _Seen, part: Fraction) -> tuple[CurvePoint, ValidationChoice]:
     """The plainest competitor, on the same images, its strength chosen in the same way."""
     parts = (part.train, part.validation, part.test)
     x, x_validation, x_test = (raw_pixels(seen.pictures(each), recipe.baseline.side) for each in parts)
     fit, area = _best_fit(recipe, part, x, x_validation)
     measured = seen.held_out.measured(part.share, "raw_pixels", part.learned, sigmoid(fit.logits(x_test)), ONE_CLASS)
-    return measured, Chosen(part.share, "raw_pixels", "strength", fit.strength, area)
+    return measured, ValidationChoice(part.share, "raw_pixels", "strength", fit.strength, area)
 
 
 def _best_fit(recipe: FinetuneRecipe, part: Fraction, x: Floats, x_validation: Floats) -> tuple[Fit, float | None]:
@@ -269,7 +269,9 @@ def _best_fit(recipe: FinetuneRecipe, part: Fraction, x: Floats, x_validation: F
     return best_fit(found, lambda fit: macro_auroc(fit.logits(x_validation), part.validation_labels))
 
 
-def _full(run: _Run, seen: _Seen, part: Fraction, identity: Mapping[str, str]) -> Generator[Event, None, tuple[Bundle, Head, Chosen]]:
+def _full(
+    run: _Run, seen: _Seen, part: Fraction, identity: Mapping[str, str]
+) -> Generator[Event, None, tuple[Bundle, Head, ValidationChoice]]:
     """Train tower and head; look at the validation part now and then; end with the weights of the best look."""
     recipe, folder = run.recipe, run.folder(part.share)
     bundle = dataclasses.replace(seen.base, clip=copy.deepcopy(seen.base.clip))
@@ -308,7 +310,7 @@ def _full(run: _Run, seen: _Seen, part: Fraction, identity: Mapping[str, str]) -
         patience=recipe.patience,
     )
     head = module.head(_about(recipe, part) | {"steps": best.step})
-    return bundle, head, Chosen(part.share, "full", "step", best.step, best.auroc)
+    return bundle, head, ValidationChoice(part.share, "full", "step", best.step, best.auroc)
 
 
 def _losses_of(recipe: FinetuneRecipe, module: Classifier, bundle: Bundle, part: Fraction) -> LossesOf:

@@ -15,7 +15,7 @@ from mmclip_cli.options import DryRun, Json, Quiet, Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from engine.evaluation.events import Event, Measured
+    from engine.evaluation.events import Event, ModelFigures
 
 EXAMPLES = (
     "mmclip evaluate --scores mmclip-out --labels labels.csv",
@@ -87,24 +87,33 @@ def command(
 
 def _watch(events: Iterator[Event], out: Path, *, json: bool, quiet: bool) -> None:
     """Show the run's events as they come, write the page, and print the tables."""
-    from engine.evaluation.events import Finished, Looked, Measured, Needs, Notice, Planned, Published, Reading
+    from engine.evaluation.events import (
+        EvaluationFinished,
+        EvaluationNotice,
+        EvaluationPlan,
+        EvaluationSkipped,
+        ImageEncoded,
+        ModelFigures,
+        ModelStarted,
+        TablesWritten,
+    )
     from engine.evaluation.html import evaluation_report
 
-    measured: list[Measured] = []
-    planned: Planned | None = None
+    measured: list[ModelFigures] = []
+    planned: EvaluationPlan | None = None
     seen = 0
     with contextlib.ExitStack() as shown:
         watched = shown.enter_context(console.closing(events))
         bar = None
         for event in watched:
             match event:
-                case Planned():
+                case EvaluationPlan():
                     planned = event
-                case Needs() if not quiet:
+                case EvaluationSkipped() if not quiet:
                     console.log(f"{event.evaluation}: {event.needs}", level="warning")
-                case Notice() if not quiet:
+                case EvaluationNotice() if not quiet:
                     console.log(event.message, level="warning")
-                case Reading():
+                case ModelStarted():
                     if bar is not None:
                         bar.close()
                     bar = shown.enter_context(
@@ -112,17 +121,17 @@ def _watch(events: Iterator[Event], out: Path, *, json: bool, quiet: bool) -> No
                     )
                     if bar.disable and not quiet:
                         console.log(f"{event.evaluation}: {event.model}", images=event.images)
-                case Looked():
+                case ImageEncoded():
                     seen += 1
                     if bar is not None:
                         bar.update()
                         if bar.disable and not quiet and seen % LOGGED_FILES == 0:
                             console.log("looking", images=seen)
-                case Measured():
+                case ModelFigures():
                     measured.append(event)
-                case Published():
+                case TablesWritten():
                     evaluation_report(event.out, run=event.run, tables=event.tables, curves=event.curves)
-                case Finished():
+                case EvaluationFinished():
                     if json:
                         console.say_json({**event.run, "out": str(out), "tables": event.tables})
                     else:
@@ -140,7 +149,7 @@ def _say_plan(rows: tuple[tuple[str, str], ...], *, json: bool) -> None:
         console.table(["evaluation", "ready"], [[name, needs or "yes"] for name, needs in rows])
 
 
-def _say(tables: dict[str, list[dict[str, Any]]], measured: list[Measured], out: Path) -> None:
+def _say(tables: dict[str, list[dict[str, Any]]], measured: list[ModelFigures], out: Path) -> None:
     """The table beside the published figures, then findings one by one, comparisons and calibration."""
     from engine.tables.columns import NOTICE
 
@@ -171,7 +180,7 @@ def _with_footnotes(table: list[dict[str, Any]]) -> tuple[list[list[object]], li
     return [[marks.get(cell, cell) for cell in row.values()] for row in table], reasons
 
 
-def _say_findings(each: Measured) -> None:
+def _say_findings(each: ModelFigures) -> None:
     rows: list[list[object]] = []
     for figure in each.figures[:SHOWN_FINDINGS]:
         interval = "-" if figure.auroc_low is None else f"{figure.auroc_low:.3f}-{figure.auroc_high:.3f}"

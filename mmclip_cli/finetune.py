@@ -16,7 +16,7 @@ from mmclip_cli.options import DryRun, Json, Quiet, Settings
 
 if TYPE_CHECKING:
     from engine.data.sources.image_table import ImageTable
-    from engine.evaluation.learning_curve import Measured
+    from engine.evaluation.learning_curve import CurvePoint
     from engine.finetune import Event, Finished
     from engine.recipe.finetuning import FinetuneRecipe
 
@@ -129,7 +129,7 @@ def _run(
 ) -> None:  # fmt: skip
     """Show the run's events: a progress bar on a terminal, else a log line every LOG_SECONDS."""
     from engine.data.finetune_data import Prepared
-    from engine.evaluation.learning_curve import Measured
+    from engine.evaluation.learning_curve import CurvePoint
     from engine.finetune import Finished, Started, finetune
     from engine.training.loop import Step
 
@@ -149,14 +149,14 @@ def _run(
                     logged = time.monotonic()
                     console.log(f"step {event.step} of {stop}", **_facts(event))
                 continue
-            events_by_name.setdefault(type(event).__name__.lower(), []).append(event)
+            events_by_name.setdefault(_event_name(event), []).append(event)
             if isinstance(event, Started):
                 stop = event.stop
                 if console.on_terminal() and not quiet:
                     shown.close()
                     bar = shown.enter_context(console.progress(stop, what=name, unit="step", start=event.start))
             if not quiet and not isinstance(event, Finished):
-                console.log(type(event).__name__.lower(), **(_briefly(event) if isinstance(event, Measured) else _facts(event)))
+                console.log(_event_name(event), **(_briefly(event) if isinstance(event, CurvePoint) else _facts(event)))
     (finished,) = events_by_name["finished"]
     assert isinstance(finished, Finished)  # it is the last event unless the generator raised
     if json:
@@ -195,10 +195,16 @@ def _say_curve(finished: Finished, findings: int) -> None:
         console.say(f"no AUROC, {reason}: {', '.join(sorted(names))}")
 
 
+def _event_name(event: Event) -> str:
+    """The event as logs and --json call it."""
+    name = type(event).__name__
+    return {"CurvePoint": "measured", "ValidationChoice": "chosen"}.get(name, name.lower())
+
+
 def _facts(event: Event) -> dict[str, Any]:
     return {each.name: getattr(event, each.name) for each in dataclasses.fields(event)}
 
 
-def _briefly(event: Measured) -> dict[str, Any]:
+def _briefly(event: CurvePoint) -> dict[str, Any]:
     """The mean over the findings; curve.csv and log.jsonl have the others."""
     return {"fraction": event.fraction, "method": event.method, "macro_auroc": event.figures[-1].auroc}

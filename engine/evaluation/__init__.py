@@ -1,10 +1,10 @@
-"""Evaluation: scores and labels -> tables, figures, pages.
+"""Evaluation: scores and labels to tables, figures and a page.
 
-studies.py          scores and labels of the studies judged together
-from_scores.py      the evaluation of a scoring run's output folder
-tables.py           metric, subgroup and prediction tables of an evaluation
+studies.py          scored studies: thresholds, figures, subgroups, calibration
+from_scores.py      evaluation of a scoring run, or of a table of scores
+tables.py           metric, subgroup and prediction tables
 published.py        figures that papers print, for comparison
-learning_curve.py   test figures of each label fraction, as table and drawing
-events.py           what an evaluation yields while it runs
+learning_curve.py   test figures of each label fraction, as table and figure
+events.py           events of an evaluation
 output.py           the files of an evaluation; html.py: its page
 """

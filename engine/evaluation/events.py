@@ -1,4 +1,4 @@
-"""What an evaluation tells while it runs, whether it scores the studies itself or judges scores that are there."""
+"""Events of an evaluation, of a recipe and of given scores alike."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from engine.metrics.findings import FindingFigures
 
 
 @dataclass(frozen=True)
-class Planned:
-    """Everything that will be measured, and what each row lacks ("" = nothing)."""
+class EvaluationPlan:
+    """The rows that will be measured: (title, what it lacks), "" where nothing is missing."""
 
     rows: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Needs:
-    """A row cannot be measured here."""
+class EvaluationSkipped:
+    """A row that cannot be measured, and what it needs."""
 
     evaluation: str
     needs: str
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A model is about to look at so many images of a row's parts."""
+class ModelStarted:
+    """A model begins to encode this many images of a row."""
 
     evaluation: str
     model: str
@@ -34,14 +34,14 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Looked:
-    """One image has its features; `known`: from an earlier run."""
+class ImageEncoded:
+    """The features of one image are there; `known`: from an earlier run."""
 
     known: bool
 
 
 @dataclass(frozen=True)
-class Measured:
+class ModelFigures:
     """The figures of one model on one row, the macro row last."""
 
     evaluation: str
@@ -50,8 +50,8 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Published:
-    """The tables stand in `out`, which is still locked: the moment to write a page beside them. `curves`: finding -> reliability."""
+class TablesWritten:
+    """The tables are in `out`, which is still locked, so that a page can be written to it. `curves`: reliability curves by finding."""
 
     out: Path
     run: dict[str, Any]
@@ -60,18 +60,20 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Finished:
-    """The run is complete: `run` is what run.json holds, `tables` what the files hold."""
+class EvaluationFinished:
+    """The end: `run` is the content of run.json, `tables` that of the other files."""
 
     run: dict[str, Any]
     tables: dict[str, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
-class Notice:
-    """Something to be said to a person; holds no identifier."""
+class EvaluationNotice:
+    """A message for the user, without identifiers."""
 
     message: str
 
 
-Event = Planned | Needs | Notice | Reading | Looked | Measured | Published | Finished
+Event = (
+    EvaluationPlan | EvaluationSkipped | EvaluationNotice | ModelStarted | ImageEncoded | ModelFigures | TablesWritten | EvaluationFinished
+)

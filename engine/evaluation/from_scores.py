@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from engine.data.splits import TEST, VALIDATION, drawn, refuse_leakage
 from engine.errors import ConfigError, InputMissing, LabelsError, NotFinite, ReadError, UsageError
-from engine.evaluation.events import Event, Finished, Notice, Planned, Published
+from engine.evaluation.events import EvaluationFinished, EvaluationNotice, EvaluationPlan, Event, TablesWritten
 from engine.evaluation.output import CALIBRATION, clear_evaluation, publish_evaluation, publish_evaluation_record
-from engine.evaluation.studies import Studies, age_bands, calibrated, fitted_maps, not_finite, thresholds_on
-from engine.evaluation.tables import Verdicts
+from engine.evaluation.studies import ScoredStudies, age_bands, calibrated, fit_calibration_maps, nonfinite_counts, validation_thresholds
+from engine.evaluation.tables import EvaluationTables
 from engine.metrics.thresholds import ThresholdSource
 from engine.tables.atomic import locked
 from engine.tables.calibrations import write_calibration
@@ -64,7 +64,7 @@ def judge(
     Args:
         scores: the output folder of `mmclip score`, or a table with `study`, `patient` if known, and one column per finding.
         labels: a table with StudyInstanceUID, study or file, one column per finding (1, 0, blank; -1 is uncertain and counts as unknown),
-            and optional columns patient, sex, age, view, source, split. Studies whose split is valid, val or calibration choose
+            and optional columns patient, sex, age, view, source, split. ScoredStudies whose split is valid, val or calibration choose
             thresholds (best MCC) and calibration; those called train are left out; all others judge.
         calibrate: fit maps; without a split on half of the patients, drawn by a hash of the patient.
         resamples: of the bootstrap over patients.
@@ -88,12 +88,12 @@ def judge(
     joined = join([truth], studies, dict.fromkeys(scored.frame["study"], ""))
     findings = tuple(name for name in scored.findings if name in truth.values)
     title = f"{labels.stem} on {scores.name}"
-    yield Planned(((title, ""),))
+    yield EvaluationPlan(((title, ""),))
     if dry_run:
         return
-    yield from (Notice(each) for each in joined.notices())
+    yield from (EvaluationNotice(each) for each in joined.notices())
     if uncertain:
-        yield Notice(f"uncertain labels (-1), which count as unknown: {uncertain}")
+        yield EvaluationNotice(f"uncertain labels (-1), which count as unknown: {uncertain}")
     frame = scored.frame.join(joined.frame(findings).rename({name: f"label {name}" for name in findings}), on="study", how="inner")
     if frame.is_empty():
         raise LabelsError(
@@ -106,12 +106,12 @@ def judge(
     test, valid = (_part(frame, name, findings) for name in (TEST, VALIDATION))
     if not test.scores.size:
         raise LabelsError("no labelled study is left to judge by", hint="a split column with test")
-    if broken := not_finite(test) | not_finite(valid):
+    if broken := nonfinite_counts(test) | nonfinite_counts(valid):
         raise NotFinite(
             f"predictions that are NaN or infinite: {', '.join(f'{count} of {name}' for name, count in broken.items())}", hint="score again"
         )
     with locked(out):
-        verdicts = Verdicts()
+        tables = EvaluationTables()
         model = scored.run.get("model", {"name": scores.stem, "sha256": file_hash(scores) if scores.is_file() else None})
         note = f"{len(test.patients)} studies of {np.unique(test.patients).size} patients"
         contenders = [(str(model["name"]), test, valid)]
@@ -123,7 +123,7 @@ def judge(
         }
         calibration = None
         if calibrate:
-            fitted = fitted_maps(valid, "platt")
+            fitted = fit_calibration_maps(valid, "platt")
             maps = {name: each.map for name, each in fitted.items()}
             contenders.append((f"{model['name']}, calibrated", calibrated(test, maps), calibrated(valid, maps)))
             calibration = {
@@ -134,19 +134,19 @@ def judge(
                 "fitted_on": {"evaluation": title, **account["parts"][VALIDATION]},
                 "findings": {name: each.as_section() for name, each in fitted.items()},
             }
-            verdicts.compare_reliability(title, str(model["name"]), test, contenders[1][1], resamples=resamples, seed=0)
+            tables.add_reliability(title, str(model["name"]), test, contenders[1][1], resamples=resamples, seed=0)
         own = frame.filter(pl.col("part") == TEST)["study"].to_list()
         for name, judged_by, chosen_on in contenders:
             source: ThresholdSource = "val_mcc" if chosen_on.scores.size and not calibrate else "fixed"
-            cuts = thresholds_on(chosen_on, findings, source, 0.5)
-            yield verdicts.judge(title, name, judged_by, cuts, names=own, note=note, fewest=_FEWEST, resamples=resamples, seed=0)
+            cuts = validation_thresholds(chosen_on, findings, source, 0.5)
+            yield tables.add_model(title, name, judged_by, cuts, names=own, note=note, fewest=_FEWEST, resamples=resamples, seed=0)
         clear_evaluation(out)
-        publish_evaluation(out, verdicts.tables, verdicts.predictions(), account)
+        publish_evaluation(out, tables.rows, tables.predictions(), account)
         if calibration is not None:
             write_calibration(out / CALIBRATION, calibration)
         account["seconds"] = round(time.monotonic() - begun, 3)
-        yield Published(out, account, verdicts.tables, verdicts.curves)
-        yield Finished(publish_evaluation_record(out, account), verdicts.tables)
+        yield TablesWritten(out, account, tables.rows, tables.curves)
+        yield EvaluationFinished(publish_evaluation_record(out, account), tables.rows)
 
 
 def _read_scores(path: Path) -> _Scored:
@@ -240,11 +240,11 @@ def _with_parts(frame: pl.DataFrame, calibrate: bool) -> pl.DataFrame:
     return frame
 
 
-def _part(frame: pl.DataFrame, name: str, findings: Sequence[str]) -> Studies:
+def _part(frame: pl.DataFrame, name: str, findings: Sequence[str]) -> ScoredStudies:
     part = frame.filter(pl.col("part") == name)
     columns = {column: part[column].to_numpy().astype(str) for column in ("sex", "view", "source")}
     ages = part["age"].cast(pl.Float64, strict=False).to_list()
-    return Studies(
+    return ScoredStudies(
         tuple(findings),
         part.select(findings).cast(pl.Float64).fill_null(float("nan")).to_numpy(),
         part.select(f"label {each}" for each in findings).cast(pl.Float64).fill_null(float("nan")).to_numpy(),

@@ -1,11 +1,11 @@
-"""The learning curve of a fine-tuning run: one row per fraction, way of scoring and finding, as CSV, JSON and a picture.
+"""The learning curve of a fine-tuning run: one row per fraction, way of scoring and finding, as CSV, JSON and SVG.
 
     curve.csv     fraction, method, train_patients, train_images, train_positive, then the columns of metrics.csv
     curve.json    the same rows, with the split's hashes
     curve.svg     macro AUROC on the test part over the share of patients trained on
 
-`method` is full or linear (this run's classifier), raw_pixels (logistic regression on small grey pictures, on the same images) or
-zero_shot (words alone, fraction 0).
+`method` is full or linear (this run's classifier), raw_pixels (logistic regression on 32 x 32 grey values of the same images) or
+zero_shot (prompts only, fraction 0).
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ from engine.tables.atomic import publish
 from engine.tables.columns import METRIC_COLUMNS, NOTICE, write_csv
 from engine.tables.run_log import publish_json
 
-# Points of a learning curve: what a way of scoring is worth on the test part, after learning from a fraction of the patients.
-
 
 @dataclass(frozen=True)
-class Chosen:
-    """What the validation part chose: the best look's step, or the best strength C of the linear probe; its macro AUROC there."""
+class ValidationChoice:
+    """The best step, or the best strength C of a linear probe, by macro AUROC on the validation split.
+
+    Attributes:
+        what: step or strength.
+        auroc: there.
+    """
 
     fraction: float
     method: str
@@ -39,8 +42,8 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Figures on the test part: one row per finding and their mean, by method (full, linear, raw_pixels, zero_shot)."""
+class CurvePoint:
+    """Figures on the test split: one row per finding and their mean, by method (full, linear, raw_pixels, zero_shot)."""
 
     fraction: float
     method: str
@@ -48,8 +51,8 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """The test part, which every way of scoring is judged on.
+class HeldOutSet:
+    """The labels of the test split, on which every method is judged.
 
     Attributes:
         findings: F names, in the order of the rows of figures.
@@ -61,14 +64,14 @@ class HeldOut:
     labels: NDArray[np.floating[Any]]
     patients: NDArray[Any]
 
-    def measured(self, fraction: float, method: str, scored: Sequence[str], scores: NDArray[np.float64], reason: str) -> Measured:
-        """The figures of these scores; findings that were not scored keep their row, without figures, with the reason.
+    def measured(self, fraction: float, method: str, scored: Sequence[str], scores: NDArray[np.float64], reason: str) -> CurvePoint:
+        """The figures of these scores; findings without scores have a row with the reason.
 
         Args:
-            fraction: of the training patients that the method learned from; 0 for none.
+            fraction: of the training patients; 0 for none.
             scored: S of the findings, in any order.
             scores: (N, S) in [0, 1].
-            reason: why the others have no score.
+            reason: why the other findings have no score.
         """
         columns = [self.findings.index(name) for name in scored]
         rows = {row.finding: row for row in figures(list(scored), scores, self.labels[:, columns], self.patients)}
@@ -76,15 +79,15 @@ class HeldOut:
             if name not in rows:
                 known = self.labels[:, column][~np.isnan(self.labels[:, column])]
                 rows[name] = FindingFigures(name, len(known), int(known.sum()), reason=reason)
-        return Measured(fraction, method, tuple(rows[name] for name in (*self.findings, "macro")))
+        return CurvePoint(fraction, method, tuple(rows[name] for name in (*self.findings, "macro")))
 
 
-def curve_rows(measured: Measured, patients: int = 0, images: int = 0, positive: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
+def curve_rows(measured: CurvePoint, patients: int = 0, images: int = 0, positive: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
     """The rows of curve.csv, one per row of figures.
 
     Args:
         patients, images: trained on.
-        positive: finding -> training images that show it; the macro row has their sum, and a finding that is absent here has 0.
+        positive: finding -> training images that show it; the macro row has their sum, and findings left out have 0.
     """
     positive = positive or {}
     counts = {**positive, "macro": sum(positive.values())}
@@ -102,7 +105,7 @@ def curve_rows(measured: Measured, patients: int = 0, images: int = 0, positive:
 
 
 METHODS = {"full": "fine-tuned", "linear": "linear probe", "raw_pixels": "raw pixels", "zero_shot": "zero-shot"}
-"""Method -> how the picture calls it."""
+"""Method -> its name in the figure."""
 
 CURVE_COLUMNS: dict[str, type[pl.DataType]] = {
     "fraction": pl.Float64,
@@ -119,7 +122,7 @@ def publish_curve(out: Path, rows: Sequence[Mapping[str, Any]], account: Mapping
 
     Args:
         rows: a value for every column of `CURVE_COLUMNS`.
-        account: what else curve.json says.
+        account: further keys of curve.json.
 
     Raises:
         OutputError: one cannot be written.
@@ -154,7 +157,7 @@ def curve_svg(rows: Sequence[Mapping[str, Any]]) -> bytes:
             axes.errorbar(shares, values, yerr=[low, high], marker="o", capsize=2, linewidth=1, label=METHODS[method])
         axes.set_xscale("log")
         axes.set_xlabel("patients trained on (%)")
-        axes.set_ylabel("macro AUROC, test part (95 %)")
+        axes.set_ylabel("macro AUROC, test split (95 %)")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False)
         axes.set_title(NOTICE, fontsize=6)

@@ -1,16 +1,16 @@
-"""The files of an evaluation: what their columns are, and how they are published with run.json last.
+"""The files of an evaluation: their columns, and writing them with run.json last.
 
 metrics.csv, .parquet, .json          one row per evaluation, model and finding, and one of means
-table.csv, .parquet                   our rows beside the published ones, as text
+table.csv, .parquet                   measured and published figures, as text
 subgroups.csv, .parquet               the same figures for each sex, age band, view and source
 prompt_sensitivity.csv, .parquet      AUROC of every phrase by itself
 comparisons.csv, .parquet             two models on the same studies
 reliability.csv, .parquet             Brier score and calibration error with intervals, before and after calibration
-predictions.parquet                   score and label of every study, finding and model; studies by the site's names
-evaluation.html                       the same for people, written by engine/evaluation_report.py
-calibration.json                      with --calibrate: see calibrations.py
+predictions.parquet                   score and label of every study, finding and model; studies by pseudonym
+evaluation.html                       page of the tables, written by html.py
+calibration.json                      with --calibrate: see engine/tables/calibrations.py
 run.json                              provenance, splits with their hashes, counts, a hash of every file above
-table/, private/                      features: what makes the next run cheap
+table/, private/                      cached features of the images
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from engine.tables.columns import METRIC_COLUMNS, NOTICE, write_csv, write_parqu
 from engine.tables.run_log import RUN, publish_json, publish_run
 
 Schema = dict[str, type[pl.DataType]]
-WHO: Schema = {"evaluation": pl.String, "model": pl.String}
-METRICS: Schema = {**WHO, **METRIC_COLUMNS}
-GROUPS: Schema = {**WHO, "column": pl.String, "group": pl.String, **METRIC_COLUMNS}
+BY_MODEL: Schema = {"evaluation": pl.String, "model": pl.String}
+METRICS: Schema = {**BY_MODEL, **METRIC_COLUMNS}
+GROUPS: Schema = {**BY_MODEL, "column": pl.String, "group": pl.String, **METRIC_COLUMNS}
 PHRASES: Schema = {
-    **WHO, "finding": pl.String, "side": pl.String, "phrase": pl.String, "n": pl.Int64, "n_positive": pl.Int64, "auroc": pl.Float64,
+    **BY_MODEL, "finding": pl.String, "side": pl.String, "phrase": pl.String, "n": pl.Int64, "n_positive": pl.Int64, "auroc": pl.Float64,
 }  # fmt: skip
 COMPARISONS: Schema = {
     "evaluation": pl.String, "first": pl.String, "second": pl.String, "finding": pl.String,
@@ -40,7 +40,7 @@ COMPARISONS: Schema = {
     "p": pl.Float64, "method": pl.String, "reason": pl.String,
 }  # fmt: skip
 RELIABILITY: Schema = {
-    **WHO, "finding": pl.String, "scores": pl.String, "brier": pl.Float64, "brier_low": pl.Float64, "brier_high": pl.Float64,
+    **BY_MODEL, "finding": pl.String, "scores": pl.String, "brier": pl.Float64, "brier_low": pl.Float64, "brier_high": pl.Float64,
     "ece": pl.Float64, "ece_low": pl.Float64, "ece_high": pl.Float64,
 }  # fmt: skip
 CELLS: Schema = dict.fromkeys(
@@ -49,7 +49,7 @@ CELLS: Schema = dict.fromkeys(
     ),
     pl.String,
 )  # fmt: skip
-PREDICTIONS: Schema = {**WHO, "study": pl.String, "finding": pl.String, "score": pl.Float64, "label": pl.Int8}
+PREDICTIONS: Schema = {**BY_MODEL, "study": pl.String, "finding": pl.String, "score": pl.Float64, "label": pl.Int8}
 SCHEMAS: dict[str, Schema] = {
     "metrics": METRICS,
     "table": CELLS,
@@ -70,10 +70,10 @@ Rows = Sequence[Mapping[str, Any]]
 def predictions_of(
     evaluation: str, model: str, studies: Sequence[str], findings: Sequence[str], scores: NDArray[np.float64], labels: NDArray[np.float64]
 ) -> pl.DataFrame:
-    """A row of `PREDICTIONS` for every finding and study.
+    """Rows of predictions.parquet, one per finding and study.
 
     Args:
-        studies: N names that may be published.
+        studies: N pseudonyms.
         scores, labels: (N, F); a label is 1, 0, or NaN where it is unknown.
     """
     frames = [
@@ -86,7 +86,7 @@ def predictions_of(
 
 
 def clear_evaluation(out: Path) -> None:
-    """Take away what an earlier evaluation left, run.json first.
+    """Remove the files of an earlier evaluation, run.json first.
 
     Raises:
         OutputError: it cannot be removed.

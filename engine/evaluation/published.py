@@ -1,4 +1,4 @@
-"""Our figures beside published ones, cell by cell: the paper's way and the honest way side by side, and what a missing cell needs."""
+"""The table of measured and published figures (table.csv): at the papers' threshold and at one chosen without the test labels."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ _ABSENT = (NOT_PUBLISHED, NOT_PUBLISHED, NOT_PUBLISHED, NOT_PUBLISHED)
 
 
 @dataclass(frozen=True)
-class Cells:
-    """One row of the table: figures as text, in percent, never empty.
+class ComparisonRow:
+    """A row of table.csv: figures as text in percent; a figure that is missing says why.
 
     Attributes:
-        evaluation: which studies and findings.
-        model: whose figures.
-        auc, f1, accuracy: as the papers give them: F1 and accuracy at the threshold of best F1 on the test labels.
+        evaluation: title of the studies and findings.
+        auc, f1, accuracy: as in the papers: F1 and accuracy at the threshold of best F1 on the test labels.
         auroc: with its 95 % interval.
         f1_at_threshold, accuracy_at_threshold, threshold: at a threshold that does not depend on the test labels, and where it comes from.
-        note: what a figure rests on: the part of the data set, or where it was published.
+        note: the studies measured, or where the figure was published.
     """
 
     evaluation: str
@@ -41,11 +40,11 @@ class Cells:
         return asdict(self)
 
 
-def measured_cells(evaluation: str, model: str, macro: FindingFigures, note: str) -> Cells:
-    """Our own figures: those of the macro row."""
+def measured_row(evaluation: str, model: str, macro: FindingFigures, note: str) -> ComparisonRow:
+    """The figures of a macro row."""
     reason = macro.reason or "no figure"
     interval = f" ({_percent(macro.auroc_low, reason)}-{_percent(macro.auroc_high, reason)})" if macro.auroc_low is not None else ""
-    return Cells(
+    return ComparisonRow(
         evaluation,
         model,
         auc=_percent(macro.auroc, reason),
@@ -59,18 +58,18 @@ def measured_cells(evaluation: str, model: str, macro: FindingFigures, note: str
     )
 
 
-def needed_cells(evaluation: str, model: str, needs: str) -> Cells:
-    """A row that cannot be measured here: every cell says what it needs."""
-    return Cells(evaluation, model, needs, needs, needs, needs, needs, needs, needs, "-")
+def missing_row(evaluation: str, model: str, needs: str) -> ComparisonRow:
+    """A row that cannot be measured: every cell says what it needs."""
+    return ComparisonRow(evaluation, model, needs, needs, needs, needs, needs, needs, needs, "-")
 
 
-def published_cells(evaluation: str, table: PublishedTable) -> list[Cells]:
-    """The published figures of one table."""
+def published_rows(evaluation: str, table: PublishedTable) -> list[ComparisonRow]:
+    """The rows of one table of published figures."""
     rows = []
     for each in table.figures:
         auc, f1, accuracy = (_published(value) for value in (each.auc, each.f1, each.accuracy))
         name = f"{each.model}, {each.row}" if each.row else each.model
-        rows.append(Cells(evaluation, name, auc, f1, accuracy, *_ABSENT, each.source or table.source))
+        rows.append(ComparisonRow(evaluation, name, auc, f1, accuracy, *_ABSENT, each.source or table.source))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Studies with scores and labels -> all that is said about them: thresholds, figures, groups, calibration."""
+"""Scored and labelled studies: thresholds, figures, subgroups, calibration and comparison of models."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from engine.metrics.thresholds import Threshold, ThresholdSource, chosen_thresho
 
 
 @dataclass(frozen=True)
-class Studies:
+class ScoredStudies:
     """N studies and F findings.
 
     Attributes:
         scores: (N, F) in [0, 1].
         labels: (N, F) of 1 = present, 0 = absent, NaN = unknown.
-        patients: (N,) whose studies they are.
+        patients: (N,) the patient of each study.
         groups: column (sex, age, view, source) -> (N,) group of each study, "" = unknown.
     """
 
@@ -34,33 +34,33 @@ class Studies:
     patients: NDArray[np.str_]
     groups: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
 
-    def with_scores(self, scores: Floats) -> Studies:
-        """The same studies scored otherwise."""
-        return Studies(self.findings, scores, self.labels, self.patients, self.groups)
+    def with_scores(self, scores: Floats) -> ScoredStudies:
+        """The same studies with other scores."""
+        return ScoredStudies(self.findings, scores, self.labels, self.patients, self.groups)
 
     def known(self, k: int) -> tuple[Floats, Floats, NDArray[np.str_]]:
         """Scores, labels and patients of the studies whose label of finding k is known."""
-        there = ~np.isnan(self.labels[:, k])
-        return self.scores[there, k], self.labels[there, k], self.patients[there]
+        known = ~np.isnan(self.labels[:, k])
+        return self.scores[known, k], self.labels[known, k], self.patients[known]
 
 
-def not_finite(test: Studies) -> dict[str, int]:
-    """Finding -> labelled studies whose score is NaN or infinite; empty where all is well."""
+def nonfinite_counts(test: ScoredStudies) -> dict[str, int]:
+    """Finding -> number of labelled studies whose score is NaN or infinite; findings without one are left out."""
     broken = (~np.isfinite(test.scores) & ~np.isnan(test.labels)).sum(axis=0)
     return {name: int(count) for name, count in zip(test.findings, broken, strict=True) if count}
 
 
-def thresholds_on(valid: Studies | None, findings: Sequence[str], source: ThresholdSource, value: float) -> list[Threshold]:
-    """One threshold per finding: the best of the validation studies, or `value`, named fixed, where they do not have both classes."""
-    chosen = []
+def validation_thresholds(valid: ScoredStudies | None, findings: Sequence[str], source: ThresholdSource, value: float) -> list[Threshold]:
+    """One threshold per finding: the best on the validation studies, or `value` (source: fixed) where they lack a class."""
+    thresholds = []
     for k in range(len(findings)):
         threshold = Threshold(value)
         if valid is not None and source != "fixed":
             s, y, _ = valid.known(k)
             if 0 < y.sum() < y.size:
                 threshold = chosen_threshold(s, y, source)
-        chosen.append(threshold)
-    return chosen
+        thresholds.append(threshold)
+    return thresholds
 
 
 def age_bands(ages: Sequence[float | None], edges: Sequence[float]) -> NDArray[np.str_]:
@@ -73,15 +73,15 @@ def age_bands(ages: Sequence[float | None], edges: Sequence[float]) -> NDArray[n
 
 @dataclass(frozen=True)
 class GroupFigures:
-    """The figures of one group of studies; `column` says by what they are grouped."""
+    """The figures of one subgroup: studies with the value `group` in `column`."""
 
     column: str
     group: str
     figures: FindingFigures
 
 
-def group_figures(test: Studies, thresholds: Sequence[Threshold], *, fewest: int, resamples: int, seed: int) -> list[GroupFigures]:
-    """The figures of every group of every column that knows at least two; groups with fewer than `fewest` of a class have none."""
+def group_figures(test: ScoredStudies, thresholds: Sequence[Threshold], *, fewest: int, resamples: int, seed: int) -> list[GroupFigures]:
+    """The figures of every group of each column with at least two; none where a group has fewer than `fewest` of a class."""
     rows = []
     for column, values in test.groups.items():
         names = sorted({str(value) for value in values} - {""})
@@ -91,7 +91,7 @@ def group_figures(test: Studies, thresholds: Sequence[Threshold], *, fewest: int
             here = values == name
             labels = test.labels[here]
             few = np.minimum((labels == 1).sum(axis=0), (labels == 0).sum(axis=0)) < fewest
-            judged = figures(
+            rows_of_group = figures(
                 test.findings,
                 test.scores[here],
                 np.where(few[None, :], np.nan, labels),
@@ -100,21 +100,21 @@ def group_figures(test: Studies, thresholds: Sequence[Threshold], *, fewest: int
                 resamples=resamples,
                 seed=seed,
             )
-            for k, row in enumerate(judged[:-1]):
+            for k, row in enumerate(rows_of_group[:-1]):
                 rows.append(GroupFigures(column, name, _too_few(test.findings[k], labels[:, k], fewest) if few[k] else row))
-            rows.append(GroupFigures(column, name, judged[-1]))
+            rows.append(GroupFigures(column, name, rows_of_group[-1]))
     return rows
 
 
 def _too_few(finding: str, labels: Floats, fewest: int) -> FindingFigures:
     positives, n = int((labels == 1).sum()), int((~np.isnan(labels)).sum())
-    reason = f"{positives} with and {n - positives} without the finding: {fewest} of each are the least"
+    reason = f"{positives} with and {n - positives} without the finding; {fewest} of each are needed"
     return FindingFigures(finding, n, positives, reason=reason)
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A finding's calibration: the map, None with the `reason` where none could be fitted, and what it was fitted on."""
+class FittedMap:
+    """The calibration map of a finding, and the data it was fitted on; `reason` says why there is no map."""
 
     map: CalibrationMap | None
     n: int
@@ -123,32 +123,34 @@ class Fitted:
     reason: str | None = None
 
     def as_section(self) -> dict[str, Any]:
-        """What calibration.json says of it."""
-        facts = {"n": self.n, "n_positive": self.n_positive, "patients": self.patients}
-        return facts | ({"reason": self.reason} if self.map is None else {"slope": self.map.slope, "shift": self.map.shift})
+        """The entry of calibration.json."""
+        counts = {"n": self.n, "n_positive": self.n_positive, "patients": self.patients}
+        return counts | ({"reason": self.reason} if self.map is None else {"slope": self.map.slope, "shift": self.map.shift})
 
 
-def fitted_maps(valid: Studies, method: Method) -> dict[str, Fitted]:
-    """Finding -> its calibration, from the validation studies alone."""
+def fit_calibration_maps(valid: ScoredStudies, method: Method) -> dict[str, FittedMap]:
+    """Finding -> calibration map fitted on the validation studies."""
     found = {}
     for k, name in enumerate(valid.findings):
         s, y, patients = valid.known(k)
-        facts: dict[str, Any] = {"n": y.size, "n_positive": int(y.sum()), "patients": np.unique(patients).size}
+        counts: dict[str, Any] = {"n": y.size, "n_positive": int(y.sum()), "patients": np.unique(patients).size}
         try:
-            found[name] = Fitted(fit_map(s, y, method), **facts)
+            found[name] = FittedMap(fit_map(s, y, method), **counts)
         except ValueError as error:
-            found[name] = Fitted(None, **facts, reason=str(error))
+            found[name] = FittedMap(None, **counts, reason=str(error))
     return found
 
 
-def calibrated(studies: Studies, maps: Mapping[str, CalibrationMap | None]) -> Studies:
-    """The studies with calibrated scores; a finding without a map keeps its own."""
-    columns = [own(studies.scores[:, k]) if (own := maps.get(name)) else studies.scores[:, k] for k, name in enumerate(studies.findings)]
+def calibrated(studies: ScoredStudies, maps: Mapping[str, CalibrationMap | None]) -> ScoredStudies:
+    """The studies with calibrated scores; findings without a map keep theirs."""
+    columns = [
+        fitted(studies.scores[:, k]) if (fitted := maps.get(name)) else studies.scores[:, k] for k, name in enumerate(studies.findings)
+    ]
     return studies.with_scores(np.stack(columns, axis=1) if columns else studies.scores)
 
 
-def reliabilities(test: Studies, *, resamples: int, seed: int) -> dict[str, Reliability]:
-    """Finding -> how far its scores are from probabilities, where it has labels of both kinds."""
+def reliabilities(test: ScoredStudies, *, resamples: int, seed: int) -> dict[str, Reliability]:
+    """Finding -> agreement of its scores with probabilities, for findings with both classes."""
     found = {}
     for k, name in enumerate(test.findings):
         s, y, patients = test.known(k)
@@ -157,8 +159,8 @@ def reliabilities(test: Studies, *, resamples: int, seed: int) -> dict[str, Reli
     return found
 
 
-def compared(first: Studies, second: Studies) -> dict[str, PairedComparison | str]:
-    """Finding -> the paired test of two models on the same studies, or why there is none."""
+def paired_comparisons(first: ScoredStudies, second: ScoredStudies) -> dict[str, PairedComparison | str]:
+    """Finding -> paired test of two models on the same studies, or the reason why there is none."""
     found: dict[str, PairedComparison | str] = {}
     for k, name in enumerate(first.findings):
         s, y, patients = first.known(k)
@@ -169,10 +171,10 @@ def compared(first: Studies, second: Studies) -> dict[str, PairedComparison | st
     return found
 
 
-def judged(test: Studies, thresholds: Sequence[Threshold], *, resamples: int, seed: int) -> list[FindingFigures]:
+def study_figures(test: ScoredStudies, thresholds: Sequence[Threshold], *, resamples: int, seed: int) -> list[FindingFigures]:
     """The rows of metrics.csv of these studies, the macro row last."""
     rows = figures(test.findings, test.scores, test.labels, test.patients, threshold=thresholds, resamples=resamples, seed=seed)
-    # The macro row of a single finding says what the finding's own row says, interval included
+    # The mean of a single finding is that finding, with the intervals of AUPRC and F1
     if len(test.findings) == 1 and rows[0].auroc is not None:
         return [rows[0], FindingFigures(**rows[0].as_row() | {"finding": MACRO, "n": 1})]
     return rows

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from engine.errors import ConfigError, LabelsError, ModelError, UsageError
 from engine.evaluate import BASELINE, evaluate
-from engine.evaluation.events import Finished, Looked, Measured, Needs, Planned
+from engine.evaluation.events import EvaluationFinished, EvaluationPlan, EvaluationSkipped, ImageEncoded, ModelFigures
 from engine.model.bundle import load_bundle, random_bundle, save_bundle
 from engine.model.head import Head
 from engine.tables.calibrations import read_calibration
@@ -65,7 +65,7 @@ def folder(tmp_path_factory):
 def run(folder, out, recipe="row.yaml", **options):
     events = list(evaluate(folder / recipe, out=out, workers=1, **options))
     finished = events[-1]
-    assert isinstance(finished, Finished)
+    assert isinstance(finished, EvaluationFinished)
     return events, finished
 
 
@@ -155,8 +155,8 @@ def test_no_name_of_a_file_or_patient_leaves_private(whole):
 def test_a_second_run_costs_no_pixel_work(folder, tmp_path):
     first, one = run(folder, tmp_path)
     second, two = run(folder, tmp_path)
-    assert not any(event.known for event in first if isinstance(event, Looked))
-    assert all(event.known for event in second if isinstance(event, Looked))
+    assert not any(event.known for event in first if isinstance(event, ImageEncoded))
+    assert all(event.known for event in second if isinstance(event, ImageEncoded))
     assert one.tables == two.tables
 
 
@@ -166,7 +166,7 @@ def test_calibration_is_fitted_on_other_patients_than_it_is_judged_by(folder, tm
     parts = finished.run["evaluations"][0]["parts"]
     assert parts["test"]["patients"] + parts["validation"]["patients"] == 30
     assert stored["fitted_on"]["sha256"] == parts["validation"]["sha256"]
-    models = [event.model for event in [*evaluate(folder / "row.yaml", out=tmp_path, workers=1)] if isinstance(event, Measured)]
+    models = [event.model for event in [*evaluate(folder / "row.yaml", out=tmp_path, workers=1)] if isinstance(event, ModelFigures)]
     assert models == ["toy"]
     fitted = stored["findings"]["Pneumonia"]
     assert ("slope" in fitted) != ("reason" in fitted)
@@ -211,7 +211,7 @@ def test_what_is_missing_is_an_error_of_one_recipe_and_a_cell_of_a_set(folder, t
     with pytest.raises(ConfigError, match=r"needs data set table at sources\.0\.file"):
         list(evaluate(tmp_path / "gone.yaml", out=tmp_path / "out"))
     events, finished = run(tmp_path, tmp_path / "out", recipe="set.yaml")
-    needs = {event.evaluation: event.needs for event in events if isinstance(event, Needs)}
+    needs = {event.evaluation: event.needs for event in events if isinstance(event, EvaluationSkipped)}
     assert needs["nih"] == "needs data set nih14 at roots.nih14"
     assert set(needs) == {"others", "nih"}
     cells = [row for row in finished.tables["table"] if row["evaluation"] == "nih"]
@@ -230,7 +230,7 @@ def test_every_row_of_the_paper_s_table_has_a_value_or_says_what_it_needs(tmp_pa
 
 def test_a_dry_run_writes_nothing(folder, tmp_path):
     events = list(evaluate(folder / "row.yaml", out=tmp_path / "out", dry_run=True))
-    assert events == [Planned((("drawn studies", ""),))]
+    assert events == [EvaluationPlan((("drawn studies", ""),))]
     assert not (tmp_path / "out").exists()
 
 
@@ -280,6 +280,6 @@ def test_classifiers_are_rows_of_their_own(folder, tmp_path):
     events, _ = run(
         folder, tmp_path / "out", settings=[f"classifiers={{1 %: {tmp_path}/one, 10 %: {tmp_path}/one}}", "findings=[Edema, Pneumonia]"]
     )
-    measured = [event for event in events if isinstance(event, Measured)]
+    measured = [event for event in events if isinstance(event, ModelFigures)]
     assert [event.model for event in measured] == ["1 %", "10 %"]
     assert measured[0].figures == measured[1].figures

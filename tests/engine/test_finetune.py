@@ -12,7 +12,7 @@ from engine.data.finetune_data import Prepared
 from engine.data.sources import read_table
 from engine.data.splits import Drawn
 from engine.errors import ConfigError, LabelsError, LockHeld, ModelError, NotFinite, UsageError
-from engine.evaluation.learning_curve import Chosen, Measured
+from engine.evaluation.learning_curve import CurvePoint, ValidationChoice
 from engine.finetune import Finished, finetune
 from engine.metrics import roc
 from engine.model.bundle import load_bundle
@@ -90,7 +90,7 @@ def run(recipe, out, data, **options):
 
 
 def auroc(events, method, finding="Edema"):
-    (measured,) = (event for event in of(events, Measured) if event.method == method and event.fraction in (0, 1))
+    (measured,) = (event for event in of(events, CurvePoint) if event.method == method and event.fraction in (0, 1))
     return next(row.auroc for row in measured.figures if row.finding == finding)
 
 
@@ -125,7 +125,7 @@ def test_a_linear_probe_learns_what_words_do_not_know(linear):
     assert auroc(events, "linear") > 0.95
     assert auroc(events, "linear", "Nodule") > 0.8
     assert auroc(events, "raw_pixels") > 0.95
-    assert {event.method for event in of(events, Chosen)} == {"linear", "raw_pixels"}
+    assert {event.method for event in of(events, ValidationChoice)} == {"linear", "raw_pixels"}
 
 
 def test_a_learning_curve_counts_what_it_was_drawn_from(linear):
@@ -167,7 +167,7 @@ def test_the_tower_learns_and_the_best_look_is_kept(full, toy):
     out, events = full
     looks = of(events, Look)
     assert next(look.step for look in looks) == 0
-    (chosen,) = of(events, Chosen)[:1]
+    (chosen,) = of(events, ValidationChoice)[:1]
     assert (chosen.method, chosen.what) == ("full", "step")
     best = max(looks, key=lambda look: look.rank)
     assert (chosen.value, chosen.auroc) == (best.step, best.auroc)
@@ -196,7 +196,7 @@ def test_a_run_that_is_broken_off_goes_on_to_the_bit(recipe, data, full, tmp_pat
     ended = run(recipe(), tmp_path / "run", data, resume=True)
     told = {event.step: event.losses for event in of([*begun, *ended], Step)}
     assert told == {event.step: event.losses for event in of(whole, Step)}
-    assert of(ended, Chosen)[0] == of(whole, Chosen)[0]
+    assert of(ended, ValidationChoice)[0] == of(whole, ValidationChoice)[0]
     assert weights(tmp_path / "run") == weights(out)
 
 
@@ -205,7 +205,7 @@ def test_a_run_that_has_ended_is_only_judged_again(recipe, data, full, tmp_path)
     run(recipe(), tmp_path, data)
     again = run(recipe(), tmp_path, data, resume=True)
     assert not of(again, Step) and not of(again, Saved)
-    assert of(again, Measured) == of(whole, Measured)
+    assert of(again, CurvePoint) == of(whole, CurvePoint)
     assert weights(tmp_path) == weights(out)
 
 
@@ -213,7 +213,7 @@ def test_patience_ends_a_run_that_no_longer_gains(recipe, data, tmp_path):
     still = recipe(optimizer={"lr": 1e-12, "lr_warmup": 0}, patience=1, head={"init": "probe"})
     events = run(still, tmp_path, data)
     assert max(event.step for event in of(events, Step)) < 8
-    assert "probe" in {event.method for event in of(events, Chosen)}
+    assert "probe" in {event.method for event in of(events, ValidationChoice)}
 
 
 @pytest.mark.parametrize("changes", [{"init": "random"}, {"seed": 1, "init": "random"}, {"pos_weight": "none"}])
@@ -240,7 +240,7 @@ def test_a_finding_with_one_class_is_left_out_and_says_so(recipe, data, table, t
     other.write_text("\n".join(rows) + "\n")
     events = run(recipe(source={"file": str(other)}, mode="linear"), tmp_path, data)
     assert of(events, Drawn)[0].one_class == ("Fracture",)
-    measured = next(event for event in of(events, Measured) if event.method == "linear")
+    measured = next(event for event in of(events, CurvePoint) if event.method == "linear")
     assert {row.finding: row.reason for row in measured.figures}["Fracture"] == "one class only in the training part"
     assert "Fracture" not in load_bundle(tmp_path / "bundle").head.findings
     with pytest.raises(ConfigError, match="one class only of every finding"):

@@ -4,18 +4,18 @@ import dataclasses
 
 import pytest
 
-from engine.evaluation.events import Looked, Measured, Needs, Notice, Planned, Reading
+from engine.evaluation.events import EvaluationNotice, EvaluationPlan, EvaluationSkipped, ImageEncoded, ModelFigures, ModelStarted
 
 
 @pytest.mark.parametrize(
     "event",
     [
-        Planned((("row", ""),)),
-        Needs("row", "needs data"),
-        Notice("said"),
-        Reading("row", "tiny", 3),
-        Looked(True),
-        Measured("row", "tiny", ()),
+        EvaluationPlan((("row", ""),)),
+        EvaluationSkipped("row", "needs data"),
+        EvaluationNotice("said"),
+        ModelStarted("row", "tiny", 3),
+        ImageEncoded(True),
+        ModelFigures("row", "tiny", ()),
     ],
 )
 def test_an_event_cannot_be_changed_and_equals_its_copy(event):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from engine.errors import ConfigError, InputMissing, LabelsError, NotFinite, UsageError
-from engine.evaluation.events import Finished, Notice
+from engine.evaluation.events import EvaluationFinished, EvaluationNotice
 from engine.evaluation.from_scores import judge
 from engine.score import score
 
@@ -35,8 +35,8 @@ def files(tmp_path):
 
 def run(folder, **options):
     events = list(judge(folder / "scores.csv", folder / "labels.csv", out=folder / "out", resamples=50, **options))
-    assert isinstance(events[-1], Finished)
-    return events[-1], [event.message for event in events if isinstance(event, Notice)]
+    assert isinstance(events[-1], EvaluationFinished)
+    return events[-1], [event.message for event in events if isinstance(event, EvaluationNotice)]
 
 
 def figures(finished):

@@ -5,20 +5,20 @@ import re
 import numpy as np
 
 from engine.evaluation.html import evaluation_report, page
-from engine.evaluation.published import measured_cells, needed_cells
-from engine.evaluation.studies import Studies
+from engine.evaluation.published import measured_row, missing_row
+from engine.evaluation.studies import ScoredStudies
 from engine.evaluation.tables import metric_rows, phrase_row, reliability_rows
 from engine.metrics.calibration import reliability
 from engine.metrics.findings import FindingFigures
 
 BAD = "<script>alert(1)</script>"
 FIGURES = FindingFigures("macro", 1, 10, auroc=0.9, auroc_low=0.8, auroc_high=0.95, reason=BAD)
-TEST = Studies((BAD,), np.array([[0.1], [0.9]]), np.array([[0.0], [1]]), np.array(["a", "b"]))
+TEST = ScoredStudies((BAD,), np.array([[0.1], [0.9]]), np.array([[0.0], [1]]), np.array(["a", "b"]))
 
 
 def whole():
     rows, curves = reliability_rows("e", BAD, "raw", {BAD: reliability([0.1, 0.9], [0, 1], [0, 1], resamples=10)})
-    cells = [measured_cells(BAD, "tiny", FIGURES, "3 studies"), needed_cells("e", "m", "needs data set x at roots.x")]
+    cells = [measured_row(BAD, "tiny", FIGURES, "3 studies"), missing_row("e", "m", "needs data set x at roots.x")]
     tables = {
         "table": [each.as_row() for each in cells],
         "metrics": metric_rows("e", "m", [FIGURES]),

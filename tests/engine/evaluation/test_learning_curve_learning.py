@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from engine.evaluation.learning_curve import HeldOut, curve_rows
+from engine.evaluation.learning_curve import HeldOutSet, curve_rows
 from engine.metrics.roc import auroc
 
 LABELS = np.array([[1, np.nan, 0], [0, 1, 0], [1, 1, 0], [0, 0, np.nan], [1, 0, 1], [0, 1, 0]], dtype=np.float32)
-HELD_OUT = HeldOut(("Edema", "Nodule", "Fracture"), LABELS, np.array(list("abcdef")))
+HELD_OUT = HeldOutSet(("Edema", "Nodule", "Fracture"), LABELS, np.array(list("abcdef")))
 SCORES = np.array([[0.2, 0.9], [0.4, 0.1], [0.3, 0.8], [0.6, 0.3], [0.9, 0.6], [0.5, 0.2]])
 """Of Fracture and Edema."""
 

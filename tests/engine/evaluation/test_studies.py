@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 from engine.evaluation.studies import (
-    Studies,
+    ScoredStudies,
     age_bands,
     calibrated,
-    compared,
-    fitted_maps,
+    fit_calibration_maps,
     group_figures,
-    judged,
-    not_finite,
+    nonfinite_counts,
+    paired_comparisons,
     reliabilities,
-    thresholds_on,
+    study_figures,
+    validation_thresholds,
 )
 from engine.metrics.findings import MACRO, figures
 from engine.metrics.thresholds import Threshold, chosen_threshold
@@ -24,16 +24,16 @@ def studies(seed=0, n=80, findings=2):
     labels = rng.integers(0, 2, (n, findings)).astype(float)
     scores = np.clip(rng.random((n, findings)) * 0.7 + 0.3 * labels, 0, 1)
     names = tuple("ab"[:findings])
-    return Studies(names, scores, labels, np.arange(n).astype(str), {"sex": np.where(np.arange(n) % 4 == 0, "F", "M")})
+    return ScoredStudies(names, scores, labels, np.arange(n).astype(str), {"sex": np.where(np.arange(n) % 4 == 0, "F", "M")})
 
 
 def test_thresholds_are_chosen_finding_by_finding_and_fixed_where_there_is_one_class():
     valid = studies()
     valid.labels[:, 1] = 0
-    first, second = thresholds_on(valid, valid.findings, "val_mcc", 0.4)
+    first, second = validation_thresholds(valid, valid.findings, "val_mcc", 0.4)
     assert first == chosen_threshold(valid.scores[:, 0], valid.labels[:, 0], "val_mcc")
     assert second == Threshold(0.4, "fixed")
-    assert thresholds_on(None, valid.findings, "val_f1", 0.4) == [Threshold(0.4)] * 2
+    assert validation_thresholds(None, valid.findings, "val_f1", 0.4) == [Threshold(0.4)] * 2
 
 
 @pytest.mark.parametrize(
@@ -57,12 +57,12 @@ def test_a_group_has_the_figures_of_its_studies():
 def test_a_small_group_says_why_it_has_no_figures():
     rows = group_figures(studies(), [Threshold(0.5)] * 2, fewest=30, resamples=20, seed=0)
     assert all(row.figures.auroc is None and row.figures.reason for row in rows)
-    assert "30 of each are the least" in rows[0].figures.reason
+    assert "30 of each are needed" in rows[0].figures.reason
 
 
 def test_a_column_with_one_group_makes_no_table():
     test = studies()
-    alike = Studies(test.findings, test.scores, test.labels, test.patients, {"sex": np.full(80, "F"), "view": np.full(80, "")})
+    alike = ScoredStudies(test.findings, test.scores, test.labels, test.patients, {"sex": np.full(80, "F"), "view": np.full(80, "")})
     assert group_figures(alike, [Threshold(0.5)] * 2, fewest=3, resamples=20, seed=0) == []
 
 
@@ -70,13 +70,13 @@ def test_what_is_not_finite_is_counted_where_a_label_is_known():
     test = studies()
     test.scores[:3, 0] = np.nan
     test.labels[0, 0] = np.nan
-    assert not_finite(test) == {"a": 2}
+    assert nonfinite_counts(test) == {"a": 2}
 
 
 def test_a_finding_without_a_map_keeps_its_scores():
     valid = studies()
     valid.labels[:, 1] = 0
-    maps = fitted_maps(valid, "platt")
+    maps = fit_calibration_maps(valid, "platt")
     assert maps["b"].map is None
     assert maps["b"].as_section()["reason"].startswith("0 positives")
     assert maps["a"].as_section().keys() == {"n", "n_positive", "patients", "slope", "shift"}
@@ -90,12 +90,12 @@ def test_two_models_are_compared_where_both_classes_are():
     first, second = studies(), studies()
     second = second.with_scores(1 - second.scores)
     first.labels[:, 1] = 1
-    found = compared(first, second)
+    found = paired_comparisons(first, second)
     assert found["a"].difference == pytest.approx(2 * found["a"].first - 1)
     assert "one class" in found["b"]
 
 
 def test_the_mean_of_one_finding_is_the_finding():
-    rows = judged(studies(findings=1), [Threshold(0.5)], resamples=20, seed=0)
+    rows = study_figures(studies(findings=1), [Threshold(0.5)], resamples=20, seed=0)
     assert rows[1].auroc_low == rows[0].auroc_low
     assert (rows[1].finding, rows[1].n) == (MACRO, 1)
