@@ -27,9 +27,9 @@ def test_every_model_has_its_figures_groups_cells_and_predictions():
     assert tables.predictions().filter(model="two")["study"].to_list() == list("wxyz")
 
 
-def test_what_nobody_judged_is_empty_and_has_every_table():
+def test_tables_without_a_model_are_empty():
     empty = EvaluationTables()
-    assert empty.tables == {name: [] for name in SCHEMAS}
+    assert empty.rows == {name: [] for name in SCHEMAS}
     assert (empty.predictions().height, empty.predictions().columns) == (0, list(PREDICTIONS))
 
 
