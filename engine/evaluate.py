@@ -55,14 +55,15 @@ from engine.recipe.evaluation import EvaluationRecipe, Parts, PublishedFigures
 from engine.recipe.evaluations import Row, rows_of
 from engine.recipe.loader import find_recipe, load_recipe, recipe_name
 from engine.recipe.prompts import PromptRecipe
-from engine.scoring.feature_cache import featured_files
+from engine.scoring.feature_cache import FeatureCache
+from engine.scoring.image_features import file_features
 from engine.scoring.scorers import RANDOM, WordScorer, encode, joint_hash, prob_mean, scorer_of, spoken, weight_soup
 from engine.tables.atomic import locked, make_folder
 from engine.tables.calibrations import write_calibration
 from engine.tables.columns import check_findings, file_hash
 from engine.tables.identity import Names, site_key
 from engine.tables.run_log import versions
-from engine.tables.shards import ImageTable
+from engine.tables.shards import ShardFolder
 
 if TYPE_CHECKING:
     from engine.model.bundle import Bundle
@@ -354,12 +355,11 @@ class _Bench:
                 return encode(bundle, pictures, self.batch_size)
             return raw_pixels(pictures, BASELINE_SIDE).astype(np.float32)
 
-        reader, *same = (f"{name} size {size} batch {self.batch_size}" for name in (reader_version(), *same_readers()))
-        table = ImageTable(self.out, model, reader, width, same)
+        cache = FeatureCache(ShardFolder(self.out, model, reader_version(), width, same_readers()))
         found = np.full((images.height, width), np.nan, dtype=np.float32)
         reasons = Counter[str]()
         files = [Path(file) for file in images["file"]]
-        with closing(featured_files(files, table, vectors, size=size, batch_size=self.batch_size, workers=self.workers)) as all_files:
+        with closing(file_features(files, cache, vectors, size=size, batch_size=self.batch_size, workers=self.workers)) as all_files:
             for each in all_files:
                 if each.features is not None:
                     found[each.number] = each.features

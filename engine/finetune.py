@@ -31,6 +31,7 @@ from engine.data.batches import augment
 from engine.data.finetune_data import LabelledBatches, LabelledPictures, Prepared, labelled_pictures
 from engine.data.sources.published import check_there
 from engine.data.splits import Drawn, Fraction, checked_fractions, drawn_fraction, labels_of
+from engine.dicom.reader_version import reader_version
 from engine.errors import UsageError
 from engine.evaluation.learning_curve import CurvePoint, HeldOutSet, ValidationChoice, curve_rows, publish_curve
 from engine.metrics.calibration import sigmoid
@@ -43,12 +44,13 @@ from engine.model.linear_probe import Fit, Floats, best_fit, fits, raw_pixels
 from engine.model.zero_shot import Words, logit_scale, words_by_finding, zero_shot
 from engine.recipe.loader import load_recipe
 from engine.recipe.prompts import PromptRecipe
-from engine.scoring.frozen_features import kept_features
+from engine.scoring.image_features import content_features
 from engine.scoring.output import publish_metrics
 from engine.scoring.scorers import encode
-from engine.tables.atomic import locked, make_folder
+from engine.tables.atomic import locked
 from engine.tables.columns import METRIC_COLUMNS
 from engine.tables.run_log import RunLog, versions
+from engine.tables.shards import ShardFolder
 from engine.training.checkpoint import Checkpoints, Refused, Saved
 from engine.training.distributed import resolved_device
 from engine.training.early_stopping import Look, Looks, train_with_looks
@@ -166,9 +168,12 @@ class _Seen:
     def features(self, frame: pl.DataFrame) -> NDArray[np.float32]:
         names = frame["image"].to_list()
         contents = [self.found.content(image) for image in names]
-        folder = self.data / "features"
-        make_folder(folder)
-        return kept_features(self.base, contents, lambda number: self.found.seen.picture(names[number]), folder, BATCH)
+        store = self.found.seen
+        reader = f"{reader_version()} in a pixel store {store.size} {store.resize}"
+        shards = ShardFolder(self.data / "features", self.base.content_hash, reader, int(self.base.clip.config.projection_dim))
+        return content_features(
+            contents, lambda place: store.picture(names[place]), shards, lambda images: encode(self.base, images, BATCH)
+        )
 
 
 def _events(run: _Run, log: RunLog, resume: bool) -> Generator[Event, None, None]:

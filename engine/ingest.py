@@ -41,6 +41,8 @@ from engine.tables.columns import NOTICE, write_parquet
 from engine.tables.identity import Names, site_key
 from engine.tables.run_log import publish_json, versions
 
+_JOURNAL = "files.jsonl"
+"""What builds before 2026-12-02 knew of files; it holds paths and UIDs, and is removed."""
 RECIPE_SUFFIXES = (".yaml", ".yml")
 
 
@@ -69,7 +71,14 @@ class Finished:
     run: dict[str, Any]
 
 
-Event = Recognised | Filled | Planned | Finished
+@dataclass(frozen=True)
+class Notice:
+    """A sentence for the user; it holds no identifier."""
+
+    message: str
+
+
+Event = Recognised | Notice | Filled | Planned | Finished
 
 
 def ingest(
@@ -185,13 +194,18 @@ def _from_sources(recipe: Sources, out: Path, workers: int | None, verify: bool)
 
 def _from_folders(
     folders: Sequence[Path], recipe: Squares, out: Path, workers: int, verify: bool
-) -> Generator[Filled, None, dict[str, Any]]:
+) -> Generator[Notice | Filled, None, dict[str, Any]]:
     """Image table and pictures of folders of DICOM; what run.json says of them."""
     private, place = out / "private", out / f"pictures-{recipe.store_size}-{recipe.resize}"
     make_folder(private, mode=0o700)
+    if (journal := private / _JOURNAL).exists():
+        yield Notice(
+            f"every file is read again: private/{_JOURNAL} was written by a build before 2026-12-02, in a format that is not used now"
+        )
+        journal.unlink()
     items = input_items(folders, {}, leave_out=[out])
     read = 0
-    steps = ingest_folder(items, Names(site_key()), place, private, recipe.store_size, recipe.resize, workers=workers, verify=verify)
+    steps = ingest_folder(items, Names(site_key()), place, recipe.store_size, recipe.resize, workers=workers, verify=verify)
     while True:
         try:
             filled = next(steps)

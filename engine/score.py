@@ -28,11 +28,12 @@ from engine.intake.files import Item, check_inputs, input_items
 from engine.intake.limits import LIMITS, Limits, as_settings
 from engine.metrics.calibration import CalibrationMap
 from engine.metrics.findings import FindingFigures, figures
-from engine.scoring.feature_cache import Remembered, counted, found_readings, with_features
+from engine.scoring.feature_cache import FeatureCache, cached_contents
 from engine.scoring.heatmap_sheets import Drawn, Sheets, Wanted, drawn_sheets
 from engine.scoring.heatmaps import Margins
+from engine.scoring.image_features import count_files, file_results, with_features
 from engine.scoring.output import OUTPUTS, add_metrics, add_tables, changed_outputs, clear_previous, contents_hash
-from engine.scoring.run_state import SEVERAL, Gathered, Vector
+from engine.scoring.run_state import SEVERAL, ScoringRun, Vector
 from engine.scoring.scorers import encode
 from engine.scoring.targets import Asked, what_is_asked
 from engine.tables.atomic import locked, make_folder, together
@@ -44,7 +45,7 @@ from engine.tables.image_table import UserImageTable, is_image_table
 from engine.tables.labels import Joined, read_labels
 from engine.tables.results import Results
 from engine.tables.run_log import Clock, publish_run, versions
-from engine.tables.shards import ImageTable
+from engine.tables.shards import ShardFolder
 from engine.tables.studies import Aggregate
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def score(
     cores = workers or len(os.sched_getaffinity(0))
     items = input_items(inputs, tables, leave_out=[out, labels] if labels else [out], min_age=min_age)
     if dry_run:
-        files = counted(items, Remembered(_table(_load(model, device), out), None), workers=cores)
+        files = count_files(items, cached_contents(_shards(_load(model, device), out)), workers=cores)
         yield Planned(files.files, files.known, files.left_out)
         return
     with locked(out), closing(Results(findings, out / "private")) as results:
@@ -197,25 +198,27 @@ def score(
         def scores_of(features: Vector) -> Vector:
             return scorer.scores(features).astype(np.float32)
 
-        table = _table(bundle, out)
-        remembered = Remembered(table, scores_of)
-        yield Started(findings, bundle.name, str(bundle.device), len(remembered))
-        if table.unreadable:
-            yield Notice(f"{len(table.unreadable)} damaged parts of the image table were left out; their files are read again")
-        yield from map(Notice, _outdated(table))
+        cache = FeatureCache(_shards(bundle, out), scores_of)
+        yield Started(findings, bundle.name, str(bundle.device), len(cache))
+        if cache.shards.unreadable:
+            yield Notice(f"{len(cache.shards.unreadable)} damaged shards of the feature cache were left out; their files are read again")
         clock.lap("load")
-        run = Gathered(results, names, table, scored=[] if heatmaps else None)
+        run = ScoringRun(results, names, cache, scored=[] if heatmaps else None)
         size = batch_size or (64 if bundle.device.type == "cuda" else 8)
-        found = found_readings(items, remembered, size=bundle.preprocessing.size, workers=cores, limits=limits)
-        with closing(found), closing(run):
+        found = file_results(items, cache, size=bundle.preprocessing.size, workers=cores, limits=limits)
+        said = False
+        with closing(found), closing(cache):
             for each, features in with_features(found, lambda pictures: encode(bundle, pictures, size), size):
                 image, settled = run.take(each, features, each.scores if features is None else scores_of(features[None])[0])
                 yield Seen(image, settled.outcome, settled.reason, each.known)
+                if run.outdated and not said:
+                    said = True
+                    yield from map(Notice, _outdated(cache))
                 _refuse_failures(run.failed, max_failures)
         clock.lap("images")
         run.reflag()
         _refuse_few(len(results), min_files)
-        if len(run.pictures) >= SEVERAL and results.spread() <= ROUNDING:
+        if len(run.images) >= SEVERAL and results.spread() <= ROUNDING:
             scored = results.counts()["score"]
             raise NotFinite(f"the model gives the same scores to all of {scored} images, different as they are", hint="another model")
         joined = run.joined(truth)
@@ -230,8 +233,8 @@ def score(
                     sheets[event.image] = folder.path(event.image)
                 yield event
             clock.lap("heatmaps")
-        grouped = results.studies(aggregate)
-        studies = grouped.table().changed(lambda frame: _calibrated(frame, maps))
+        grouped, study_count = results.studies(aggregate)
+        studies = grouped.changed(lambda frame: _calibrated(frame, maps))
         labelled = (joined or Joined({}, {})).frame(findings)
         rows = _figures(studies, labelled, run, findings) if joined else []
         for name in changed_outputs(out):
@@ -255,7 +258,7 @@ def score(
             "options": {"aggregate": aggregate, "retain_uids": retain_uids, "min_age": min_age, "workers": cores, "batch_size": size},
             "limits": as_settings(limits),
             "heatmaps": {"drawn": drawn["drawn"], "reused": drawn["reused"]} if heatmaps else None,
-            "counts": run.counts(len(grouped)),
+            "counts": run.counts(study_count),
         }
         written = (read_later(out / "scores.parquet"), read_later(out / "images.parquet"))
         yield Published(out, account | {"seconds": clock.laps()}, *written, rows, labelled, sheets)
@@ -270,19 +273,17 @@ def _load(model: str | Path, device: Device) -> Bundle:
     return load_bundle(model, resolved_device(device).type)
 
 
-def _table(bundle: Bundle, out: Path) -> ImageTable:
-    return ImageTable(out, bundle.content_hash, reader_version(), int(bundle.clip.config.projection_dim), same_readers())
+def _shards(bundle: Bundle, out: Path) -> ShardFolder:
+    return ShardFolder(out, bundle.content_hash, reader_version(), int(bundle.clip.config.projection_dim), same_readers())
 
 
-def _outdated(table: ImageTable) -> Iterator[str]:
-    """What is said of rows that another version of the reader made: how many, and why they are not used."""
-    reasons: dict[str, tuple[int, int]] = {}
-    for reader, counts in table.outdated.items():
-        reason = why_outdated(reader)
-        files, rows = reasons.get(reason, (0, 0))
-        reasons[reason] = (files + counts[0], rows + counts[1])
-    for reason, (files, rows) in sorted(reasons.items()):
-        yield f"known files that are read again: {rows} (in {files} shards of the image table), as they were {reason}"
+def _outdated(cache: FeatureCache) -> Iterator[str]:
+    """Why files of the feature cache are read again, one sentence for each reason: another version of the reader has read them."""
+    reasons = Counter[str]()
+    for reader, rows in cache.outdated.items():
+        reasons[why_outdated(reader)] += rows
+    for reason, rows in sorted(reasons.items()):
+        yield f"{rows} files of the feature cache were {reason}; those that are still there are read again"
 
 
 def _maps(path: Path | None, bundle: Bundle, asked: Asked, aggregate: Aggregate) -> Calibration | None:
@@ -297,7 +298,7 @@ def _calibrated(studies: pl.DataFrame, maps: Calibration | None) -> pl.DataFrame
 
 
 def _draw(
-    run: Gathered, bundle: Bundle, asked: Asked, margins_of: Margins, sheets: Sheets, workers: int, limits: Limits
+    run: ScoringRun, bundle: Bundle, asked: Asked, margins_of: Margins, sheets: Sheets, workers: int, limits: Limits
 ) -> Iterator[Drawn | Notice]:
     """A sheet for every scored image. Features are not enough for that: where it is missing, its file is read once more."""
     rows = run.results.frame("image", "content_hash", *run.results.findings, where=pl.col("outcome") == "score").iter_rows()
@@ -307,7 +308,7 @@ def _draw(
     )
 
     def pictures(items: Iterator[Item]) -> Iterator[tuple[str, NDArray[np.uint8] | None]]:
-        with closing(found_readings(items, None, size=bundle.preprocessing.size, workers=workers, limits=limits)) as found:
+        with closing(file_results(items, None, size=bundle.preprocessing.size, workers=workers, limits=limits)) as found:
             yield from ((each.reading.content_hash, each.reading.picture) for each in found)
 
     recipe = asked.account(bundle)
@@ -335,7 +336,7 @@ def _refuse_failures(failed: int, most: int | None) -> None:
         )
 
 
-def _figures(studies: Batches, labelled: pl.DataFrame, run: Gathered, findings: Sequence[str]) -> list[FindingFigures]:
+def _figures(studies: Batches, labelled: pl.DataFrame, run: ScoringRun, findings: Sequence[str]) -> list[FindingFigures]:
     """The rows of metrics.csv. A study whose patient is not known stands for a patient of its own."""
     scored = run.results.frame("study", "patient", where=pl.col("outcome") == "score")
     patients = scored.group_by("study").agg(pl.col("patient").drop_nulls().first())

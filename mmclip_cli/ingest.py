@@ -57,7 +57,7 @@ def command(
     Writes an image table and one file with every image as a small square; pretrain and score read both.
     """
     from engine.data.build_store import Filled
-    from engine.ingest import Finished, Planned, Recognised, ingest
+    from engine.ingest import Finished, Notice, Planned, Recognised, ingest
 
     events = ingest(inputs, out, kind=kind, settings=settings or (), workers=workers, verify=verify, dry_run=dry_run)
     run: dict[str, Any] = {}
@@ -67,6 +67,8 @@ def command(
             match event:
                 case Recognised() if not quiet:
                     console.log(f"reading {', '.join(event.kinds)}", size=event.size, resize=event.resize)
+                case Notice() if not quiet:
+                    console.say(event.message)
                 case Filled():
                     bar.total = event.total or None
                     bar.update(event.done - bar.n)

@@ -1,15 +1,12 @@
 """A folder of DICOM as a hospital has it -> a pixel store, and one row per file with what became of it.
 
 Nothing that names a patient leaves `private/`: studies, images and patients are known by HMAC (engine/tables/identity.py), and pictures by
-their row in the store. `private/files.jsonl` has a line for each file read: with it a run that was killed goes on where it
-stopped, and files that did not change are not read again.
+their row in the store. The feature cache (engine/scoring/feature_cache.py, without features here) has a row for each file read, with its
+path, size and time of change: a run that was killed continues where it stopped, and files that did not change are not read again.
 """
 
 from __future__ import annotations
 
-import base64
-import json
-import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +21,12 @@ from engine.dicom.reader_version import reader_version, same_readers
 from engine.intake.duplicates import Registry
 from engine.intake.files import Item
 from engine.intake.read_result import Reading
-from engine.scoring.feature_cache import NOT_KEPT, remembered_reading, result_row, table_row
+from engine.scoring.feature_cache import FeatureCache, cached_files
+from engine.scoring.run_state import result_row
 from engine.tables.columns import IMAGE_COLUMNS, PRIVATE_COLUMNS
 from engine.tables.identity import Names
-from engine.tables.shards import text_of_path
+from engine.tables.shards import ShardFolder, text_of_path
 
-JOURNAL = "files.jsonl"
 EXTRA = {name: IMAGE_COLUMNS[name] for name in ("content_hash", "flags", "modality", "rows", "columns", "transfer_syntax")}
 """What the image table of a DICOM folder holds beside `COLUMNS`."""
 
@@ -51,7 +48,6 @@ def ingest_folder(
     items: Iterable[Item],
     names: Names,
     store: Path,
-    private: Path,
     size: int,
     resize: Resize,
     *,
@@ -65,8 +61,8 @@ def ingest_folder(
     Raises:
         ConfigError, LockHeld, ReadError, OutputError: as `engine.data.store.filling`.
     """
-    known = _read_lines(private / JOURNAL)
-    walked: list[Item] = []
+    shards = ShardFolder(store.parent, f"{size}-{resize}", reader_version(), _NO_FEATURES, same_readers())
+    cache, walked = FeatureCache(shards), list[Item]()
 
     def to_look_at() -> Iterator[tuple[str, Path]]:
         for item in items:
@@ -84,37 +80,55 @@ def ingest_folder(
             rows.add(walked[place], Reading(walked[place].path, *verdict), None)
             place += 1
 
-    with filling(store, size, resize) as writer, _Lines(private / JOURNAL, writer) as lines:
-        entries = {
-            path: Entry(path, None, line["bytes"], line["content_hash"], None, line["mtime_ns"])
-            for path, line in known.items()
-            if line["outcome"] != "score" or _name_in(line, names) in writer.known
-        }
-        for looked, reading in fresh(to_look_at(), entries, size, workers, verify, pictures=False):
+    with filling(store, size, resize) as writer, _NewRows(cache, writer) as new_rows:
+        entries = _unchanged(cache, writer, names)
+        for looked, fresh_reading in fresh(to_look_at(), entries, size, workers, verify, pictures=False):
             decided()
             item, place = walked[place], place + 1
-            new = reading is not None
-            if reading is None:
-                reading = _from_line(looked, known[looked.image])
-            else:
-                read += 1
-                lines.add(looked, reading)
+            reading = _known_reading(cache, looked, entries) if fresh_reading is None else fresh_reading
             settled = registry.settle(reading)
             image = rows.name_of(item, settled)
             if settled.outcome == "score" and image in rows.images:
                 settled = settled.without_picture("duplicate", "same_pixels")
-            if settled.outcome == "score" and new:
-                facts = {"size": looked.bytes, "mtime_ns": looked.mtime_ns}
-                writer.add(image, settled.picture, **facts, sha256=settled.content_hash, reason=None)
+            if fresh_reading is not None:
+                read += 1
+                new_rows.add(looked, reading)
+                if settled.outcome == "score":
+                    facts = {"size": looked.bytes, "mtime_ns": looked.mtime_ns}
+                    writer.add(image, settled.picture, **facts, sha256=settled.content_hash, reason=None)
             row = writer.known[image].row if settled.outcome == "score" else None
             rows.add(item, settled, row)
             done, dropped = done + 1, dropped + (row is None)
             if done % CHUNK == 0:
-                lines.commit()
+                new_rows.commit()
                 yield Filled(done, 0, read, dropped)
         decided()
+    cache.close()
     yield Filled(done, done, read, dropped)
     return rows.tables()
+
+
+_NO_FEATURES = 1
+"""Width of the feature vectors, which no row has."""
+
+
+def _unchanged(cache: FeatureCache, writer: StoreWriter, names: Names) -> dict[str, Entry]:
+    """Path -> size, time and content of the files whose read result is known and whose image, if any, is in the store."""
+    entries: dict[str, Entry] = {}
+    for path, content_hash, size, mtime_ns in cached_files(cache.shards):
+        known = cache.get(content_hash)
+        if known is None:
+            continue
+        uid = known.cells["sop_instance_uid"]
+        if known.cells["outcome"] != "score" or (names.of(uid) if uid else names.hashed(content_hash)) in writer.known:
+            entries[path] = Entry(path, None, size, content_hash, None, mtime_ns)
+    return entries
+
+
+def _known_reading(cache: FeatureCache, looked: Looked, entries: Mapping[str, Entry]) -> Reading:
+    known = cache.get(entries[looked.image].sha256)
+    assert known is not None  # as `_unchanged` has found it
+    return known.reading(looked.file)
 
 
 class _Rows:
@@ -155,62 +169,25 @@ class _Rows:
         return Ingested(frame, pl.DataFrame(files, schema=private, orient="row"))
 
 
-class _Lines:
-    """The journal of files read: a line is written only after the picture of its file is on the disk."""
+class _NewRows:
+    """New rows of the cache, published only after the images of their files are on the disk."""
 
-    def __init__(self, path: Path, writer: StoreWriter) -> None:
-        self.path, self.writer = path, writer
-        self.lines: list[str] = []
-        self.reader = reader_version()
+    def __init__(self, cache: FeatureCache, writer: StoreWriter) -> None:
+        self.cache, self.writer = cache, writer
+        self.waiting: list[tuple[Looked, Reading]] = []
 
-    def __enter__(self) -> _Lines:
+    def __enter__(self) -> _NewRows:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.commit()
 
     def add(self, looked: Looked, reading: Reading) -> None:
-        if reading.reason in NOT_KEPT:
-            return
-        cells = table_row(reading)
-        cells["coarse"] = None if cells["coarse"] is None else base64.b64encode(cells["coarse"]).decode()
-        file = {"path": looked.image, "bytes": looked.bytes, "mtime_ns": looked.mtime_ns, "reader": self.reader}
-        self.lines.append(json.dumps(file | cells) + "\n")
+        self.waiting.append((looked, reading))
 
     def commit(self) -> None:
         self.writer.commit()
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write("".join(["\n", *self.lines]).encode())  # the first ends what a kill left of a line
-            stream.flush()
-            os.fsync(stream.fileno())
-        self.lines.clear()
-
-
-def _name_in(line: Mapping[str, Any], names: Names) -> str:
-    """The image's name, as `result_row` gives it to the reading that the line is of."""
-    uid = line["sop_instance_uid"]
-    return names.of(uid) if uid else names.hashed(line["content_hash"])
-
-
-def _from_line(looked: Looked, line: Mapping[str, Any]) -> Reading:
-    coarse = None if line["coarse"] is None else base64.b64decode(line["coarse"])
-    return remembered_reading(looked.file, {**line, "coarse": coarse})
-
-
-def _read_lines(path: Path) -> dict[str, dict[str, Any]]:
-    """Path of a file -> what this version's reader knows of it. What a kill has left of a line, and whatever else is none, is left out."""
-    lines: dict[str, dict[str, Any]] = {}
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        return lines
-    readers = (reader_version(), *same_readers())
-    for each in raw.split(b"\n"):
-        try:
-            line = json.loads(each)
-            if line["reader"] in readers:
-                lines[line["path"]] = line
-        except (ValueError, TypeError, KeyError):
-            continue
-    return lines
+        for looked, reading in self.waiting:
+            self.cache.add(reading, None, path=looked.image, bytes=looked.bytes, mtime_ns=looked.mtime_ns)
+        self.cache.flush()
+        self.waiting.clear()

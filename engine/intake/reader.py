@@ -48,6 +48,7 @@ def read_file(
     limits: Limits = LIMITS,
     pictures: bool = False,
     known: Container[bytes] = frozenset(),
+    hash_only: bool = False,
     second: SecondDecoder | None = None,
 ) -> Reading:
     """Read one file whole and turn it into a picture of shorter side `size`, or into the reason why not.
@@ -55,6 +56,7 @@ def read_file(
     Args:
         pictures: also read plain PNG and JPEG files (the files that an image table names), which are skipped or rejected otherwise.
         known: SHA-256 digests (32 bytes) of contents that need no reading: a skip for the reason `KNOWN`.
+        hash_only: stop at the hash, as if every content were known.
         second: a decoder for codestreams that the first one raises an error for. It may crash: only a process that may die names one.
     """
     facts = _Facts(path)
@@ -62,7 +64,7 @@ def read_file(
         data = load_bytes(path, limits.file_bytes)
         digest = hashlib.sha256(data)
         facts.known["content_hash"] = digest.hexdigest()
-        if digest.digest() in known:
+        if hash_only or digest.digest() in known:
             return facts.reading("skip", KNOWN)
         return _read(data, facts, size, limits, pictures, second)
     except Refusal as refusal:

@@ -17,7 +17,7 @@ from engine.intake.ipc import message_in, pack, pack_reading
 
 
 def serve(known: int | None = None) -> None:
-    """Answer requests until standard input closes. `known`: handle of the digests that need no reading (contents.py), None for none."""
+    """Answer requests until standard input closes. `known`: descriptor of the digests that need no reading (shared_digests.py), or None."""
     requests = os.fdopen(os.dup(0), "rb", buffering=0)
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -36,9 +36,9 @@ def serve(known: int | None = None) -> None:
     from engine.intake.limits import Limits
     from engine.intake.reader import read_file
     from engine.intake.seccomp import confine
-    from engine.intake.shared_digests import Contents, Everything
+    from engine.intake.shared_digests import SharedDigests
 
-    contents = frozenset[bytes]() if known is None else Contents(known)
+    digests = frozenset[bytes]() if known is None else SharedDigests(known)
     buffer = bytearray()
     confine()
     _send(answers, pack({"ready": True}))
@@ -53,7 +53,8 @@ def serve(known: int | None = None) -> None:
             size=head["size"],
             limits=limits,
             pictures=head["pictures"],
-            known=Everything() if head["only_hash"] else contents,
+            known=digests,
+            hash_only=head["hash_only"],
             second=decode,
         )
         _send(answers, pack_reading(reading, spent=_address_space() - held > limits.memory // 2))

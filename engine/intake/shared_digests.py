@@ -1,4 +1,4 @@
-"""SHA-256 digests in a file without a name that processes share: what a child looks up without being told every digest through a pipe."""
+"""Sorted SHA-256 digests in an unlinked, memory-mapped file that worker processes inherit."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import mmap
 import os
 import tempfile
 from bisect import bisect_left
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 
 _BYTES = 32
 
 
-class Contents(Container[bytes]):
-    """Digests in rising order, mapped from an open file; 32 bytes each, and none of them held in the process's own memory."""
+class SharedDigests(Container[bytes]):
+    """Digests in rising order, 32 bytes each, mapped from an open file."""
 
     def __init__(self, handle: int) -> None:
         self._map = mmap.mmap(handle, 0, prot=mmap.PROT_READ)
@@ -33,22 +33,17 @@ class Contents(Container[bytes]):
         return place < len(self) and self[place] == digest
 
 
-class Everything(Container[bytes]):
-    """Holds every digest: whoever asks stops at the hash."""
-
-    def __contains__(self, digest: object) -> bool:
-        return True
-
-
 @contextmanager
-def shared(digests: Iterable[bytes]) -> Iterator[int | None]:
-    """The handle of an open file for `Contents`, which children may inherit; None where there is no digest. Gone with the last of them."""
-    joined = b"".join(sorted(digests))
-    if not joined:
+def shared_digests(digests: bytes) -> Iterator[int | None]:
+    """The descriptor of an open file for `SharedDigests`, which child processes may inherit; None where there are no digests.
+
+    digests: 32 bytes each, rising.
+    """
+    if not digests:
         yield None
         return
     with tempfile.TemporaryFile() as file:
-        file.write(joined)
+        file.write(digests)
         file.flush()
         handle = _to_read(file.fileno())
         try:
@@ -58,7 +53,7 @@ def shared(digests: Iterable[bytes]) -> Iterator[int | None]:
 
 
 def _to_read(handle: int) -> int:
-    """The same open file for reading alone, where the system can: a child has no business in changing it."""
+    """The same open file, read-only where the system can: child processes must not change it."""
     try:
         return os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -48,7 +48,7 @@ def read_files(
     limits: Limits = LIMITS,
     pictures: bool = False,
     known: int | None = None,
-    only_hash: bool = False,
+    hash_only: bool = False,
 ) -> Iterator[Reading]:
     """One Reading per path, in the order of the paths; paths are taken as they are needed.
 
@@ -59,26 +59,26 @@ def read_files(
         limits: what one file may cost.
         pictures: also read plain PNG and JPEG files, as image tables name them.
         known: handle of the digests that need no reading (contents.shared); such files are skips for the reason reading.KNOWN.
-        only_hash: as if every file were known.
+        hash_only: as if every file were known.
 
     Raises:
         EngineError: no child can be started.
     """
     if workers <= 0:
         from engine.intake.reader import read_file
-        from engine.intake.shared_digests import Contents, Everything
+        from engine.intake.shared_digests import SharedDigests
 
-        digests = Everything() if only_hash else frozenset[bytes]() if known is None else Contents(known)
+        digests = frozenset[bytes]() if known is None else SharedDigests(known)
         for each in files:
             if isinstance(each, Reading):
                 yield each
             else:
-                yield read_file(each, size=size, limits=limits, pictures=pictures, known=digests)
+                yield read_file(each, size=size, limits=limits, pictures=pictures, known=digests, hash_only=hash_only)
         return
     pool: list[_Worker] = []
     waiting, done = deque[tuple[int, Path]](), dict[int, Reading]()
     source, taken, next_out, exhausted, stillborn = iter(files), 0, 0, False, 0
-    head = {"size": size, "pictures": pictures, "limits": asdict(limits), "only_hash": only_hash}
+    head = {"size": size, "pictures": pictures, "limits": asdict(limits), "hash_only": hash_only}
     selector = selectors.DefaultSelector()
     try:
         while True:

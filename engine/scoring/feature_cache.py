@@ -1,92 +1,38 @@
-"""Readings of input files, from the image table where their content is known and from worker processes where it is not."""
+"""Feature cache: read results and image features of files by the SHA-256 of their bytes, so that no file is decoded or encoded twice.
+
+Rows are kept in Parquet shards (engine/tables/shards.py), which `score`, `evaluate`, `finetune` and `ingest` share. On opening, the shards
+are scanned once and scored shard by shard; the rows wait in a temporary file. In memory a known file costs 40 bytes: its digest and the
+place of its row.
+"""
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+import json
+import os
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
-from engine.intake.files import Item
-from engine.intake.ipc import message_in, pack
-from engine.intake.limits import LIMITS, Limits
-from engine.intake.read_result import COARSE, KNOWN, Reading, coarse_picture
-from engine.intake.shared_digests import shared
-from engine.intake.workers import read_files
-from engine.tables.columns import joined_flags, plain_code, split_flags
-from engine.tables.identity import Names
-from engine.tables.results import ResultRow
-from engine.tables.shards import ImageTable, text_of_path
-from engine.tables.temp_store import Scratch
+from engine.errors import OutputError
+from engine.intake.read_result import COARSE, Reading, coarse_picture
+from engine.tables.columns import joined_flags, split_flags
+from engine.tables.shards import ROW_COLUMNS, ShardFolder
 
-# A reading as rows of tables: of the image table and back, and of a run's results.
+Vector = NDArray[np.float32]
 
-_AS_THEY_ARE = (
-    "outcome", "reason", "detail", "content_hash", "pixel_hash", "modality", "view", "transfer_syntax", "sop_class", "rows", "columns",
-    "sop_instance_uid", "series_instance_uid", "study_instance_uid", "patient",
-)  # fmt: skip
-
-
-def table_row(reading: Reading) -> dict[str, Any]:
-    """The reading as a row of the image table: outcome and flags by the file alone, before other files of the run are looked at."""
-    cells: dict[str, Any] = {name: getattr(reading, name) for name in _AS_THEY_ARE}
-    cells["flags"] = joined_flags(reading.flags)
-    cells["coarse"] = None if reading.picture is None else coarse_picture(reading.picture)
-    return cells
-
-
-def remembered_reading(path: Path, cells: Mapping[str, Any]) -> Reading:
-    """The reading that a row of the image table holds; its picture is the coarse one, which is all that settling duplicates looks at."""
-    coarse = cells["coarse"]
-    picture = None if coarse is None else np.frombuffer(coarse, np.uint8).reshape(COARSE)
-    return Reading(path, flags=split_flags(cells["flags"]), picture=picture, **{name: cells[name] for name in _AS_THEY_ARE})
-
-
-def result_row(item: Item, reading: Reading, scores: NDArray[np.float32] | None, names: Names) -> ResultRow:
-    """The settled reading as a row of the results.
-
-    An image is named by its SOP instance UID, else by its content, else (a file that could not be read) by its path. A study is what the
-    image table says, else what the file says; a picture that belongs to none is a study by itself.
-    """
-    path = text_of_path(item.path)
-    uid = reading.sop_instance_uid
-    image = names.of(uid) if uid else names.hashed(reading.content_hash or path)
-    study = item.study or reading.study_instance_uid
-    public = {
-        "image": image,
-        "study": names.of(study) if study else image if scores is not None else None,
-        "content_hash": reading.content_hash or None,
-        "outcome": reading.outcome,
-        "reason": reading.reason,
-        "detail": reading.detail or None,
-        "flags": joined_flags(reading.flags),
-        "modality": plain_code(reading.modality),
-        "view": plain_code(reading.view) or plain_code(item.view),
-        "rows": reading.rows,
-        "columns": reading.columns,
-        "transfer_syntax": plain_code(reading.transfer_syntax),
-    }
-    private = {
-        "path": item.given or path,
-        "file": path,
-        "sop_instance_uid": uid,
-        "study_instance_uid": reading.study_instance_uid,
-        "series_instance_uid": reading.series_instance_uid,
-        "patient": item.patient or reading.patient,
-    }
-    return ResultRow(public, private, scores)
-
-
-Scores = NDArray[np.float32]
-
-PART_ROWS = 512
-"""Rows of a part of the image table."""
+ADD_ROWS = 512
+ADD_SECONDS = 30.0
+"""A shard is published after so many new rows or seconds, whichever comes first: the most that a kill can cost."""
 
 NOT_KEPT = frozenset(
     {
@@ -94,223 +40,218 @@ NOT_KEPT = frozenset(
         "unreadable", "vanished",
     }
 )  # fmt: skip
-"""Reasons that another run may find changed, raised limits among the causes, or that cost nothing to find again: not remembered."""
+"""Reasons that are not kept: another run may find another one (a higher limit, a repaired disk), or finds it at no cost."""
+
+_AS_READ = (
+    "outcome", "reason", "detail", "content_hash", "pixel_hash", "modality", "view", "transfer_syntax", "sop_class", "rows", "columns",
+    "sop_instance_uid", "series_instance_uid", "study_instance_uid", "patient",
+)  # fmt: skip
+_TEXTS = ("flags", *(name for name in _AS_READ if name != "content_hash"))
+_COARSE_BYTES = COARSE[0] * COARSE[1]
+_DIGEST = np.dtype("S32")
 
 
 @dataclass(frozen=True)
-class Found:
-    """An input file with its reading. `known`: from the image table, and then with its `scores` (F,) where it has features."""
+class Known:
+    """A content that the cache holds: the cells of its row, and its scores (F,), None where the image has no features."""
 
-    item: Item
-    reading: Reading
-    scores: Scores | None = None
-    known: bool = False
+    cells: Mapping[str, Any]
+    scores: Vector | None
 
+    @property
+    def is_plain_image(self) -> bool:
+        """Whether it is a PNG or JPEG, which is only scored where a table or `--images` asks for it."""
+        return self.cells["outcome"] == "score" and self.cells["transfer_syntax"] is None
 
-class Remembered:
-    """What an image table knows, by content. Rows and scores wait on the disk, in a file without a name beside the table's own.
-
-    Args:
-        table: the parts of one model.
-        scores_of: features (N, D) -> scores (N, F). None: only tell what is known, and keep nothing of it.
-    """
-
-    def __init__(self, table: ImageTable, scores_of: Callable[[NDArray[np.float32]], Scores] | None) -> None:
-        self._scratch = Scratch(table.private_folder if scores_of and table.private_folder.is_dir() else None)
-        for part in table.parts():
-            present = ~np.isnan(part.features).any(axis=1)
-            scores = scores_of(np.where(present[:, None], part.features, 0)).astype("<f4") if scores_of else None
-            for row, cells in enumerate(part.rows.iter_rows(named=True)):
-                key = bytes.fromhex(cells["content_hash"])
-                packed = b"" if scores is None else _packed(cells, scores[row] if present[row] else None)
-                self._scratch.first("known", key, packed)
-
-    def __len__(self) -> int:
-        return self._scratch.count("known")
-
-    def __contains__(self, content_hash: str) -> bool:
-        return bool(content_hash) and bool(self._scratch.values("known", bytes.fromhex(content_hash)))
-
-    def get(self, content_hash: str, item: Item) -> Found | None:
-        """The file's reading and scores by the SHA-256 of its bytes, None where they are new."""
-        packed = self._scratch.values("known", bytes.fromhex(content_hash)) if content_hash else []
-        if not packed:
-            return None
-        cells, scores = _unpacked(packed[0])
-        return Found(item, remembered_reading(item.path, cells), scores, known=True)
-
-    def digests(self) -> Iterator[bytes]:
-        """The SHA-256 of every content it knows, rising."""
-        return self._scratch.keys("known")
+    def reading(self, path: Path) -> Reading:
+        """The read result of a file of that content; its image is the coarse one, which is all that finding duplicates needs."""
+        coarse = self.cells["coarse"]
+        image = None if coarse is None else np.frombuffer(coarse, np.uint8).reshape(COARSE)
+        cells = {name: self.cells[name] for name in _AS_READ}
+        return Reading(path, flags=split_flags(self.cells["flags"]), picture=image, **(cells | {"detail": cells["detail"] or ""}))
 
 
-def _packed(cells: Mapping[str, Any], scores: Scores | None) -> bytes:
-    """A row as JSON, the bytes of its coarse picture and those of its scores."""
-    coarse = cells["coarse"] or b""
-    head = {name: cell for name, cell in cells.items() if name != "coarse"} | {"coarse": len(coarse), "scored": scores is not None}
-    return pack(head, coarse + (b"" if scores is None else scores.tobytes()))
+def cache_row(reading: Reading) -> dict[str, Any]:
+    """A read result as a row of the cache: outcome and flags by the file alone, before it is compared with other files of the run."""
+    cells: dict[str, Any] = {name: getattr(reading, name) for name in _AS_READ}
+    cells["flags"] = joined_flags(reading.flags)
+    cells["coarse"] = None if reading.picture is None else coarse_picture(reading.picture)
+    return cells
 
 
-def _unpacked(packed: bytes) -> tuple[dict[str, Any], Scores | None]:
-    message = message_in(bytearray(packed))
-    assert message is not None  # as `_packed` made it
-    cells, body = message
-    end = cells["coarse"]
-    return cells | {"coarse": body[:end] or None}, np.frombuffer(body[end:], "<f4") if cells["scored"] else None
-
-
-def found_readings(
-    items: Iterator[Item], remembered: Remembered | None, *, size: int, workers: int, limits: Limits = LIMITS
-) -> Generator[Found, None, None]:
-    """Every item with its reading, in the order given. The processes that read also tell what is known: they may hang, this one may not.
+class FeatureCache:
+    """Rows of earlier runs, found by content, and new rows on their way to the disk.
 
     Args:
-        items: the input files.
-        remembered: what need not be read again; None: nothing.
-        size: the shorter side of pictures, in pixels.
-        workers: reading processes; started when there is a file to open.
-        limits: what one file may cost.
-    """
-    with shared(() if remembered is None else remembered.digests()) as known:
-        for pictures, stretch in groupby(items, key=lambda item: item.picture):
-            queue: deque[Item] = deque()
-            for reading in read_files(_to_read(stretch, queue), size=size, workers=workers, limits=limits, pictures=pictures, known=known):
-                item = queue.popleft()
-                if reading.reason != KNOWN:
-                    yield Found(item, reading)
-                    continue
-                told = None if remembered is None else remembered.get(reading.content_hash, item)
-                # a child that tells of an unknown hash was taken over or broken
-                yield told or Found(item, Reading(item.path, "reject", "decode_crash"))
-
-
-@dataclass(frozen=True)
-class Counted:
-    """How many files there are, of them those that are known, and those left out unopened, by reason."""
-
-    files: int
-    known: int
-    left_out: dict[str, int]
-
-
-def counted(items: Iterable[Item], remembered: Remembered, *, workers: int) -> Counted:
-    """What a run would meet. Where anything is known, files are read as far as their hash, and no file is opened where nothing is."""
-    files = 0
-    left_out: Counter[str] = Counter()
-
-    def to_open() -> Iterator[Path]:
-        nonlocal files
-        for item in items:
-            files += 1
-            if item.decided:
-                left_out[item.decided[1]] += 1
-            else:
-                yield item.path
-
-    opened = to_open()
-    known = 0
-    if len(remembered):
-        known = sum(reading.content_hash in remembered for reading in read_files(opened, size=1, workers=workers, only_hash=True))
-    deque(opened, maxlen=0)  # where nothing is known, nothing was counted yet
-    return Counted(files, known, dict(sorted(left_out.items())))
-
-
-def _to_read(items: Iterable[Item], queue: deque[Item]) -> Iterator[Path | Reading]:
-    """The path of each item, or its reading where that is decided; the item itself goes to the end of `queue`."""
-    for item in items:
-        queue.append(item)
-        if item.decided:
-            outcome, reason = item.decided
-            yield Reading(item.path, outcome, reason)
-        else:
-            yield item.path
-
-
-# Files to feature vectors, each by its content once: what the table of an earlier run knows costs a hash and no pixel work.
-
-Vector = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Featured:
-    """One file: its features (D,), or None and the reason (a code of `reasons.REASONS`) why it has none. `known`: by an earlier run."""
-
-    number: int
-    features: Vector | None
-    reason: str | None
-    known: bool
-    content_hash: str
-
-
-def featured_files(
-    files: Sequence[Path],
-    table: ImageTable,
-    encode: Callable[[Sequence[NDArray[np.uint8]]], Vector],
-    *,
-    size: int,
-    batch_size: int,
-    workers: int,
-) -> Generator[Featured, None, None]:
-    """The features of every file (DICOM, PNG or JPEG), in order.
-
-    Args:
-        files: their paths.
-        table: what earlier runs know; new features are added to it, whatever ends the generator.
-        encode: grey pictures, uint8 (H, W), at most `batch_size` of them -> features (N, D).
-        size: shorter side of the pictures, in pixels.
-        workers: processes that read files.
+        shards: the shards of one model and reader.
+        scores_of: features (N, D) -> scores (N, F), NaN where there are none; applied once, when the cache is opened. None: the features.
 
     Raises:
-        OutputError: the table cannot be written. What `encode` raises.
+        ConfigError: a shard was written by a newer version.
+        OutputError: there is no room for the temporary file, or (`add`, `flush`) a shard cannot be written.
     """
-    remembered = Remembered(table, lambda features: features)
-    items = iter([Item(path, picture=True) for path in files])
-    part: list[tuple[Found, Vector | None]] = []
-    stored: set[str] = set()
 
-    def keep() -> None:
-        table.add([table_row(each.reading) for each, _ in part], [vector for _, vector in part])
-        part.clear()
+    def __init__(self, shards: ShardFolder, scores_of: Callable[[Vector], Vector] | None = None) -> None:
+        self.shards = shards
+        self.outdated: Counter[str] = Counter()
+        """Name of another reader -> number of its rows, which are not used."""
+        self._new: list[tuple[dict[str, Any], Vector | None]] = []
+        self._since = time.monotonic()
+        self._rows = _RowFile(shards.private_folder if shards.private_folder.is_dir() else None)
+        digests, outdated = [np.zeros(0, _DIGEST)], [np.zeros(0, _DIGEST)]
+        for shard in shards.shards():
+            ours = shard.rows["reader"].is_in(shards.readers).to_numpy()
+            current, others = shard.where(ours), shard.rows.filter(~pl.Series(ours, dtype=pl.Boolean))
+            scores = current.features if scores_of is None else scores_of(current.features).astype(np.float32)
+            self._rows.append(current.rows, scores)
+            digests.append(_digests(current.rows))
+            outdated.append(_digests(others))
+            self.outdated.update(others["reader"])
+        self._digests, places = np.unique(np.concatenate(digests), return_index=True)
+        self._places = places.astype(np.uint32)
+        self._outdated = np.setdiff1d(np.concatenate(outdated), self._digests)
 
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    def get(self, content_hash: str) -> Known | None:
+        """What is known of a content by the SHA-256 of its bytes, hexadecimal; None where it is new."""
+        place = _place(self._digests, content_hash)
+        if place is None:
+            return None
+        cells, scores = self._rows.read(int(self._places[place]))
+        return Known(cells | {"content_hash": content_hash}, scores)
+
+    def features(self, contents: Sequence[str]) -> Vector:
+        """The features (N, D) of contents, rows of NaN where they are new; of a cache that was opened without `scores_of`."""
+        found = np.full((len(contents), self.shards.width), np.nan, np.float32)
+        for number, content in enumerate(contents):
+            if (known := self.get(content)) is not None and known.scores is not None:
+                found[number] = known.scores
+        return found
+
+    def is_outdated(self, content_hash: str) -> bool:
+        """Whether only another reader has read this content."""
+        return holds(self._outdated, content_hash)
+
+    def digests(self) -> bytes:
+        """The SHA-256 of every known content, 32 bytes each, rising."""
+        return bytes(self._digests.tobytes())
+
+    def add(self, reading: Reading, features: Vector | None, **file: str | int) -> None:
+        """A new row, unless its reason may not hold in another run; `file`: path, bytes and mtime_ns where they are to be kept."""
+        if not reading.content_hash or reading.reason in NOT_KEPT:
+            return
+        self._new.append((cache_row(reading) | file, features))
+        if len(self._new) >= ADD_ROWS or time.monotonic() - self._since > ADD_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Publish the new rows as a shard, one for each content."""
+        rows = {(row["content_hash"], row.get("path")): (row, features) for row, features in self._new}
+        self.shards.append([row for row, _ in rows.values()], [features for _, features in rows.values()])
+        self._new.clear()
+        self._since = time.monotonic()
+
+    def close(self) -> None:
+        """Publish the new rows and fold small shards, which can wait for another run where the disk is full."""
+        self.flush()
+        with suppress(OutputError):
+            self.shards.compact(superseded=bool(self.outdated))
+
+
+def cached_contents(shards: ShardFolder) -> NDArray[np.bytes_]:
+    """The SHA-256 of every content with a row of this reader, 32 bytes each, rising; nothing is written."""
+    found = [_digests(shard.rows.filter(pl.col("reader").is_in(shards.readers))) for shard in shards.shards()]
+    contents: NDArray[np.bytes_] = np.unique(np.concatenate([np.zeros(0, _DIGEST), *found]))
+    return contents
+
+
+def cached_files(shards: ShardFolder) -> Iterator[tuple[str, str, int, int]]:
+    """Path, SHA-256 (hexadecimal), size in bytes and time of change of every file whose path is kept, by rising time of change."""
+    columns = ["path", "content_hash", "bytes", "mtime_ns"]
+    empty = pl.DataFrame(schema={name: ROW_COLUMNS[name] for name in columns})
+    ours = pl.col("reader").is_in(shards.readers) & pl.col("path").is_not_null()
+    yield from pl.concat([empty, *(shard.rows.filter(ours).select(columns) for shard in shards.shards())]).sort("mtime_ns").iter_rows()
+
+
+def _digests(rows: pl.DataFrame) -> NDArray[np.bytes_]:
+    return np.frombuffer(b"".join(rows["content_hash"].str.decode("hex")), _DIGEST)
+
+
+def holds(digests: NDArray[np.bytes_], content_hash: str) -> bool:
+    """Whether a SHA-256, hexadecimal, is among sorted digests; an empty one never is."""
+    return _place(digests, content_hash) is not None
+
+
+def _place(digests: NDArray[np.bytes_], content_hash: str) -> int | None:
+    """Where a digest stands among sorted ones, None where it does not."""
+    if not content_hash:
+        return None
+    digest = np.frombuffer(bytes.fromhex(content_hash), _DIGEST)[0]
+    place = int(np.searchsorted(digests, digest))
+    return place if place < len(digests) and digests[place] == digest else None
+
+
+class _RowFile:
+    """Rows by number, in two temporary files without a name: one of records of equal length, one of the other cells as JSON.
+
+    Args:
+        folder: where the files are, as rows hold identifiers. None: where the system keeps temporary files.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._records, self._texts = _unnamed_file(folder), _unnamed_file(folder)
+        weakref.finalize(self, os.close, self._records)
+        weakref.finalize(self, os.close, self._texts)
+        self._layout: np.dtype[np.void] | None = None
+        self._end = 0
+
+    def append(self, rows: pl.DataFrame, scores: Vector) -> None:
+        """More rows, with scores (N, F) that are NaN where there are none."""
+        texts = rows.select(pl.struct(*_TEXTS).struct.json_encode()).to_series()
+        sizes = texts.str.len_bytes().to_numpy().astype(np.int64)
+        coarse = rows["coarse"]
+        has_image = (coarse.bin.size() == _COARSE_BYTES).fill_null(value=False).to_numpy()
+        self._layout = np.dtype(
+            [("at", "<i8"), ("size", "<i8"), ("has_image", "?"), ("image", f"V{_COARSE_BYTES}"), ("scores", "<f4", scores.shape[1:])]
+        )
+        records = np.zeros(len(rows), self._layout)
+        records["at"], records["size"] = self._end + np.cumsum(sizes) - sizes, sizes
+        records["has_image"], records["scores"] = has_image, scores
+        records["image"][has_image] = np.frombuffer(b"".join(coarse.filter(pl.Series(has_image, dtype=pl.Boolean))), records["image"].dtype)
+        _write(self._records, records.tobytes())
+        _write(self._texts, "".join(texts).encode())
+        self._end += int(sizes.sum())
+
+    def read(self, number: int) -> tuple[dict[str, Any], Vector | None]:
+        """The cells of a row, and its scores."""
+        assert self._layout is not None  # a row was appended
+        size = self._layout.itemsize
+        record = np.frombuffer(os.pread(self._records, size, number * size), self._layout)[0]
+        cells = json.loads(os.pread(self._texts, int(record["size"]), int(record["at"])))
+        scores = np.array(record["scores"])
+        return cells | {"coarse": record["image"].tobytes() if record["has_image"] else None}, None if np.isnan(scores).any() else scores
+
+
+def _unnamed_file(folder: Path | None) -> int:
+    """The descriptor of a temporary file without a name."""
     try:
-        with closing(found_readings(items, remembered, size=size, workers=workers)) as found:
-            for number, (each, new) in enumerate(with_features(found, encode, batch_size)):
-                vector = each.scores if each.known else new
-                content = each.reading.content_hash
-                if not each.known and content and content not in stored and each.reading.reason not in NOT_KEPT:
-                    stored.add(content)
-                    part.append((each, vector))
-                    if len(part) >= PART_ROWS:
-                        keep()
-                reason = None if vector is not None else each.reading.reason or each.reading.outcome
-                yield Featured(number, vector, reason, each.known, content)
-    finally:
-        keep()
+        with TemporaryFile(dir=folder) as file:
+            return os.dup(file.fileno())
+    except OSError as error:
+        raise _no_room(error) from None
 
 
-def with_features(
-    found: Iterator[Found], encode: Callable[[Sequence[NDArray[np.uint8]]], Vector], batch_size: int
-) -> Iterator[tuple[Found, Vector | None]]:
-    """Each file with its features (D,), in order; None where it has no picture, or is known. Pictures wait for a full batch."""
-    waiting: list[Found] = []
-    new: list[NDArray[np.uint8]] = []
-
-    def flush() -> Iterator[tuple[Found, Vector | None]]:
-        features = iter(encode(new) if new else ())
-        for each in waiting:
-            yield each, None if _new_picture(each) is None else next(features)
-        waiting.clear()
-        new.clear()
-
-    for each in found:
-        waiting.append(each)
-        picture = _new_picture(each)
-        if picture is not None:
-            new.append(picture)
-        if len(new) == batch_size or not new or len(waiting) >= PART_ROWS:
-            yield from flush()
-    yield from flush()
+def _write(file: int, content: bytes) -> None:
+    rest = memoryview(content)
+    try:
+        while rest:
+            rest = rest[os.write(file, rest) :]
+    except OSError as error:
+        raise _no_room(error) from None
 
 
-def _new_picture(found: Found) -> NDArray[np.uint8] | None:
-    return found.reading.picture if found.reading.outcome == "score" and not found.known else None
+def _no_room(error: OSError) -> OutputError:
+    why = os.strerror(error.errno) if error.errno else type(error).__name__
+    return OutputError("cannot write a temporary file", why=why, hint="free space, or another folder with --out")

@@ -1,9 +1,8 @@
-"""What grows while the files of a run go by: their rows, duplicates and conflicts, and the part of the image table being filled."""
+"""State of a scoring run: result rows, duplicates, UID conflicts, and what is new for the feature cache."""
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,49 +16,81 @@ from engine.dicom.reasons import FAILURES
 from engine.intake.duplicates import Registry
 from engine.intake.files import Item
 from engine.intake.read_result import Reading, coarse_picture
-from engine.scoring.feature_cache import NOT_KEPT, PART_ROWS, Found, result_row, table_row
-from engine.tables.columns import FLAG_SEPARATOR, joined_flags, split_flags
+from engine.scoring.feature_cache import FeatureCache
+from engine.scoring.image_features import FileResult
+from engine.tables.columns import FLAG_SEPARATOR, joined_flags, plain_code, split_flags
 from engine.tables.identity import Names
 from engine.tables.labels import Joined, Labels, join
-from engine.tables.results import Results
-from engine.tables.shards import ImageTable, text_of_path
+from engine.tables.results import ResultRow, Results
+from engine.tables.shards import text_of_path
 
 Vector = NDArray[np.float32]
 
-PART_SECONDS = 30.0
-"""A part of the image table is published after so many files or seconds, whichever comes first: the most that a kill can cost."""
 SEVERAL = 10
-"""From so many different pictures on, equal scores for all of them mean a broken model."""
+"""From so many different images on, equal scores for all of them mean a broken model."""
+
+
+def result_row(item: Item, reading: Reading, scores: NDArray[np.float32] | None, names: Names) -> ResultRow:
+    """A read result, duplicates resolved, as a row of the results.
+
+    An image is named by its SOP instance UID, else by its content, else (a file that could not be read) by its path. Its study is the one
+    in the image table, else the one in the file; an image without a study is a study by itself.
+    """
+    path = text_of_path(item.path)
+    uid = reading.sop_instance_uid
+    image = names.of(uid) if uid else names.hashed(reading.content_hash or path)
+    study = item.study or reading.study_instance_uid
+    public = {
+        "image": image,
+        "study": names.of(study) if study else image if scores is not None else None,
+        "content_hash": reading.content_hash or None,
+        "outcome": reading.outcome,
+        "reason": reading.reason,
+        "detail": reading.detail or None,
+        "flags": joined_flags(reading.flags),
+        "modality": plain_code(reading.modality),
+        "view": plain_code(reading.view) or plain_code(item.view),
+        "rows": reading.rows,
+        "columns": reading.columns,
+        "transfer_syntax": plain_code(reading.transfer_syntax),
+    }
+    private = {
+        "path": item.given or path,
+        "file": path,
+        "sop_instance_uid": uid,
+        "study_instance_uid": reading.study_instance_uid,
+        "series_instance_uid": reading.series_instance_uid,
+        "patient": item.patient or reading.patient,
+    }
+    return ResultRow(public, private, scores)
 
 
 @dataclass
-class Gathered:
-    """What grows while files go by: rows of the results, duplicates and conflicts, and the part of the image table being filled."""
+class ScoringRun:
+    """What grows while files are read: result rows, duplicates and UID conflicts."""
 
     results: Results
     names: Names
-    table: ImageTable
+    cache: FeatureCache
     registry: Registry = field(default_factory=Registry)
     reused: int = 0
     failed: int = 0
     """Files that are damaged or out of reach (reasons.FAILURES)."""
+    outdated: int = 0
+    """Files that were read again, as another version of the reader had read them."""
     scored: list[Item] | None = None
-    """The files of the rows of outcome `score`, in their order, where a list is given: heatmaps are drawn of them."""
-    pictures: set[bytes] = field(default_factory=set)
-    """Coarse pictures, up to SEVERAL different ones."""
-    _part: list[tuple[dict[str, Any], Vector | None]] = field(default_factory=list)
-    _part_since: float = field(default_factory=time.monotonic)
+    """The files of the rows of outcome `score`, in their order, where a list is given: heatmaps are made of them."""
+    images: set[bytes] = field(default_factory=set)
+    """Coarse images, up to SEVERAL different ones."""
 
-    def take(self, found: Found, features: Vector | None, scores: Vector | None) -> tuple[str, Reading]:
-        """A row of the results and, where it is new, of the image table: the image's name, and its reading as it was settled."""
-        item, reading = found.item, found.reading
-        content = bytes.fromhex(reading.content_hash)[:16]
-        if not found.known and content and reading.reason not in NOT_KEPT and self.registry.scratch.first("stored", content) is None:
-            self._part.append((table_row(reading), features))
-            if len(self._part) >= PART_ROWS or time.monotonic() - self._part_since > PART_SECONDS:
-                self.close()
-        if reading.picture is not None and len(self.pictures) < SEVERAL:
-            self.pictures.add(coarse_picture(reading.picture))
+    def take(self, result: FileResult, features: Vector | None, scores: Vector | None) -> tuple[str, Reading]:
+        """Add a row to the results and, where the file is new, to the cache; the image's name, and its read result after duplicates."""
+        item, reading = result.item, result.reading
+        if not result.known:
+            self.cache.add(reading, features)
+            self.outdated += self.cache.is_outdated(reading.content_hash)
+        if reading.picture is not None and len(self.images) < SEVERAL:
+            self.images.add(coarse_picture(reading.picture))
         settled = self.registry.settle(reading)
         if settled.outcome not in ("score", "duplicate"):
             scores = None
@@ -67,15 +98,9 @@ class Gathered:
             self.scored.append(item)
         row = result_row(item, settled, scores, self.names)
         self.results.add(row)
-        self.reused += found.known
+        self.reused += result.known
         self.failed += settled.reason in FAILURES
         return row.public["image"], settled
-
-    def close(self) -> None:
-        """Publish the part being filled."""
-        self.table.add([row for row, _ in self._part], [features for _, features in self._part])
-        self._part.clear()
-        self._part_since = time.monotonic()
 
     def reflag(self) -> None:
         """Conflicts of identity are only all known now: they flag earlier files too."""

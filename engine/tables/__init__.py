@@ -18,11 +18,11 @@ What a scoring run leaves in its output folder, and the choices behind it:
     columns.py      columns and types, cells that are safe to open, CSV and Parquet writers
     atomic.py       files that appear whole or not at all, the lock
     identity.py     the site key and the names made with it
-    shards.py       the append-only image table
+    shards.py       append-only Parquet shards of the feature cache, and how they are folded
     temp_store.py   what a run must know of every file, on the disk and without a name
     batches.py      tables that may be longer than memory
     results.py      rows of a run, and the tables that come of them
-    studies.py      images taken together by study
+    studies.py      images to studies: mean or maximum, union of flags
     labels.py       labels files, and the join
     image_table.py   image tables as users write them
     run_log.py       run.json and log.jsonl of every verb: versions, timings, events

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from engine.errors import OutputError
 from engine.tables.batches import Batches
 from engine.tables.columns import IMAGE_COLUMNS, PRIVATE_COLUMNS, image_schema
-from engine.tables.studies import Aggregate, Studies
+from engine.tables.studies import Aggregate, study_table
 
 _CHUNK = 1024
 """Rows that are kept as Python objects before they become columns on the disk."""
@@ -137,16 +137,14 @@ class Results:
         """private/files.parquet: whose files these are."""
         return self.batches(*PRIVATE_COLUMNS)
 
-    def studies(self, aggregate: Aggregate) -> Studies:
-        """scores.*: one row per study with a scored image, in the order of the inputs.
+    def studies(self, aggregate: Aggregate) -> tuple[Batches, int]:
+        """scores.* and its number of rows: one row per study with a scored image, in the order of the inputs.
 
         A study's score is the mean, or the maximum, over its images of outcome `score`; duplicates have scores but are not counted again.
         Flags are those of any of its images.
         """
-        studies = Studies(self.findings, aggregate, self._folder)
-        for rows in self.batches("study", "flags", *self.findings, where=pl.col("outcome") == "score").frames():
-            studies.add(rows)
-        return studies
+        images = self.batches("study", "flags", *self.findings, where=pl.col("outcome") == "score")
+        return study_table(images, self.findings, aggregate)
 
     def spread(self) -> float:
         """How far apart the scores of a finding lie at most, over all scored images; 0 where there are none."""

@@ -55,7 +55,7 @@ def test_the_first_screen(mmclip, studies, toy):
     out = mmclip.folder / "mmclip-out"
     record = json.loads((out / "run.json").read_text())
     assert set(record["outputs"]) == {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} - {
-        "run.json", ".lock", *(str(path.relative_to(out)) for path in out.rglob("part-*.parquet"))
+        "run.json", ".lock", *(str(path.relative_to(out)) for path in out.rglob("shard-*.parquet"))
     }  # fmt: skip
     assert NOTICE in (out / "report.html").read_text("utf-8")
     assert (mmclip.folder.parent / "home" / ".config" / "mmclip" / "site.key").stat().st_mode & 0o777 == 0o600
@@ -183,7 +183,7 @@ def test_a_signal_stops_the_run_and_keeps_what_was_done(mmclip, toy, number, cod
     ) as run:
         table = mmclip.folder / "mmclip-out" / "table"
         until = time.monotonic() + 90
-        while not list(table.rglob("part-*.parquet")) and time.monotonic() < until and run.poll() is None:
+        while not list(table.rglob("shard-*.parquet")) and time.monotonic() < until and run.poll() is None:
             time.sleep(0.05)
         run.send_signal(number)
         stdout, stderr = run.communicate(timeout=100)
@@ -191,7 +191,7 @@ def test_a_signal_stops_the_run_and_keeps_what_was_done(mmclip, toy, number, cod
     assert stdout == ""
     assert "what was done is kept" in stderr
     assert not (mmclip.folder / "mmclip-out" / "run.json").exists()
-    assert sum(pl.read_parquet(part)["features"].count() for part in table.rglob("part-*.parquet")) > 0
+    assert sum(pl.read_parquet(part)["features"].count() for part in table.rglob("shard-*.parquet")) > 0
 
 
 def test_help_is_quick_and_offers_no_stubs(mmclip):

@@ -93,7 +93,7 @@ def test_a_disk_that_fills_is_said_and_leaves_the_last_results(shell, few, usual
     done = shell("ulimit -f 1; SCORE in --out fresh --quiet")  # a kilobyte a file: Linux refuses the rest as a full disk would
     assert done.returncode == 73
     (message,) = said(done.stderr)
-    assert "cannot write part-" in message and "File too large" in message
+    assert "cannot write shard-" in message and "File too large" in message
     assert [path.name for path in (tmp_path / "fresh").rglob("*") if path.is_file()] == [".lock"]
     done = shell("ulimit -f 4; SCORE in --out out --quiet")
     assert done.returncode == 73
@@ -128,7 +128,7 @@ def test_kill_9_costs_a_part_at_most_and_leaves_nothing_half_written(shell, pict
     environment = {**os.environ, "MMCLIP_SITE_KEY": "a key for tests"}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as run:
         until = time.monotonic() + 90
-        while not list(out.glob("table/*/part-*.parquet")) and time.monotonic() < until and run.poll() is None:
+        while not list(out.glob("table/*/shard-*.parquet")) and time.monotonic() < until and run.poll() is None:
             time.sleep(0.005)
         run.send_signal(signal.SIGKILL)
     assert run.returncode == -signal.SIGKILL
@@ -161,7 +161,7 @@ def test_a_turned_bit_and_an_edited_score_are_noticed(shell, few, usual, tmp_pat
     (out / "scores.csv").write_text((out / "scores.csv").read_text().replace(",0.", ",0.9"))
     done = shell(f"SCORE {few} --out out")
     assert said(done.stderr) == [
-        "1 damaged parts of the image table were left out; their files are read again",
+        "1 damaged shards of the feature cache were left out; their files are read again",
         "scores.csv was changed after the last run had written it; it is written anew",
     ]
     assert tables_of(out) == tables_of(usual)

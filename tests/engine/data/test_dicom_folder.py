@@ -38,7 +38,7 @@ def scans(tmp_path: Path, make_studies: Any) -> Path:
 def steps(scans: Path, out: Path, **keys: Any) -> Iterator[Any]:
     (out / "private").mkdir(parents=True, exist_ok=True)
     items = input_items([scans], {})
-    return ingest_folder(items, NAMES, out / "pictures", out / "private", 32, "squash", workers=1, **keys)
+    return ingest_folder(items, NAMES, out / "pictures", 32, "squash", workers=1, **keys)
 
 
 def whole(scans: Path, out: Path, **keys: Any) -> tuple[Ingested, Filled]:
@@ -69,7 +69,9 @@ def test_no_identifier_and_no_path_leaves_the_private_folder(scans: Path, tmp_pa
     said = repr(found.frame.to_dicts())
     assert not any(word in said for word in ("CANARY", "scans", ".dcm", "1.2.826"))
     assert set(found.private["patient"].drop_nulls()) == {"CANARY1", "CANARY2"}
-    assert {(tmp_path / "out/private/files.jsonl").stat().st_mode & 0o777} == {0o600}
+    halves = [*(tmp_path / "out/table").rglob("*.parquet"), *(tmp_path / "out/private").rglob("*.parquet")]
+    assert [b"CANARY" in file.read_bytes() for file in halves] == [False, True]
+    assert halves[1].stat().st_mode & 0o777 == 0o600
 
 
 def test_a_second_run_reads_nothing_and_finds_the_same(scans: Path, tmp_path: Path) -> None:
@@ -87,8 +89,6 @@ def test_a_closed_run_goes_on_where_it_was(scans: Path, tmp_path: Path, monkeypa
     begun = steps(scans, tmp_path / "out")
     assert next(begun).done == 2
     begun.close()  # type: ignore[attr-defined]
-    with (tmp_path / "out/private/files.jsonl").open("a") as journal:
-        journal.write('{"path": "torn by a kill')
     found, filled = whole(scans, tmp_path / "out")
     assert filled.read == 3
     fresh, _ = whole(scans, tmp_path / "other")

@@ -1,109 +1,151 @@
-"""What is known is not read again, order is kept, and nothing that may change is remembered."""
+"""The feature cache: what was added comes back by content, for the same reader, and what may change is not kept."""
 
 import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from engine.dicom.reasons import REASONS
-from engine.intake.files import Item
-from engine.scoring.feature_cache import NOT_KEPT, Counted, Remembered, counted, found_readings, table_row
-from engine.tables.shards import ImageTable
+from engine.intake.duplicates import Registry
+from engine.intake.read_result import Reading, coarse_picture
+from engine.scoring.feature_cache import NOT_KEPT, FeatureCache, cached_contents, cached_files, holds
+from engine.tables.shards import ShardFolder
 
 WIDTH = 3
 
 
-@pytest.fixture
-def pictures(tmp_path):
-    """Five pictures that a table names, each of another grey."""
-    rng = np.random.default_rng(0)
-    paths = [tmp_path / f"{k}.png" for k in range(5)]
-    for path in paths:
-        Image.fromarray(rng.integers(0, 256, (80, 90), dtype=np.uint8)).save(path)
-    return paths
+def content(number):
+    return hashlib.sha256(bytes([number])).hexdigest()
 
 
-@pytest.fixture
-def table(tmp_path):
-    return ImageTable(tmp_path / "out", "ab" * 32, "reader", WIDTH)
+def reading(number, **changes):
+    picture = np.random.default_rng(number).integers(0, 256, (70, 64), dtype=np.uint8)
+    facts = {
+        "flags": ("aspect", "padding"),
+        "modality": "DX",
+        "transfer_syntax": "1.2",
+        "rows": 70,
+        "picture": picture,
+        "patient": 'D"OÉ\n',
+    }
+    facts |= {"sop_instance_uid": f"1.1.{number}", "study_instance_uid": "1.3"}
+    return Reading(Path(f"{number}.dcm"), **({"outcome": "score", "content_hash": content(number)} | facts | changes))
 
 
-def items(paths):
-    return iter([Item(path, picture=True) for path in paths])
+def shards(folder, reader="reader", same=()):
+    return ShardFolder(folder, "ab" * 32, reader, WIDTH, same)
 
 
-def read(paths, remembered):
-    return list(found_readings(items(paths), remembered, size=16, workers=1))
-
-
-def scores_of(features):
+def doubled(features):
     return features[:, :1] * 2
 
 
-def remember(table, found, features):
-    table.add([table_row(each.reading) for each in found], features)
-    return Remembered(table, scores_of)
+@pytest.fixture
+def filled(tmp_path):
+    """Two radiographs, one of them without features, and a file that is damaged."""
+    cache = FeatureCache(shards(tmp_path))
+    cache.add(reading(1), np.float32([0.25, 0, 0]))
+    cache.flush()
+    cache.add(reading(2), None)
+    cache.add(reading(3, outcome="reject", reason="truncated", detail="PixelData", picture=None, flags=()), None)
+    cache.close()
+    return tmp_path
 
 
-def test_what_is_known_comes_from_the_table_in_its_place(table, pictures):
-    first = read(pictures[1:4:2], Remembered(table, scores_of))
-    assert [each.known for each in first] == [False, False]
-    remembered = remember(table, first, [np.float32([0.25, 0, 0]), None])
-    again = read(pictures, remembered)
-    assert [each.item.path for each in again] == [each.reading.path for each in again] == pictures
-    assert [each.known for each in again] == [False, True, False, True, False]
-    assert again[1].scores == pytest.approx([0.5])
-    assert again[3].scores is None
-    assert again[1].reading.picture.shape == (16, 16)
-    assert again[0].reading.content_hash == hashlib.sha256(pictures[0].read_bytes()).hexdigest()
+def test_a_known_file_comes_back_with_its_scores(filled):
+    cache = FeatureCache(shards(filled), doubled)
+    assert len(cache) == 3
+    assert cache.get(content(1)).scores == pytest.approx([0.5])
+    assert cache.get(content(2)).scores is None
+    assert cache.get(content(9)) is cache.get("") is None
 
 
-def test_names_and_dates_do_not_count(table, pictures, tmp_path):
-    remembered = remember(table, read(pictures[:1], Remembered(table, scores_of)), [np.float32([0.25, 0, 0])])
-    pictures[0].rename(tmp_path / "moved.png")
-    assert read([tmp_path / "moved.png"], remembered)[0].known
-    pictures[1].rename(pictures[0])
-    assert not read(pictures[:1], remembered)[0].known
+def test_a_cached_result_equals_the_one_that_was_read(filled):
+    cache = FeatureCache(shards(filled), doubled)
+    first = reading(1)
+    again = cache.get(content(1)).reading(first.path)
+    assert coarse_picture(again.picture) == coarse_picture(first.picture)
+    for name in (
+        "outcome",
+        "reason",
+        "detail",
+        "flags",
+        "content_hash",
+        "modality",
+        "rows",
+        "sop_instance_uid",
+        "patient",
+        "transfer_syntax",
+    ):
+        assert getattr(again, name) == getattr(first, name)
+    registry = Registry()
+    assert [registry.settle(each).outcome for each in (first, again)] == ["score", "duplicate"]
 
 
-def test_much_that_is_known_does_not_disturb_the_order(table, pictures):
-    remembered = remember(table, read(pictures[:1], Remembered(table, scores_of)), [np.float32([0.25, 0, 0])])
-    many = [pictures[0]] * 40 + pictures[1:3] + [pictures[0]] * 40 + pictures[3:]
-    found = read(many, remembered)
-    assert [each.reading.path for each in found] == many
-    assert [each.known for each in found] == [path == pictures[0] for path in many]
+def test_a_rejected_file_comes_back_without_an_image(filled):
+    again = FeatureCache(shards(filled)).get(content(3)).reading(Path("b"))
+    assert (again.outcome, again.reason, again.detail, again.picture, again.flags) == ("reject", "truncated", "PixelData", None, ())
 
 
-def test_known_files_are_counted_without_reading_them(table, pictures):
-    remembered = remember(table, read(pictures[:2], Remembered(table, scores_of)), [np.float32([0.25, 0, 0]), None])
-    decided = Item(Path("x"), decided=("skip", "symlink"))
-    assert counted([*items([*pictures, Path("gone")]), decided], remembered, workers=1) == Counted(7, 2, {"symlink": 1})
-    nothing = Remembered(ImageTable(table.folder, "cd" * 32, "reader", WIDTH), None)
-    assert counted([*items(pictures), decided], nothing, workers=1) == Counted(6, 0, {"symlink": 1})
+def test_digests_are_sorted_and_each_is_there_once(filled):
+    cache = FeatureCache(shards(filled))
+    cache.add(reading(1), np.float32([0.25, 0, 0]))
+    cache.close()
+    digests = FeatureCache(shards(filled)).digests()
+    assert digests == b"".join(sorted(bytes.fromhex(content(number)) for number in (1, 2, 3)))
+    contents = cached_contents(shards(filled))
+    assert contents.tobytes() == digests
+    assert holds(contents, content(3)) and not holds(contents, content(4)) and not holds(contents, "")
 
 
-def test_a_child_that_knows_what_nobody_told_it_is_not_believed(table, pictures, monkeypatch):
-    remembered = remember(table, read(pictures[:1], Remembered(table, scores_of)), [np.float32([0.25, 0, 0])])
-    monkeypatch.setattr(Remembered, "digests", lambda self: iter([hashlib.sha256(pictures[1].read_bytes()).digest()]))
-    (found,) = read(pictures[1:2], remembered)
-    assert (found.reading.outcome, found.reading.reason) == ("reject", "decode_crash")
+def test_features_of_many_contents(filled):
+    found = FeatureCache(shards(filled)).features([content(9), content(1), content(2), content(1)])
+    assert np.isnan(found).all(axis=1).tolist() == [True, False, True, False]
+    assert found[1].tolist() == found[3].tolist() == [0.25, 0, 0]
 
 
-def test_decided_files_are_rows_without_being_opened(table, pictures):
-    stream = iter(
-        [Item(Path("gone"), decided=("reject", "vanished")), Item(pictures[0], picture=True), Item(Path("x"), decided=("skip", "symlink"))]
-    )
-    found = list(found_readings(stream, Remembered(table, scores_of), size=16, workers=1))
-    assert [each.reading.reason for each in found] == ["vanished", None, "symlink"]
+def test_rows_of_another_reader_are_counted_and_not_used(filled):
+    newer = FeatureCache(shards(filled, "newer"), doubled)
+    assert len(newer) == 0 and newer.outdated == {"reader": 3}
+    assert newer.is_outdated(content(1)) and not newer.is_outdated(content(9))
+    equal = FeatureCache(shards(filled, "newer", same=["reader"]), doubled)
+    assert len(equal) == 3 and not equal.outdated
 
 
-def test_pictures_are_welcome_only_where_a_table_names_them(table, pictures):
-    stream = iter([Item(pictures[0], picture=True), Item(pictures[0]), Item(pictures[0], picture=True)])
-    found = list(found_readings(stream, Remembered(table, scores_of), size=16, workers=1))
-    assert [each.reading.outcome for each in found] == ["score", "skip", "score"]
+def test_what_is_read_again_takes_the_place_of_outdated_rows(filled):
+    newer = FeatureCache(shards(filled, "newer"))
+    for number in (1, 2, 3):
+        newer.add(reading(number), None)
+    newer.close()
+    assert not FeatureCache(shards(filled, "newer")).outdated
 
 
-def test_reasons_not_kept_are_reasons():
+def test_reasons_that_may_change_are_not_kept(tmp_path):
     assert set(REASONS) >= NOT_KEPT
+    cache = FeatureCache(shards(tmp_path))
+    cache.add(reading(1, outcome="reject", reason="resource_limit", picture=None), None)
+    cache.add(reading(2, content_hash=""), None)
+    cache.close()
+    assert len(FeatureCache(shards(tmp_path))) == 0
+
+
+def test_files_are_found_by_path_where_their_paths_are_kept(filled):
+    cache = FeatureCache(shards(filled))
+    cache.add(reading(4), None, path="/a", bytes=10, mtime_ns=20)
+    cache.add(reading(4), None, path="/b", bytes=10, mtime_ns=10)
+    cache.close()
+    assert list(cached_files(shards(filled))) == [("/b", content(4), 10, 10), ("/a", content(4), 10, 20)]
+
+
+def test_many_rows_come_back_each_with_its_own(tmp_path):
+    cache = FeatureCache(shards(tmp_path))
+    for number in range(200):
+        cache.add(reading(number, patient="é" * number), np.float32([number, 0, 0]))
+        if number % 60 == 0:
+            cache.flush()
+    cache.close()
+    again = FeatureCache(shards(tmp_path), doubled)
+    for number in (0, 1, 59, 60, 61, 199):
+        known = again.get(content(number))
+        assert known.cells["patient"] == "é" * number and known.scores == pytest.approx([number * 2])

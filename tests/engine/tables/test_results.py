@@ -30,7 +30,7 @@ def results():
 
 @pytest.mark.parametrize(("aggregate", "expected"), [("mean", [0.3, 0.3]), ("max", [0.4, 0.4])])
 def test_a_study_is_the_mean_or_maximum_of_its_scored_images(results, aggregate, expected):
-    studies = results.studies(aggregate).table().frame()
+    studies = results.studies(aggregate)[0].frame()
     assert studies["study"].to_list() == ["s", "r"]
     assert studies["n_images"].to_list() == [2, 1]
     assert studies.row(0)[2:4] == pytest.approx(expected)
@@ -56,12 +56,12 @@ def test_counts_add_up(results):
 def test_flags_found_late_reach_earlier_rows(results):
     results.reflag(lambda cells: "uid_conflict" if cells["study"] == "s" else cells["flags"])
     assert results.images().frame()["flags"].to_list() == ["uid_conflict", "uid_conflict", "", "", "", ""]
-    assert results.studies("mean").table().frame()["flags"].to_list() == ["uid_conflict", ""]
+    assert results.studies("mean")[0].frame()["flags"].to_list() == ["uid_conflict", ""]
 
 
 def test_nothing_is_empty_and_typed():
     results = Results(["a"])
-    assert results.studies("mean").table().frame().schema == pl.Schema(
+    assert results.studies("mean")[0].frame().schema == pl.Schema(
         {"study": pl.String, "n_images": pl.Int64, "a": pl.Float32, "flags": pl.String}
     )
     assert results.images().frame().height == results.private().frame().height == results.counts()["files"] == 0

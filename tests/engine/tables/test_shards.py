@@ -1,4 +1,4 @@
-"""The image table: what was added comes back, for the same model and code, and damage costs a part and no more."""
+"""Shards: what was appended comes back for the same model, damage costs one shard, and folding loses nothing."""
 
 import hashlib
 import os
@@ -10,8 +10,9 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from engine.errors import ConfigError
+from engine.tables import shards as module
 from engine.tables.columns import NOTICE
-from engine.tables.shards import ImageTable, text_of_path
+from engine.tables.shards import ShardFolder, text_of_path
 
 MODEL = "ab" * 32
 
@@ -37,30 +38,31 @@ def row(name, **changes):
 
 
 @pytest.fixture
-def table(tmp_path):
-    return ImageTable(tmp_path, MODEL, "reader", 4)
+def shards(tmp_path):
+    return ShardFolder(tmp_path, MODEL, "reader", 4)
 
 
-def test_what_was_added_comes_back(table):
+def test_what_was_added_comes_back(shards):
     first, second = np.float32([1, 2, 3, 4]), np.float32([0.1, 0.2, 0.3, 1e-30])
-    table.add([row("a"), row("b", outcome="reject", reason="truncated")], [first, None])
-    table.add([row("c")], [second])
-    parts = sorted(table.parts(), key=lambda part: -part.rows.height)
-    assert [part.rows.height for part in parts] == [2, 1]
-    assert (parts[0].features[0] == first).all()
-    assert np.isnan(parts[0].features[1]).all()
-    assert (parts[1].features[0] == second).all()
-    assert parts[0].rows.row(1, named=True) == {**row("b", outcome="reject", reason="truncated"), "model": MODEL, "reader": "reader"}
+    shards.append([row("a"), row("b", outcome="reject", reason="truncated")], [first, None])
+    shards.append([row("c")], [second])
+    found = sorted(shards.shards(), key=lambda shard: -shard.rows.height)
+    assert [shard.rows.height for shard in found] == [2, 1]
+    assert (found[0].features[0] == first).all()
+    assert np.isnan(found[0].features[1]).all()
+    assert (found[1].features[0] == second).all()
+    got = found[0].rows.row(1, named=True)
+    assert got == {**dict.fromkeys(got), **row("b", outcome="reject", reason="truncated"), "model": MODEL, "reader": "reader"}
 
 
-def test_nothing_to_add_is_no_part(table):
-    table.add([], [])
-    assert list(table.parts()) == []
-    assert not table.folder.exists()
+def test_nothing_to_append_is_no_shard(shards):
+    shards.append([], [])
+    assert list(shards.shards()) == []
+    assert not shards.folder.exists()
 
 
-def test_identifiers_stand_in_the_private_half_alone(table, tmp_path):
-    table.add([row("a")], [None])
+def test_identifiers_are_in_the_private_half_only(shards, tmp_path):
+    shards.append([row("a")], [None])
     public, private = sorted(tmp_path.rglob("*.parquet"), key=lambda path: "private" in path.parts)
     assert not set(pl.read_parquet_schema(public)) & {"patient", "study_instance_uid", "sop_instance_uid", "series_instance_uid", "coarse"}
     assert b"CANARY" not in public.read_bytes()
@@ -69,53 +71,163 @@ def test_identifiers_stand_in_the_private_half_alone(table, tmp_path):
     assert pl.read_parquet_metadata(public)["notice"] == NOTICE
 
 
-@pytest.mark.parametrize(("model", "reader"), [("cd" * 32, "reader"), (MODEL, "newer"), (MODEL[:16] + "0" * 48, "reader")])
-def test_another_model_or_another_reader_knows_nothing(table, tmp_path, model, reader):
-    table.add([row("a")], [None])
-    assert sum(part.rows.height for part in ImageTable(tmp_path, model, reader, 4).parts()) == 0
+@pytest.mark.parametrize("model", ["cd" * 32, MODEL[:16] + "0" * 48])
+def test_another_model_has_no_rows(shards, tmp_path, model):
+    shards.append([row("a")], [None])
+    assert sum(shard.rows.height for shard in ShardFolder(tmp_path, model, "reader", 4).shards()) == 0
 
 
-def test_rows_of_an_equal_reader_are_used_and_others_counted(table, tmp_path):
-    table.add([row("a"), row("b")], [None, None])
-    table.add([row("c")], [None])
-    equal = ImageTable(tmp_path, MODEL, "newer", 4, same=["reader"])
-    assert sum(part.rows.height for part in equal.parts()) == 3
-    assert equal.outdated == {}
-    other = ImageTable(tmp_path, MODEL, "newer", 4)
-    assert sum(part.rows.height for part in other.parts()) == 0
-    assert other.outdated == {"reader": (2, 3)}
+def test_shards_of_earlier_builds_are_read(shards):
+    """Until 2026-12-01 they were called parts, and had no columns `detail`, `path`, `bytes` and `mtime_ns`."""
+    shards.append([row("a")], [np.float32([1, 2, 3, 4])])
+    later = ("detail", "path", "bytes", "mtime_ns")
+    digests = []
+    for folder in (shards.private_folder, shards.folder):
+        (path,) = folder.iterdir()
+        frame = pl.read_parquet(path)
+        path.unlink()
+        frame.drop(set(later) & set(frame.columns)).write_parquet(folder / "old")
+        digests.append(hashlib.sha256((folder / "old").read_bytes()).hexdigest()[:16])
+    for folder in (shards.private_folder, shards.folder):
+        (folder / "old").rename(folder / f"part-{digests[0]}-{digests[1]}.parquet")
+    (shard,) = shards.shards()
+    assert shard.features.tolist() == [[1, 2, 3, 4]]
+    assert shard.rows.select(later).row(0) == (None,) * 4
+    assert shard.rows["patient"].to_list() == ["CANARY"]
 
 
-def test_a_torn_part_is_left_out_and_noted(table):
-    table.add([row("a")], [None])
-    table.add([row("b")], [None])
-    torn = sorted(table.folder.iterdir())[0]
+def test_a_damaged_shard_is_left_out_and_noted(shards):
+    shards.append([row("a")], [None])
+    shards.append([row("b")], [None])
+    torn = sorted(shards.folder.iterdir())[0]
     torn.write_bytes(torn.read_bytes()[:100])
-    assert sum(part.rows.height for part in table.parts()) == 1
-    assert table.unreadable == [torn.name]
+    assert sum(shard.rows.height for shard in shards.shards()) == 1
+    assert shards.unreadable == [torn.name]
 
 
-def test_rows_without_their_identifiers_are_not_used(table):
-    table.add([row("a")], [None])
-    next(table.private_folder.iterdir()).unlink()
-    assert list(table.parts()) == []
-    assert len(table.unreadable) == 1
+def test_rows_without_their_identifiers_are_not_used(shards):
+    shards.append([row("a")], [None])
+    next(shards.private_folder.iterdir()).unlink()
+    assert list(shards.shards()) == []
+    assert len(shards.unreadable) == 1
 
 
-def test_a_newer_table_is_refused(table):
-    table.folder.mkdir(parents=True)
-    pl.DataFrame({"x": [1]}).write_parquet(table.folder / "part-1.parquet", metadata={"mmclip_table_version": "2"})
+def test_a_newer_table_is_refused(shards):
+    shards.folder.mkdir(parents=True)
+    pl.DataFrame({"x": [1]}).write_parquet(shards.folder / "part-1.parquet", metadata={"mmclip_table_version": "2"})
     with pytest.raises(ConfigError, match="newer version"):
-        list(table.parts())
+        list(shards.shards())
 
 
-def test_two_machines_never_write_the_same_part(table, tmp_path):
-    other = ImageTable(tmp_path, MODEL, "reader", 4)
-    table.add([row("a")], [None])
-    before = {path: path.read_bytes() for path in table.folder.iterdir()}
-    other.add([row("b")], [None])
+def test_two_machines_never_write_the_same_shard(shards, tmp_path):
+    other = ShardFolder(tmp_path, MODEL, "reader", 4)
+    shards.append([row("a")], [None])
+    before = {path: path.read_bytes() for path in shards.folder.iterdir()}
+    other.append([row("b")], [None])
     assert {path: path.read_bytes() for path in before} == before
-    assert sum(part.rows.height for part in table.parts()) == 2
+    assert sum(shard.rows.height for shard in shards.shards()) == 2
+
+
+# --- folding -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(module, "SHARD_ROWS", 10)
+
+
+def rows_of(folder):
+    """Name, reader and features of every row, in any order."""
+    found = ShardFolder(folder, MODEL, "reader", 4).shards()
+    return sorted(
+        (content, reader, tuple(features.tolist()))
+        for shard in found
+        for content, reader, features in zip(shard.rows["content_hash"], shard.rows["reader"], shard.features, strict=True)
+    )
+
+
+def filled(tmp_path, shards=12, rows=3):
+    folder = ShardFolder(tmp_path, MODEL, "reader", 4)
+    for number in range(shards):
+        folder.append([row(f"{number} {k}") for k in range(rows)], [np.float32([number, k, 0, 1]) for k in range(rows)])
+    return folder
+
+
+def test_small_shards_are_folded_and_every_row_stays(tmp_path, small_shards):
+    folder = filled(tmp_path)
+    before = rows_of(tmp_path)
+    assert folder.compact()
+    assert rows_of(tmp_path) == before
+    assert sorted(shard.rows.height for shard in folder.shards()) == [6, 10, 10, 10]
+    assert {path.name for path in folder.private_folder.iterdir()} == {path.name for path in folder.paths()}
+    assert not folder.compact()
+
+
+def test_few_small_shards_wait(tmp_path, small_shards):
+    folder = filled(tmp_path, shards=module.SMALL_SHARDS)
+    before = {path: path.read_bytes() for path in folder.paths()}
+    assert not folder.compact()
+    assert {path: path.read_bytes() for path in folder.paths()} == before
+
+
+def test_a_hundred_thousand_rows_are_few_shards():
+    assert 100_000 // module.SHARD_ROWS + module.SMALL_SHARDS <= 20
+
+
+@pytest.mark.parametrize("step", range(12))
+def test_a_kill_at_any_point_of_folding_loses_nothing(tmp_path, small_shards, monkeypatch, step):
+    folder = filled(tmp_path)
+    before = rows_of(tmp_path)
+    steps = iter(range(1000))
+
+    def killed_at(function):
+        def call(*args, **keys):
+            if next(steps) == step:
+                raise KeyboardInterrupt
+            return function(*args, **keys)
+
+        return call
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "publish", killed_at(module.publish))
+        patch.setattr(Path, "unlink", killed_at(Path.unlink))
+        folder.compact()
+    assert sorted(set(rows_of(tmp_path))) == before
+    again = ShardFolder(tmp_path, MODEL, "reader", 4)
+    assert sum(1 for _ in again.shards()) and not again.unreadable
+    again.compact(superseded=True)
+    assert rows_of(tmp_path) == before
+    assert sorted(shard.rows.height for shard in again.shards()) == [6, 10, 10, 10]
+
+
+def test_rows_that_were_read_again_by_another_reader_are_dropped(tmp_path, small_shards):
+    filled(tmp_path, shards=4)
+    newer = ShardFolder(tmp_path, MODEL, "newer", 4)
+    newer.append([row("0 0"), row("1 1")], [None, None])
+    assert newer.compact(superseded=True)
+    readers = [reader for _, reader, _ in rows_of(tmp_path)]
+    assert (readers.count("reader"), readers.count("newer")) == (10, 2)
+    assert not newer.compact(superseded=True)
+
+
+def test_a_shard_that_is_damaged_is_left_alone(tmp_path, small_shards):
+    folder = filled(tmp_path)
+    damaged = folder.paths()[0]
+    damaged.write_bytes(b"damaged")
+    before = rows_of(tmp_path)
+    assert folder.compact()
+    assert rows_of(tmp_path) == before
+    assert damaged.read_bytes() == b"damaged"
+
+
+def test_private_halves_without_a_public_one_are_removed_after_a_day(tmp_path, small_shards):
+    folder = filled(tmp_path)
+    orphans = [folder.private_folder / f"shard-{name}-0.parquet" for name in ("old", "new")]
+    for path in orphans:
+        path.write_bytes(b"CANARY")
+    os.utime(orphans[0], (0, 0))
+    folder.compact()
+    assert [path.exists() for path in orphans] == [False, True]
 
 
 def test_any_path_is_text():

@@ -6,38 +6,42 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.tables import studies as module
+from engine.tables.batches import Batches
 from engine.tables.columns import joined_flags
-from engine.tables.studies import Studies
+from engine.tables.studies import study_table
 
 IMAGES = st.lists(
-    st.tuples(st.sampled_from("rstu"), st.floats(0, 1, width=32), st.sets(st.sampled_from(["aspect", "polarity"]))), min_size=1, max_size=20
+    st.tuples(st.sampled_from("rstu"), st.floats(0, 1, width=32), st.sets(st.sampled_from(["aspect", "polarity"]))), max_size=20
 )
+SCHEMA = {"study": pl.String, "flags": pl.String, "a": pl.Float32}
 
 
-def frame(images):
+def batches(images, size):
     rows = [(study, joined_flags(sorted(flags)), score) for study, score, flags in images]
-    return pl.DataFrame(rows, schema={"study": pl.String, "flags": pl.String, "a": pl.Float32}, orient="row")
+    frame = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    return Batches(SCHEMA, lambda: frame.iter_slices(size) if rows else [])
 
 
 @pytest.mark.parametrize(("aggregate", "over"), [("mean", np.mean), ("max", np.max)])
-@given(images=IMAGES, size=st.integers(1, 20))
-def test_a_study_is_the_same_in_batches_of_any_size(aggregate, over, images, size):
-    studies = Studies(["a"], aggregate)
-    for start in range(0, len(images), size):
-        studies.add(frame(images[start : start + size]))
-    table = studies.table().frame()
+@given(images=IMAGES, size=st.integers(1, 20), at_once=st.integers(1, 4))
+def test_a_study_is_the_same_in_batches_of_any_size(aggregate, over, images, size, at_once):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "STUDIES_AT_ONCE", at_once)
+        grouped, count = study_table(batches(images, size), ["a"], aggregate)
+        table = grouped.frame()
     assert table["study"].to_list() == list(dict.fromkeys(study for study, _, _ in images))
-    assert len(studies) == table.height
-    for study, count, score, flags in table.iter_rows():
+    assert count == table.height
+    for study, number, score, flags in table.iter_rows():
         own = [each for each in images if each[0] == study]
-        assert count == len(own)
+        assert number == len(own)
         assert score == pytest.approx(over([each[1] for each in own]), abs=1e-6)
         assert flags == joined_flags(sorted(set().union(*(each[2] for each in own))))
 
 
 def test_many_studies_keep_their_order():
     names = [f"{(number * 7919) % 3000}" for number in range(3000)]
-    studies = Studies(["a"], "mean")
-    studies.add(frame([(name, 0.5, set()) for name in names]))
-    assert studies.table().frame()["study"].to_list() == names
-    assert studies.table().frame()["flags"].unique().to_list() == [""]
+    grouped, count = study_table(batches([(name, 0.5, set()) for name in names], 1000), ["a"], "mean")
+    assert count == 3000
+    assert grouped.frame()["study"].to_list() == names
+    assert grouped.frame()["flags"].unique().to_list() == [""]
