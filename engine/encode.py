@@ -1,11 +1,11 @@
-"""One picture and its words to comparable features, from Python: the interface that the authors' README promises.
+"""Features of images and texts from Python, with the interface of the authors' README.
 
     from engine import MMCLIPModel
     model = MMCLIPModel.from_pretrained("tiny")
     image_features, text_features = model.encode("chest.dcm", ["pneumonia", "no pneumonia"])
     cosines = image_features @ text_features.T
 
-For folders of DICOM use `engine.score`: it runs each file in a sandbox, with limits, and remembers what it has done.
+For folders of DICOM use `engine.score`, which caches its results.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
     from engine.intake.read_result import Reading
 
-Picture = str | os.PathLike[str] | npt.NDArray[np.generic]
+Image = str | os.PathLike[str] | npt.NDArray[np.generic]
 
 
 class MMCLIPModel:
-    """A model bundle with one verb, `encode`. `bundle` gives everything else: preprocessing, tokenizer, `logit_scale`, card."""
+    """A model bundle with the method `encode`. `bundle` holds preprocessing, tokenizer, `logit_scale` and card."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
@@ -40,30 +40,30 @@ class MMCLIPModel:
         """A shipped model by name, a bundle or CLIP folder, or a Hugging Face id. Raises InputMissing or ModelError."""
         return cls(load_bundle(name_or_path, device))
 
-    def encode(self, image: Picture | Sequence[Picture], text: str | Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Features of pictures and texts, each (number given, D) float32 and L2-normalised.
+    def encode(self, image: Image | Sequence[Image], text: str | Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Features of images and texts, each (number given, D) float32 and L2-normalised.
 
         Args:
-            image: one or several of: a DICOM, PNG or JPEG file, or an array (H, W), bone bright: uint8 as it is, other types scaled from
-                their minimum and maximum.
+            image: one or several of: a DICOM, PNG or JPEG file, or an array (H, W), bone bright: uint8 unchanged, other types scaled
+                from their minimum and maximum.
             text: one or several texts.
 
         Raises:
-            InputMissing: a file that is not there.
-            ReadError: a file that cannot become a picture, with the reason code.
-            UsageError: something that is neither a file's name nor an array (H, W) of real numbers.
+            InputMissing: no such file.
+            ReadError: a file that cannot be read as an image, with the reason code.
+            UsageError: neither a file's name nor an array (H, W) of real numbers.
         """
         images = list(image) if isinstance(image, Sequence) and not isinstance(image, str) else [image]
         texts = [text] if isinstance(text, str) else list(text)
-        return self.bundle.image_features(self.bundle.pixels(self._pictures(images))), self.bundle.text_features(texts)
+        return self.bundle.image_features(self.bundle.pixels(self._grey_images(images))), self.bundle.text_features(texts)
 
-    def _pictures(self, images: Sequence[Picture]) -> list[npt.NDArray[np.uint8]]:
-        """Arrays as they are, files through one disposable child process."""
+    def _grey_images(self, images: Sequence[Image]) -> list[npt.NDArray[np.uint8]]:
+        """Arrays as they are; files are read in one sandboxed child process."""
         arrays = {place: _as_grey(image) for place, image in enumerate(images) if not isinstance(image, (str, os.PathLike))}
         paths = [Path(image) for image in images if isinstance(image, (str, os.PathLike))]
         for path in paths:
             if not path.is_file():
-                raise InputMissing("no such picture", hint="check the path")
+                raise InputMissing("no such image", hint="check the path")
         if not paths:
             return list(arrays.values())
         from engine.intake.workers import read_files
@@ -81,9 +81,9 @@ def _readable(reading: Reading) -> npt.NDArray[np.uint8]:
 def _as_grey(array: object) -> npt.NDArray[np.uint8]:
     """uint8 as it is, anything else from its lowest value (0) to its highest (255)."""
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
-        raise UsageError(f"a picture is a file or an array of real numbers, and this is {type(array).__name__}")
+        raise UsageError(f"an image is a file or an array of real numbers, and this is {type(array).__name__}")
     if array.ndim != 2 or not array.size:
-        raise UsageError(f"a picture is (height, width), and this array is {array.shape}", hint="one channel of it")
+        raise UsageError(f"an image is (height, width), and this array is {array.shape}", hint="one channel of it")
     if array.dtype == np.uint8:
         return array
     values = array.astype(np.float64)

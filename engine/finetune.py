@@ -4,11 +4,11 @@ out/
     bundle/              the classifier of the largest fraction, for `score --model`
     curve.csv .json .svg figures of every fraction on the test part, beside raw pixels on the same images and zero-shot
     metrics.csv          the largest fraction's rows, as `score` writes them
-    fraction-0.1/        of each fraction: bundle/ (but the largest's), checkpoints/, best/ and looks.json of `mode: full`
+    fraction-0.1/        of each fraction: bundle/ (but the largest's), checkpoints/, best/ and validation.json of `mode: full`
     data/                pictures and features, prepared once
     log.jsonl run.json   every event; versions, seed, recipe, hashes, counts that add up
 
-    sources -> parts by patient -> fraction of the training patients -> head on kept features, or training with looks at the validation part
+    sources -> parts by patient -> fraction of the training patients -> head on kept features, or training, validated now and then
             -> the best of them, once, on the test part
 """
 
@@ -53,7 +53,7 @@ from engine.tables.run_log import RunLog, versions
 from engine.tables.shards import ShardFolder
 from engine.training.checkpoint import Checkpoints, Refused, Saved
 from engine.training.distributed import resolved_device
-from engine.training.early_stopping import Look, Looks, train_with_looks
+from engine.training.early_stopping import ValidationHistory, ValidationResult, train_with_early_stopping
 from engine.training.finetuning import check_checkpoints, finetuning_facts, finetuning_plan
 from engine.training.loop import LossesOf, Step
 from engine.training.optimizer import make_optimizer, parameter_groups
@@ -88,7 +88,7 @@ class Finished:
     seconds: float
 
 
-Event = Prepared | Drawn | Refused | Started | Step | Saved | Look | ValidationChoice | CurvePoint | Finished
+Event = Prepared | Drawn | Refused | Started | Step | Saved | ValidationResult | ValidationChoice | CurvePoint | Finished
 
 
 def finetune(
@@ -277,7 +277,7 @@ def _best_fit(recipe: FinetuneRecipe, part: Fraction, x: Floats, x_validation: F
 def _full(
     run: _Run, seen: _Seen, part: Fraction, identity: Mapping[str, str]
 ) -> Generator[Event, None, tuple[Bundle, Head, ValidationChoice]]:
-    """Train tower and head; look at the validation part now and then; end with the weights of the best look."""
+    """Train tower and head with early stopping; the weights of the best validation result are kept."""
     recipe, folder = run.recipe, run.folder(part.share)
     bundle = dataclasses.replace(seen.base, clip=copy.deepcopy(seen.base.clip))
     start_head = zero_head(part.learned, int(bundle.clip.config.projection_dim))
@@ -297,10 +297,10 @@ def _full(
         checkpoints.load(start, module, optimizer)
     batches = LabelledBatches(seen.found.views, part.train["image"].to_list(), part.labels, batch=recipe.batch, seed=recipe.seed)
     plan = finetuning_plan(recipe, max(recipe.least_steps, recipe.epochs * len(batches)), run.device)
-    looks = Looks(folder / "looks.json", start)
+    history = ValidationHistory(folder / "validation.json", start)
     parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     yield Started(str(run.device), parameters, start, plan.stop)
-    best = yield from train_with_looks(
+    best = yield from train_with_early_stopping(
         module,
         optimizer,
         _losses_of(recipe, module, bundle, part),
@@ -308,8 +308,8 @@ def _full(
         plan,
         checkpoints,
         start=start,
-        looks=looks,
-        look_after=lambda step: _look(step, module, bundle, seen.pictures(part.validation), part.validation_labels),
+        history=history,
+        validate=lambda step: _validated(step, module, bundle, seen.pictures(part.validation), part.validation_labels),
         best=Checkpoints(folder / "best", identity, 1),
         times=recipe.looks,
         patience=recipe.patience,
@@ -331,11 +331,13 @@ def _losses_of(recipe: FinetuneRecipe, module: Classifier, bundle: Bundle, part:
     return losses_of
 
 
-def _look(step: int, module: Classifier, bundle: Bundle, pictures: Sequence[NDArray[np.uint8]], labels: NDArray[np.float32]) -> Look:
-    """Macro AUROC and loss on the validation part, scored as `mmclip score` would."""
+def _validated(
+    step: int, module: Classifier, bundle: Bundle, pictures: Sequence[NDArray[np.uint8]], labels: NDArray[np.float32]
+) -> ValidationResult:
+    """Macro AUROC and loss on the validation split, scored as `mmclip score` would."""
     module.eval()
     scores = module.head({}).scores(encode(bundle, pictures, BATCH))
-    return Look(step, macro_auroc(scores, labels), mean_log_loss(scores, labels))
+    return ValidationResult(step, macro_auroc(scores, labels), mean_log_loss(scores, labels))
 
 
 def _about(recipe: FinetuneRecipe, part: Fraction) -> dict[str, Any]:

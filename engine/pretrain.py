@@ -1,11 +1,11 @@
-"""Pretraining, whole: a recipe and its data -> steps, checkpoints, a model bundle.
+"""Pretraining: a recipe and its data -> steps, checkpoints, a model bundle.
 
 out/
-    bundle/          the model, once the run has ended
+    bundle/          the model, at the end of the run
     checkpoints/     where `resume` goes on from
-    data/            prepared once, and again when a source or its part of the recipe changes
-    pictures/        figures of what the masks do, now and then, of a few images; only its owner may read them
-    tensorboard/     curves, where `logging.tensorboard` asks for them
+    data/            prepared data, made again when a source or its section of the recipe changes
+    pictures/        figures of masks and reconstructions of a few images; readable by their owner only
+    tensorboard/     curves, with `logging.tensorboard`
     log.jsonl        every event of every run in this folder, one JSON object a line
     run.json         versions, device, seed, recipe and hashes, counts that add up, seconds
 """
@@ -28,35 +28,35 @@ from engine.data.build_store import Filled
 from engine.data.pretrain_data import Prepared, prepare_pictures, recogniser_of, summary, words
 from engine.errors import UsageError
 from engine.model.cards import save_pretrained
-from engine.model.grad_cache import losses_in_parts, parts_of_step, with_noise
-from engine.model.init import Starting, prompt_tokens, starting_model
-from engine.model.mask_monitor import ROWS, Watch
+from engine.model.grad_cache import micro_batch_losses, micro_batches_per_step, with_mask_noise
+from engine.model.init import InitialModel, initial_model, prompt_tokens
+from engine.model.mask_monitor import ROWS, MaskMonitor
 from engine.model.mmclip import MMCLIP
 from engine.model.preprocessing import Preprocessing
 from engine.recipe.pretraining import Augmentation
 from engine.tables.atomic import locked
 from engine.tables.run_log import RunLog
 from engine.training.checkpoint import Checkpoints, Refused, Saved, full_weights
-from engine.training.distributed import ALONE, Ranks, joined, local_device, resolved_device
+from engine.training.distributed import SINGLE_PROCESS, Ranks, joined, local_device, resolved_device
 from engine.training.loop import LossesOf, Plan, Step, arithmetic, train
-from engine.training.monitor import Meter, Pictured, Vitals, peak_of, watched
+from engine.training.monitor import FigureWritten, Meter, Vitals, peak_of, with_diagnostics
 from engine.training.optimizer import learning_rate, make_optimizer
-from engine.training.parallel import Spread, compile_blocks, compiled, is_compiled, recompute_blocks
+from engine.training.parallel import ParallelModule, compile_blocks, compiled, is_compiled, recompute_blocks
 from engine.training.prefetch import generator_at
 from engine.training.provenance import memory_hint, outcome_recorded, pretraining_facts, run_identity
-from engine.training.tensorboard import Board, check_tensorboard
+from engine.training.tensorboard import TensorBoardWriter, check_tensorboard
 
 if TYPE_CHECKING:
     from engine.recipe.pretraining import Compute, PretrainRecipe
 
 CHECKPOINTS = "checkpoints"
 READ_EVERY = 50
-"""Steps between two readings of the losses on a GPU, which would otherwise wait for the host at every step."""
+"""Steps between two readings of the losses on a GPU; each one is a synchronisation."""
 
 
 @dataclass(frozen=True)
 class Forced:
-    """The run goes on from a checkpoint of another run, because it was told to: name -> what differs, there and here."""
+    """The run goes on from a checkpoint of another recipe, other data or other code (`force`): name -> its value there and here."""
 
     step: int
     differences: dict[str, str]
@@ -64,11 +64,12 @@ class Forced:
 
 @dataclass(frozen=True)
 class Started:
-    """The first step is about to be taken: step `start` of `stop` (0-based), with this many trainable parameters.
+    """Training starts with step `start` of `stop` (0-based).
 
     Attributes:
-        processes: that take it together.
-        parts: in which each of them takes its images of a step (`compute.micro_batch`).
+        parameters: number of trainable parameters.
+        processes: number of processes.
+        micro_batches: of each process in a step (`compute.micro_batch`).
     """
 
     device: str
@@ -76,19 +77,19 @@ class Started:
     start: int
     stop: int
     processes: int = 1
-    parts: int = 1
+    micro_batches: int = 1
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The run has ended and the model lies in `bundle`."""
+    """The run has ended; the model is in `bundle`."""
 
     bundle: Path
     steps: int
     seconds: float
 
 
-Event = Filled | Prepared | Refused | Forced | Started | Step | Vitals | Pictured | Saved | Finished
+Event = Filled | Prepared | Refused | Forced | Started | Step | Vitals | FigureWritten | Saved | Finished
 
 
 def pretrain(
@@ -101,19 +102,19 @@ def pretrain(
     device: str = "auto",
     data: Path | None = None,
 ) -> Generator[Event, None, None]:
-    """Train as `recipe` says, in the folder `out`; tell what happens.
+    """Train as `recipe` says, in the folder `out`; yield events.
 
-    Under torchrun every process calls this. They share each step's images; only the first one prepares data, writes and tells events.
+    Under torchrun every process calls this. They share the images of each step; the first one prepares data, writes and yields events.
 
     Args:
         resume: go on from the last good checkpoint in `out`, to the bit (on a CPU with the same number of threads and processes), or begin
-            where there is none. A newer checkpoint that is damaged is told as `Refused`.
-        force: `resume`, and go on even from a checkpoint of another recipe, other data or other code, whose weights must still fit. Told
-            as `Forced`.
+            where there is none. A newer checkpoint that is damaged is reported as `Refused`.
+        force: `resume`, and go on even from a checkpoint of another recipe, other data or other code, whose weights must still fit;
+            reported as `Forced`.
         max_steps: stop after this many steps in all; the learning rate still runs over the recipe's.
         device: auto | cpu | cuda.
-        data: folder of prepared data, which several runs may share and `mmclip ingest` fills; None: `out/data`. Pictures that are there
-            already are compared with their files by size and time of change.
+        data: folder of prepared data, shared by several runs or made by `mmclip ingest`; None: `out/data`. Images that are there already
+            are compared with their files by size and modification time.
 
     Closing the generator, or a signal that raises, saves a checkpoint of the last finished step.
 
@@ -140,9 +141,9 @@ def pretrain(
             for event in events:
                 log.append(event)
                 if isinstance(event, Started) and recipe.logging.tensorboard and ranks.is_first:
-                    board = held.enter_context(contextlib.closing(Board(out, event.start)))
+                    board = held.enter_context(contextlib.closing(TensorBoardWriter(out, event.start)))
                 if board is not None:
-                    board.show(event)
+                    board.write(event)
                 log.facts["steps"] = event.step if isinstance(event, Step | Saved) else log.facts["steps"]
                 if ranks.is_first:
                     yield event
@@ -153,7 +154,7 @@ def pretrain(
 
 
 def _check_folder(recipe: PretrainRecipe, out: Path, resume: bool, force: bool) -> None:
-    """Refuse, before any work, to write over a run or to go on with one of another recipe or other code."""
+    """Check before any work that `out` holds no other run."""
     checkpoints = Checkpoints(out / CHECKPOINTS, run_identity(recipe), forced=force)
     if not (steps := checkpoints.steps()):
         return
@@ -169,7 +170,7 @@ def _check_folder(recipe: PretrainRecipe, out: Path, resume: bool, force: bool) 
 
 @dataclass(frozen=True)
 class _Run:
-    """What a run was called with, and what it runs on."""
+    """The arguments of a run, and its device and processes."""
 
     recipe: PretrainRecipe
     out: Path
@@ -182,15 +183,15 @@ class _Run:
 
 
 def _events(run: _Run, max_steps: int | None) -> Generator[Event, None, None]:
-    """The run as a story: data, model, where to go on, steps, bundle."""
+    """The events of a run in order: data, model, checkpoint to resume from, steps, bundle."""
     recipe, log, ranks, device = run.recipe, run.log, run.ranks, run.device
     begun = time.monotonic()
     with ranks.after_first():
         found = yield from prepare_pictures(recipe, run.folder, fill=ranks.is_first)
-    starting = starting_model(recipe, [text for texts in found.texts.values() for text in texts])
+    initial = initial_model(recipe, [text for texts in found.texts.values() for text in texts])
     recogniser = recogniser_of(recipe)
     with ranks.after_first():
-        bank = words(found.texts, starting.tokenizer, recogniser, starting.context, run.folder)
+        bank = words(found.texts, initial.tokenizer, recogniser, initial.context, run.folder)
         batches = Batches(
             found.frame,
             found.store,
@@ -209,8 +210,8 @@ def _events(run: _Run, max_steps: int | None) -> Generator[Event, None, None]:
     log.update(data_hash=data_hash, sources=found.table.facts, prepared=prepared, entities=named)
     yield prepared
 
-    module = starting.module.to(device)
-    spread = _spread(module, recipe.compute, device, ranks)
+    module = initial.module.to(device)
+    model = _parallel_module(module, recipe.compute, device, ranks)
     optimizer = make_optimizer(module, recipe.optimizer)
     identity = run_identity(recipe) | {"data": data_hash}
     checkpoints = Checkpoints(run.out / CHECKPOINTS, identity, recipe.checkpoint.keep, forced=run.force, ranks=ranks)
@@ -227,66 +228,71 @@ def _events(run: _Run, max_steps: int | None) -> Generator[Event, None, None]:
             yield Forced(start, differences)
     stop = max(start, min(recipe.steps, max_steps or recipe.steps))
     parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-    parts = parts_of_step(recipe, ranks.world)
+    micro_batches = micro_batches_per_step(recipe, ranks.world)
     log.waits = False
-    log.update(parameters=parameters, start=start, steps=start, parts=parts)
-    yield Started(str(device), parameters, start, stop, ranks.world, parts)
+    log.update(parameters=parameters, start=start, steps=start, micro_batches=micro_batches)
+    yield Started(str(device), parameters, start, stop, ranks.world, micro_batches)
 
-    prompt_ids, prompt_padding = (tokens.to(device) for tokens in prompt_tokens(recipe, starting))
-    losses_of = _losses_of(recipe, module, starting.preprocessing, (prompt_ids, prompt_padding), spread, parts)
+    prompt_ids, prompt_padding = (tokens.to(device) for tokens in prompt_tokens(recipe, initial))
+    losses_of = _losses_of(recipe, module, initial.preprocessing, (prompt_ids, prompt_padding), model, micro_batches)
     if ranks.world > 1:
         ranks.signals.defer()
-    steps = train(module, optimizer, losses_of, batches.at, _plan(recipe, stop, device), checkpoints, start=start, spread=spread)
-    yield from _watched(run, steps, starting, batches, (prompt_ids, prompt_padding))
+    steps = train(module, optimizer, losses_of, batches.at, _plan(recipe, stop, device), checkpoints, start=start, parallel_module=model)
+    yield from _with_diagnostics(run, steps, initial, batches, (prompt_ids, prompt_padding))
     weights, counts = full_weights(module.clip), {"steps": stop, "paired": prepared.paired, "unpaired": prepared.unpaired}
-    ranks.first(lambda: save_pretrained(run.out, starting, weights, recipe, log.facts, **counts))
+    ranks.first(lambda: save_pretrained(run.out, initial, weights, recipe, log.facts, **counts))
 
 
-def _watched(
-    run: _Run, steps: Generator[Step | Saved, None, None], starting: Starting, batches: Batches, prompts: tuple[Tensor, Tensor]
+def _with_diagnostics(
+    run: _Run, steps: Generator[Step | Saved, None, None], initial: InitialModel, batches: Batches, prompts: tuple[Tensor, Tensor]
 ) -> Generator[Event, None, None]:
-    """The steps, and between them what the recipe's `logging` asks to be shown."""
-    recipe, device, shown, like = run.recipe, run.device, run.recipe.logging, starting.preprocessing
+    """The steps, with the diagnostics that the recipe's `logging` asks for."""
+    recipe, device, logging, images = run.recipe, run.device, run.recipe.logging, initial.preprocessing
 
     def views(rows: int, step: int, augmentation: Augmentation) -> dict[str, Tensor]:
-        """The first rows of a step's batch, seen through views that have a generator of their own."""
+        """The first rows of a step's batch, as random views from a separate generator."""
         batch = {name: tensor[:rows].to(device) for name, tensor in batches.at(step).items()}
         generator = generator_at(recipe.seed, step, "views seen", device)
         return normalised_views(
-            batch, augmentation, like.size, like.mean, like.std, lambda rows, columns: ALONE.uniform(rows, columns, generator)
+            batch,
+            augmentation,
+            images.size,
+            images.mean,
+            images.std,
+            lambda rows, columns: SINGLE_PROCESS.uniform(rows, columns, generator),
         )
 
-    watch = Watch(
-        starting.module,
-        like,
+    monitor = MaskMonitor(
+        initial.module,
+        images,
         prompts,
-        sample=views(shown.pictures, 0, Augmentation()),
+        sample=views(logging.pictures, 0, Augmentation()),
         batch_at=lambda step: views(ROWS, step, recipe.augmentation),
         generator_at=lambda step, purpose: generator_at(recipe.seed, step, purpose, device),
         arithmetic=lambda: arithmetic(device, recipe.precision),
         writes=run.ranks.is_first,
     )
     warmup = recipe.warmup.iterations
-    flops = watch.flops(0), watch.flops(warmup)
-    peak = peak_of(device, tflops=shown.peak_tflops, precision=recipe.precision)
+    flops = monitor.flops(0), monitor.flops(warmup)
+    peak = peak_of(device, tflops=logging.peak_tflops, precision=recipe.precision)
     run.log.update(flops_per_warmup_step=flops[0], flops_per_step=flops[1], peak=peak)
-    yield from watched(
+    yield from with_diagnostics(
         steps,
-        watch,
+        monitor,
         Meter(device, peak, run.ranks.world),
         (flops[0].total, flops[1].total),
         run.out,
         warmup=warmup,
-        vitals_every=shown.vitals_every,
-        pictures_every=shown.pictures_every if recipe.attmim.strategy != "none" else 0,
+        vitals_every=logging.vitals_every,
+        pictures_every=logging.pictures_every if recipe.attmim.strategy != "none" else 0,
     )
 
 
 # ---- the model -----------------------------------------------------------------------------------------------------------------
 
 
-def _spread(module: MMCLIP, compute: Compute, device: torch.device, ranks: Ranks) -> Spread:
-    """The model as its processes train it together, its blocks compiled and recomputed as the recipe says."""
+def _parallel_module(module: MMCLIP, compute: Compute, device: torch.device, ranks: Ranks) -> ParallelModule:
+    """The module wrapped for its processes, with blocks compiled and recomputed as the recipe says."""
     blocks = module.blocks()
     if device.type == "cuda":
         torch.set_float32_matmul_precision(compute.matmul)
@@ -295,25 +301,30 @@ def _spread(module: MMCLIP, compute: Compute, device: torch.device, ranks: Ranks
         module.hidden_patches = compiled(module.hidden_patches)
     if compute.checkpoint_activations:
         recompute_blocks(blocks)
-    return Spread(module, ranks, parallel=compute.parallel, blocks=blocks, methods=("look", "see"))
+    return ParallelModule(module, ranks, parallel=compute.parallel, blocks=blocks, methods=("cached_features", "inspect_masks"))
 
 
 def _losses_of(
-    recipe: PretrainRecipe, module: MMCLIP, preprocessing: Preprocessing, prompts: tuple[Tensor, Tensor], spread: Spread, parts: int
+    recipe: PretrainRecipe,
+    module: MMCLIP,
+    preprocessing: Preprocessing,
+    prompts: tuple[Tensor, Tensor],
+    model: ParallelModule,
+    micro_batches: int,
 ) -> LossesOf:
-    """The losses of one step: views of the stored pictures, drawn where the model is, then the model's own losses by name."""
-    ranks = spread.ranks
+    """The losses of one step: random views of the stored images, made on the device, then the model's losses by name."""
+    ranks = model.ranks
 
     def losses_of(batch: Mapping[str, Tensor], step: int, generator: torch.Generator) -> Mapping[str, Tensor] | Iterator[dict[str, Tensor]]:
         def uniform(rows: int, columns: int) -> Tensor:
             return ranks.uniform(rows, columns, generator)
 
-        seen = normalised_views(batch, recipe.augmentation, preprocessing.size, preprocessing.mean, preprocessing.std, uniform)
-        seen = with_noise(seen, module.patches, uniform)
+        views = normalised_views(batch, recipe.augmentation, preprocessing.size, preprocessing.mean, preprocessing.std, uniform)
+        views = with_mask_noise(views, module.patches, uniform)
         doing = recipe.doing(step)
-        if parts == 1 and ranks.world == 1:
-            return module.losses(seen, prompts=prompts, **doing)
-        return losses_in_parts(module, spread, seen, parts, ranks, prompts=prompts, **doing)
+        if micro_batches == 1 and ranks.world == 1:
+            return module.losses(views, prompts=prompts, **doing)
+        return micro_batch_losses(module, model, views, micro_batches, ranks, prompts=prompts, **doing)
 
     return losses_of
 

@@ -40,7 +40,7 @@ from engine.data.sources.nih14 import PICTURE_SIZE, Box, read_boxes
 from engine.data.store import PixelStore
 from engine.data.texts import TextBank
 from engine.model import attmim, entmlm
-from engine.model.init import Starting, prompt_tokens, starting_model
+from engine.model.init import InitialModel, initial_model, prompt_tokens
 from engine.model.losses import mim_loss, patchify
 from engine.recipe.pretraining import Augmentation, PretrainRecipe
 
@@ -71,9 +71,9 @@ def spearman(first: Tensor, second: Tensor) -> float:
 
 
 @torch.no_grad()
-def look(starting: Starting, recipe: PretrainRecipe, batches: list[dict[str, Tensor]]) -> tuple[dict[str, float], list[Tensor]]:
-    """The table's figures for the weights that `starting` holds, and the image's own map of every batch."""
-    module, prompts = starting.module.eval(), prompt_tokens(recipe, starting)
+def measures_of(initial: InitialModel, recipe: PretrainRecipe, batches: list[dict[str, Tensor]]) -> tuple[dict[str, float], list[Tensor]]:
+    """The table's figures for the weights that `initial` holds, and the image's own map of every batch."""
+    module, prompts = initial.module.eval(), prompt_tokens(recipe, initial)
     patch, switches = recipe.model.image.patch, recipe.attmim
     sums: Counter[str] = Counter()
     own = []
@@ -137,9 +137,9 @@ def boxed_images(store: PixelStore, boxes: Mapping[str, Sequence[Box]], grid: in
 
 
 @torch.no_grad()
-def boxed_share(starting: Starting, recipe: PretrainRecipe, seen: Tensor, inside: Tensor) -> float:
+def boxed_share(initial: InitialModel, recipe: PretrainRecipe, seen: Tensor, inside: Tensor) -> float:
     """The hidden share of the patches in boxes, over 16 draws of the mask; `seen` (K, 3, S, S) as the model sees them."""
-    module, (ids, padding) = starting.module.eval(), prompt_tokens(recipe, starting)
+    module, (ids, padding) = initial.module.eval(), prompt_tokens(recipe, initial)
     image = module.clip.visual_projection(module.encode_images(seen)[:, 1:])
     generator, prompts = torch.Generator().manual_seed(0), module.prompt_tokens(ids)
     shares = []
@@ -149,7 +149,7 @@ def boxed_share(starting: Starting, recipe: PretrainRecipe, seen: Tensor, inside
     return sum(shares) / len(shares)
 
 
-def entities(bank: TextBank, starting: Starting, recipe: PretrainRecipe) -> list[str]:
+def entities(bank: TextBank, initial: InitialModel, recipe: PretrainRecipe) -> list[str]:
     """What EntMLM hides in the bank's texts, in plain lines."""
     ids = torch.from_numpy(bank.entity_ids.astype("int64"))
     length = torch.arange(ids.shape[1])[None]
@@ -158,7 +158,7 @@ def entities(bank: TextBank, starting: Starting, recipe: PretrainRecipe) -> list
     counts = ids.max(1).values
     tokens: Counter[str] = Counter()
     for row, places in zip(bank.input_ids, hidden.numpy(), strict=True):
-        tokens.update(starting.tokenizer.decode([int(token)]).strip() for token in row[places])
+        tokens.update(initial.tokenizer.decode([int(token)]).strip() for token in row[places])
     return [
         f"{len(ids)} texts, {float((counts > 0).float().mean()):.3f} with an entity, {float(counts.float().mean()):.2f} entities each",
         f"hidden: {float(hidden.sum() / inside.sum()):.3f} of all words; most often: "
@@ -176,19 +176,19 @@ def main() -> None:
     args = parser.parse_args()
     recipe = PretrainRecipe.model_validate(json.loads((args.run / "run.json").read_text("utf-8"))["recipe"])
     found = pictures(recipe, args.data or args.run / "data", verify=False)
-    starting = starting_model(recipe, [text for texts in found.texts.values() for text in texts])
+    initial = initial_model(recipe, [text for texts in found.texts.values() for text in texts])
     recogniser = None
     if recipe.entmlm.strategy == "entity":
         from engine.data.entities import load_recogniser
 
         recogniser = load_recogniser(recipe.entities)
-    bank = words(found.texts, starting.tokenizer, recogniser, starting.context, args.data or args.run / "data")
+    bank = words(found.texts, initial.tokenizer, recogniser, initial.context, args.data or args.run / "data")
     drawn = Batches(found.frame, found.store, bank, paired=64, unpaired=0, seed=recipe.seed)
-    mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (starting.preprocessing.mean, starting.preprocessing.std))
+    mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (initial.preprocessing.mean, initial.preprocessing.std))
     batches = [dict(drawn.at(number)) for number in range(args.batches)]
 
     def as_seen(stored: Tensor, views: Augmentation, seed: int) -> Tensor:
-        return (augment(stored, views, starting.preprocessing.size, torch.Generator().manual_seed(seed)) - mean) / std
+        return (augment(stored, views, initial.preprocessing.size, torch.Generator().manual_seed(seed)) - mean) / std
 
     for number, batch in enumerate(batches):
         batch["seen"] = as_seen(batch["images"], recipe.augmentation, number)
@@ -199,10 +199,10 @@ def main() -> None:
     before: list[Tensor] | None = None
     names: list[str] = []
     for folder in sorted((args.run / "checkpoints").glob("step-*")):
-        starting.module.load_state_dict(load_file(folder / "weights.safetensors"))
-        row, own = look(starting, recipe, batches)
+        initial.module.load_state_dict(load_file(folder / "weights.safetensors"))
+        row, own = measures_of(initial, recipe, batches)
         if boxed is not None:
-            row["boxed"] = boxed_share(starting, recipe, *boxed)
+            row["boxed"] = boxed_share(initial, recipe, *boxed)
         if not names:
             names = [*row, "still"]
             print(f"| step | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
@@ -210,7 +210,7 @@ def main() -> None:
         print(f"| {int(folder.name[5:])} | {' | '.join(f'{value:.3f}' for value in row.values())} | {still} |", flush=True)
         before = own
     if recogniser is not None:
-        print("\n".join(["", *entities(bank, starting, recipe)]))
+        print("\n".join(["", *entities(bank, initial, recipe)]))
 
 
 if __name__ == "__main__":

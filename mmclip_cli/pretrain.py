@@ -104,7 +104,7 @@ def _run(
     from engine.pretrain import Finished, Started, pretrain
     from engine.training.checkpoint import Saved
     from engine.training.loop import Step
-    from engine.training.monitor import Pictured, Vitals
+    from engine.training.monitor import FigureWritten, Vitals
 
     events = pretrain(recipe, out, data=data, resume=resume, force=force, max_steps=max_steps, device=device)
     last: dict[str, object] = {}
@@ -144,7 +144,7 @@ def _run(
                 if bar is not None or time.monotonic() - vitals_logged < LOG_SECONDS:
                     continue
                 vitals_logged = time.monotonic()
-            if not quiet and not isinstance(event, Finished) and not (bar is not None and isinstance(event, Saved | Pictured)):
+            if not quiet and not isinstance(event, Finished) and not (bar is not None and isinstance(event, Saved | FigureWritten)):
                 console.log(type(event).__name__.lower(), **_facts(event))
     finished = last.get("finished")
     if not isinstance(finished, Finished):

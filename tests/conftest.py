@@ -41,10 +41,42 @@ def make_studies(script):
 
 
 @pytest.fixture(scope="session")
-def toy(tmp_path_factory):
-    """The folder of a model with random weights: its scores mean nothing, and are always the same."""
-    from engine.model.bundle import random_bundle
+def random_bundle():
+    """Makes a toy model with random weights (16-pixel patches, width 32, byte vocabulary), saved to a folder and loaded."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel
 
+    from engine.model.bundle import load_bundle, save_bundle
+    from engine.model.preprocessing import GREY_MEAN, GREY_STD, Preprocessing
+    from engine.model.tokenizer import train_tokenizer
+
+    def make(folder, *, seed=0, size=32):
+        tokenizer = train_tokenizer(["no pneumonia", "pleural effusion"], 320, 32)
+        tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 32}
+        config = CLIPConfig(
+            projection_dim=32,
+            vision_config={**tower, "image_size": size, "patch_size": 16},
+            text_config={
+                **tower,
+                "vocab_size": len(tokenizer),
+                "max_position_embeddings": 32,
+                "bos_token_id": tokenizer.bos_token_id,
+                "eos_token_id": tokenizer.eos_token_id,
+                "pad_token_id": tokenizer.pad_token_id,
+            },
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            clip = CLIPModel(config)
+        save_bundle(folder, clip, tokenizer, Preprocessing(size, "squash", GREY_MEAN, GREY_STD), name=folder.name)
+        return load_bundle(folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def toy(random_bundle, tmp_path_factory):
+    """The folder of a model with random weights: its scores mean nothing, and are always the same."""
     folder = tmp_path_factory.mktemp("model") / "toy"
     random_bundle(folder)
     return folder
@@ -183,11 +215,9 @@ def make_openi(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def sees_brightness(tmp_path_factory):
+def sees_brightness(random_bundle, tmp_path_factory):
     """A model of 64 pixels whose patches know their own mean brightness alone: the first feature grows with it, the second is constant."""
     import torch
-
-    from engine.model.bundle import random_bundle
 
     bundle = random_bundle(tmp_path_factory.mktemp("model") / "bright", size=64)
     vision = bundle.clip.vision_model

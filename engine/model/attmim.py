@@ -1,4 +1,4 @@
-"""AttMIM: which patches to hide, told by attention from report, prompts and the image itself (MMCLIP, eqs 4-8).
+"""AttMIM: patches to hide, chosen by the attention of report, prompts and the image itself (MMCLIP, eqs 4-8).
 
 Decisions, where the paper leaves one open (the recipe key in brackets):
 
@@ -26,7 +26,7 @@ from engine.recipe.pretraining import AttMIM, MaskStrategy
 
 @torch.no_grad()
 def patch_scores(image: Tensor, context: Tensor, padding_mask: Tensor | None, recipe: AttMIM) -> Tensor:
-    """One score per patch from its cross-attention to `context` (eqs 4-6): the higher, the more it has to do with it.
+    """One score per patch from its cross-attention to `context` (eqs 4-6); higher means more related.
 
     Args:
         image: E_img, (B, N, C) projected patch tokens.
@@ -49,7 +49,7 @@ def _patch_scores(image: Tensor, context: Tensor, padding_mask: Tensor | None, r
         logits = logits.masked_fill(padding_mask[:, None, :], float("-inf"))
     if recipe.score == "logsumexp":
         return torch.logsumexp(logits, dim=-1)
-    if recipe.score == "column":  # softmax over patches instead: which patch each token looks at, averaged over the tokens
+    if recipe.score == "column":  # softmax over patches instead: the attention of each token to the patches, averaged over the tokens
         columns = torch.nan_to_num(logits.softmax(dim=1))  # a padding column is all -inf, hence NaN
         kept = columns.shape[-1] if padding_mask is None else (~padding_mask).sum(-1, keepdim=True)
         return columns.sum(-1).div(kept)
@@ -76,7 +76,7 @@ def random_subset(
 
     Args:
         proposed: (B, N) bool, the union of eq 7.
-        ranks: (B, N) in [0, 1], the order in which patches outside the union fill up what is missing (highest first).
+        ranks: (B, N) in [0, 1], the order in which patches outside the union are added (highest first).
         noise: (B, N) uniform numbers in [0, 1) to draw with; None takes them from the generator.
 
     Returns:
@@ -122,7 +122,7 @@ def hidden_patches(
         report: E_report, (B, T, C); None for images without a report.
         padding_mask: (B, T), True = padding of the report.
         generator: of `image`'s device.
-        noise: (B, N) uniform numbers in [0, 1) instead: a row's mask then depends on its own numbers and not on the rows beside it.
+        noise: (B, N) uniform numbers in [0, 1) instead: the mask of a row then does not depend on the other rows.
 
     Returns:
         (B, N) bool, True = hidden.

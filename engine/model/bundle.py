@@ -1,13 +1,13 @@
-"""A model as a folder: weights, configuration, tokenizer, preprocessing and card, loaded and saved together or not at all.
+"""Model bundles: folders of weights, configuration, tokenizer, preprocessing and card, loaded and saved as a whole.
 
-    config.json  model.safetensors  tokenizer.json  tokenizer_config.json  preprocessor_config.json      what transformers reads
-    mmclip.json      preprocessing, provenance, and a sha256 of each file above: a flipped bit is refused
-    head.safetensors  (a classifier's) what turns image features into one probability per finding
+    config.json  model.safetensors  tokenizer.json  tokenizer_config.json  preprocessor_config.json      read by transformers
+    mmclip.json      preprocessing, provenance, and the SHA-256 of each file above: a flipped bit is an error
+    head.safetensors of a classifier: image features -> one probability per finding
     README.md        the model card
 
-`transformers.CLIPModel.from_pretrained(folder)` loads every bundle; and any CLIP folder or Hugging Face id of transformers loads here, with
-the preprocessing of its own preprocessor_config.json. Weights are read from safetensors only: a pickle is never opened here
-(engine/model/imports/ reads other checkpoints, and runs none).
+`transformers.CLIPModel.from_pretrained(folder)` loads every bundle, and any CLIP folder or Hugging Face id of transformers loads here, with
+the preprocessing of its preprocessor_config.json. Weights are read from safetensors only; engine/model/imports/ reads other
+checkpoints without running code.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A CLIP with its words and its eyes: everything that turns pictures and texts into comparable features.
+    """A CLIP model with its tokenizer and image preprocessing.
 
-    `content_hash` is a sha256 over weights, configuration, tokenizer, preprocessing and head: same hash, same features and scores.
-    `head` makes it a classifier; None: words are its only classifier.
+    `content_hash` is a SHA-256 over weights, configuration, tokenizer, preprocessing and head: same hash, same features and scores.
+    `head` makes it a classifier; None: findings are scored by prompts.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Bundle:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.clip.logit_scale.device  # type: ignore[no-any-return]
 
     @property
@@ -79,11 +79,11 @@ class Bundle:
         """The text tower's length in tokens."""
         return int(self.clip.config.text_config.max_position_embeddings)
 
-    def pixels(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
-        """(B, 3, S, S) float32 on the model's device from uint8 (H, W) pictures."""
+    def pixels(self, images: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
+        """(B, 3, S, S) float32 on the model's device from uint8 (H, W) images."""
         import torch
 
-        return torch.from_numpy(self.preprocessing.pixels(pictures)).to(self.device)
+        return torch.from_numpy(self.preprocessing.pixels(images)).to(self.device)
 
     def image_features(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, D) float32, L2-normalised: pooled CLS through CLIP's projection."""
@@ -96,7 +96,7 @@ class Bundle:
             return torch.nn.functional.normalize(pooled.float(), dim=-1)
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
-        """T texts -> (T, D) float32, L2-normalised: the token at EOT through CLIP's projection. A long text loses its end, not its EOT."""
+        """T texts -> (T, D) float32, L2-normalised: the token at EOT through CLIP's projection. Long texts are cut."""
         import torch
 
         from engine.model.tokenizer import tokenize
@@ -114,7 +114,7 @@ def load_bundle(name_or_path: str | Path, device: str | torch.device = "cpu") ->
     """A shipped model by name, a bundle or CLIP folder by path, or a Hugging Face id.
 
     Raises:
-        InputMissing: nothing of that name.
+        InputMissing: no such model.
         ModelError: truncated, altered, pickled, with missing, extra or misshapen weights, with NaN, or with a tokenizer that does not fit.
     """
     folder = local_folder(name_or_path)
@@ -126,7 +126,7 @@ def load_bundle(name_or_path: str | Path, device: str | torch.device = "cpu") ->
 
 
 def fetch(model_id: str) -> Path:
-    """The folder of a Hugging Face id, fetched once: safetensors, or else the pickled weights that `models import` reads without running.
+    """The local folder of a Hugging Face id, downloaded once: safetensors, else the pickled weights, which `models import` can read.
 
     Raises:
         InputMissing: no such id, or no network.
@@ -149,7 +149,7 @@ def load_folder(folder: Path, *, name: str, device: str | torch.device, weights:
     """The model in a folder.
 
     Args:
-        weights: in place of its model.safetensors, for a folder that has none.
+        weights: used instead of model.safetensors, for a folder without it.
 
     Raises:
         ModelError: as `load_bundle`.
@@ -168,15 +168,15 @@ def load_folder(folder: Path, *, name: str, device: str | torch.device, weights:
             raise ValueError("another architecture")
         config = CLIPConfig.from_dict(stored)
         check_sizes(config, weights, name)
-        with torch.random.fork_rng(devices=[]):  # what is drawn here is replaced below: the caller's generator stays as it was
+        with torch.random.fork_rng(devices=[]):  # random initial weights are replaced below; the caller's generator is not changed
             clip = CLIPModel(config).eval()
     except ModelError:
         raise
-    except Exception as error:  # whatever a configuration with other types and sizes runs into
+    except Exception as error:  # any error of transformers for a wrong configuration
         raise ModelError(f"config.json of model {name} is no CLIP configuration", why=type(error).__name__) from None
     load_weights(clip, weights, name)
     try:
-        # code that lies beside the weights is never run, nor asked about
+        # code in the folder is never run
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a broken tokenizer.json surfaces as a bare Exception of the Rust library
         raise ModelError(f"the tokenizer of model {name} cannot be read", why=type(error).__name__) from None
@@ -196,7 +196,7 @@ def load_folder(folder: Path, *, name: str, device: str | torch.device, weights:
 
 
 def _check_tokenizer(tokenizer: PreTrainedTokenizerFast, config: CLIPTextConfig, name: str) -> None:
-    """Refuse tokens that the weights do not have, and an end of text that the text tower would not find (it would pool SOT instead)."""
+    """Raise ModelError for more tokens than the weights have, or another end of text than the text tower pools at."""
     # token 2 as EOT marks OpenAI's converted weights, whose EOT is really the highest id
     eot = config.vocab_size - 1 if config.eos_token_id == 2 else config.eos_token_id
     if len(tokenizer) > config.vocab_size:
@@ -220,10 +220,10 @@ def save_bundle(
     half: bool = False,
     head: Head | None = None,
 ) -> Path:
-    """Write a bundle beside `folder`, then put it in its place at once; an older bundle there goes only when the new one is whole.
+    """Write a bundle to a temporary folder, then rename it to `folder`; an older bundle there is replaced only when the new one is whole.
 
     Args:
-        half: store float16, as shipped models do (they run in float32 all the same).
+        half: store float16, as shipped models do; they are loaded as float32.
         head: makes it a classifier.
 
     Raises:
@@ -242,7 +242,7 @@ def save_bundle(
             for key, value in clip.state_dict().items()
         }
         save_file(state, beside / WEIGHTS, metadata={"format": "pt"})
-        (beside / WEIGHTS).chmod(0o644)  # safetensors writes 0600, which would keep a shared model to one user
+        (beside / WEIGHTS).chmod(0o644)  # safetensors writes 0600, which other users could not read
         clip.config.architectures = ["CLIPModel"]
         clip.config.save_pretrained(beside)
         _save_tokenizer(tokenizer, beside)
@@ -284,7 +284,7 @@ def save_bundle(
 
 
 def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """The same tokenizer is the same bytes, whatever it was used for and wherever it came from: both would be written down with it."""
+    """Write the tokenizer without traces of its use and origin, so that equal tokenizers are equal bytes."""
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.save_pretrained(folder)
@@ -296,7 +296,7 @@ def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
 
 
 def _publish(beside: Path, folder: Path) -> None:
-    """fsync every file, then swap the folder in by renames; where the second fails, the first is taken back."""
+    """fsync every file, then replace the folder by two renames; the first is undone where the second fails."""
     for path in [*beside.rglob("*"), beside]:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -315,35 +315,3 @@ def _publish(beside: Path, folder: Path) -> None:
             old.rename(folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def random_bundle(folder: Path, *, seed: int = 0, size: int = 32) -> Bundle:
-    """A toy model with random weights (16-pixel patches, width 32, byte vocabulary), saved to `folder` and loaded: for tests and controls.
-
-    Drawing the weights leaves torch's global generator as it was.
-    """
-    import torch
-    from transformers import CLIPConfig, CLIPModel
-
-    from engine.model.preprocessing import GREY_MEAN, GREY_STD
-    from engine.model.tokenizer import train_tokenizer
-
-    tokenizer = train_tokenizer(["no pneumonia", "pleural effusion"], 320, 32)
-    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 32}
-    config = CLIPConfig(
-        projection_dim=32,
-        vision_config={**tower, "image_size": size, "patch_size": 16},
-        text_config={
-            **tower,
-            "vocab_size": len(tokenizer),
-            "max_position_embeddings": 32,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-        },
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        clip = CLIPModel(config)
-    save_bundle(folder, clip, tokenizer, Preprocessing(size, "squash", GREY_MEAN, GREY_STD), name=folder.name)
-    return load_bundle(folder)

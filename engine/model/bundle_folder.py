@@ -1,4 +1,4 @@
-"""A model folder as it lies on disk: where it is, what its manifest says, whether its files are whole. Needs no torch."""
+"""Model folders on disk: location, manifest, integrity and description, without loading the model. Needs no torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHIPPED = Path(__file__).parent / "shipped"
 MANIFEST = "mmclip.json"
 WEIGHTS = "model.safetensors"
 PICKLED = "pytorch_model.bin"
-"""The weights of a folder that transformers wrote before it knew safetensors."""
+"""Weights of older folders of transformers."""
 HASHED = ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json")
 
 
@@ -31,8 +31,8 @@ def local_folder(name_or_path: str | Path) -> Path | None:
     """The folder of a shipped model or of a bundle on disk; None for what may be a Hugging Face id.
 
     Raises:
-        InputMissing: nothing of that name.
-        ModelError: a file, where a folder should be.
+        InputMissing: no such model.
+        ModelError: a file instead of a folder.
     """
     shipped = SHIPPED / str(name_or_path)
     if re.fullmatch(r"[\w.-]+", str(name_or_path)) and (shipped / MANIFEST).is_file():
@@ -59,14 +59,14 @@ def file_hash(path: Path) -> str:
 
 
 def check_complete(folder: Path, name: str) -> None:
-    """Refuse a folder without configuration or safetensors weights: ModelError, which names a pickle that lies there instead."""
+    """Raise ModelError for a folder without configuration or safetensors weights; names pickled weights that it holds instead."""
     for needed in ("config.json", WEIGHTS):
         if not (folder / needed).is_file():
             pickled = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
             raise ModelError(
                 f"model {name} has no {needed}",
-                why=f"it holds {pickled[0]}, and pickled weights are never opened here" if pickled and needed == WEIGHTS else "",
-                hint="mmclip models import, which reads it without running it" if pickled else "a complete bundle folder",
+                why=f"it holds {pickled[0]}, and pickled weights are not opened here" if pickled and needed == WEIGHTS else "",
+                hint="mmclip models import, which reads it without running code" if pickled else "a complete bundle folder",
             )
 
 
@@ -86,7 +86,7 @@ def read_manifest(folder: Path, name: str) -> dict[str, Any]:
 
 
 def check_whole(folder: Path, manifest: Mapping[str, Any], name: str) -> None:
-    """Compare every file with the sha256 that the manifest holds; raises ModelError for the first that differs."""
+    """Compare every file with its SHA-256 in the manifest; raises ModelError for the first that differs."""
     for file, expected in manifest.get("sha256", {}).items():
         if not (folder / file).is_file() or file_hash(folder / file) != expected:
             raise ModelError(
@@ -102,7 +102,7 @@ def content_hash(folder: Path, manifest: Mapping[str, Any], preprocessing: Prepr
     for file in HASHED:
         known = manifest.get("sha256", {}).get(file)
         digest.update((known or (file_hash(folder / file) if (folder / file).is_file() else "-")).encode())
-    if "classifier" in manifest:  # a model without a head keeps the hash it always had
+    if "classifier" in manifest:  # a model without a head has the hash of the files alone
         digest.update(json.dumps([manifest["classifier"], manifest.get("sha256", {}).get("head.safetensors")], sort_keys=True).encode())
     return digest.hexdigest()
 
@@ -142,20 +142,17 @@ def _three(values: Sequence[float]) -> tuple[float, float, float]:
     return first, second, third
 
 
-# What a model folder says about itself, without loading it: no torch, no weights in memory.
-
-
 @dataclass(frozen=True)
 class Description:
-    """A model on disk.
+    """Description of a model on disk.
 
     Attributes:
         content_hash: sha256 over weights, configuration, tokenizer and preprocessing, the same as `Bundle.content_hash`.
         parameters: number of weights.
         megabytes: size of the weights file, in 10^6 bytes.
-        image_size: side in pixels of the pictures it sees.
-        text_tokens: length of the longest text it reads.
-        provenance: how the model was made, as its maker wrote it down.
+        image_size: side of the input image in pixels.
+        text_tokens: longest text in tokens.
+        provenance: how the model was made.
         card: the model card, "" where there is none.
     """
 
@@ -171,10 +168,10 @@ class Description:
 
 
 def describe(name_or_path: str | Path) -> Description:
-    """Describe a shipped model or a bundle folder, after its files were compared with the hashes it carries.
+    """Description of a shipped model or a bundle folder, after a check of its files against their hashes.
 
     Raises:
-        InputMissing: nothing of that name on this machine.
+        InputMissing: no such model on this machine.
         ModelError: a file that is missing, truncated or altered, or a configuration that is no CLIP's.
     """
     folder = local_folder(name_or_path)
@@ -203,7 +200,7 @@ def describe(name_or_path: str | Path) -> Description:
 
 
 def _sizes(path: Path, name: str) -> tuple[int, int]:
-    """Side of the picture and length of the text, from a CLIP configuration; transformers leaves out what equals its defaults."""
+    """Image size and text length of a CLIP configuration; transformers omits values that equal its defaults."""
     try:
         config = json.loads(path.read_text("utf-8"))
         vision, text = config["vision_config"], config["text_config"]

@@ -1,7 +1,7 @@
-"""Image encoder + head: what fine-tuning trains. `Head` (head.py) is what of it a bundle keeps beside the towers.
+"""Fine-tuning: image tower with a linear head, which a bundle stores as a `Head` (head.py).
 
-logits = s (W' norm(visual_projection(pooled CLS)) + b'), with s the pretrained model's own logit scale, held fixed: the head works on
-the cosines that pretraining made, and `init: text` starts as the zero-shot classifier. What is stored is W = s W', b = s b'.
+logits = s (W' norm(visual_projection(pooled CLS)) + b'), with s the pretrained model's logit scale, held fixed: the head works on cosines,
+and `init: text` starts as the zero-shot classifier. W = s W' and b = s b' are stored.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 class Classifier(nn.Module):
-    """The image tower of a CLIP, which it shares, and a linear head of its own; the text tower stays out of it.
+    """The image tower of a CLIP model, trained in place, and a linear head. The text tower is not used.
 
     Args:
         clip: its image tower and visual projection are trained in place.
-        head: what the head starts from.
+        head: initial weights of the head.
         scale: s, the multiplier of the cosines.
     """
 
@@ -53,7 +53,7 @@ class Classifier(nn.Module):
         return self.scale * (features @ self.weight.T + self.bias)
 
     def head(self, about: Mapping[str, object]) -> Head:
-        """The head as a bundle keeps it."""
+        """The head as a bundle stores it."""
         weight, bias = (self.scale * each.detach().float().cpu().numpy() for each in (self.weight, self.bias))
         return Head(self.findings, weight.astype(np.float32), bias.astype(np.float32), dict(about))
 
@@ -64,7 +64,7 @@ class Classifier(nn.Module):
 
 
 def bce_loss(logits: Tensor, labels: Tensor, pos_weight: Tensor) -> Tensor:
-    """Mean binary cross-entropy over the known labels; an unknown one has no part in the loss and none in the gradient.
+    """Mean binary cross-entropy over the known labels; unknown labels contribute neither loss nor gradient.
 
     Args:
         logits: (B, F).
@@ -77,7 +77,7 @@ def bce_loss(logits: Tensor, labels: Tensor, pos_weight: Tensor) -> Tensor:
 
 
 def pos_weights(labels: NDArray[np.float32], *, balanced: bool) -> NDArray[np.float32]:
-    """(F,) of labels (N, F): absent / present, so that both sides of a finding weigh the same; ones where nothing is balanced.
+    """(F,) of labels (N, F): absent / present, so that both classes of a finding weigh the same; ones without `balanced`.
 
     Every finding must be known present and absent at least once.
     """
@@ -86,7 +86,7 @@ def pos_weights(labels: NDArray[np.float32], *, balanced: bool) -> NDArray[np.fl
 
 
 def class_balance(findings: Sequence[str], labels: NDArray[np.float32], *, balanced: bool) -> dict[str, dict[str, float]]:
-    """What a bundle says of the training labels (N, F), for whoever calibrates: share of present and `pos_weights`, by finding."""
+    """Prevalence and `pos_weights` of the training labels (N, F), by finding; stored in the bundle for calibration."""
     shares, weights = np.nanmean(labels, axis=0), pos_weights(labels, balanced=balanced)
     return {
         key: {name: round(float(value), 6) for name, value in zip(findings, values, strict=True)}
@@ -95,7 +95,7 @@ def class_balance(findings: Sequence[str], labels: NDArray[np.float32], *, balan
 
 
 def layer_scales(layers: int, decay: float) -> Callable[[str], float]:
-    """A parameter of `Classifier` by its name -> its share of the learning rate: decay to the power of its distance from the head.
+    """Name of a parameter of `Classifier` -> its factor on the learning rate: decay to the power of its distance from the head.
 
     Head, projection and last layer norm: 1. Transformer layer i of L (from 0): decay^(L - i). Embeddings: decay^(L + 1). (BEiT, MAE.)
     """
@@ -110,7 +110,7 @@ def layer_scales(layers: int, decay: float) -> Callable[[str], float]:
 
 
 def zero_head(findings: Sequence[str], width: int) -> Head:
-    """A head that gives 0.5 to everything."""
+    """A head whose scores are all 0.5."""
     return Head(tuple(findings), np.zeros((len(findings), width), np.float32), np.zeros(len(findings), np.float32))
 
 
@@ -134,7 +134,7 @@ def _centre(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def randomised(bundle: Bundle, seed: int) -> Bundle:
-    """The same architecture, tokenizer and preprocessing with random weights, as a control; torch's global generator stays as it was."""
+    """The same architecture, tokenizer and preprocessing with random weights, as a control; torch's global generator is not changed."""
     from transformers import CLIPModel
 
     content = hashlib.sha256(f"random weights {seed} in {bundle.content_hash}".encode()).hexdigest()

@@ -1,8 +1,8 @@
-"""The tokenizer of OpenAI's CLIP, from the merges that ship with mmclip: for checkpoints that carry no vocabulary of their own.
+"""The tokenizer of OpenAI's CLIP, from the merges that ship with mmclip, for checkpoints without a vocabulary.
 
-OpenAI's rules: one space for any white space, lower case; words, single digits and runs of signs apart; bytes spelt as letters, merged,
-with `</w>` at a word's end. 49,408 tokens: 256 bytes, the same at a word's end, 48,894 merges, SOT and EOT. What OpenAI's code does before
-is left out, as in transformers' fast tokenizer: repairing mangled Unicode (ftfy) and HTML entities. Letters are composed (NFC), as there.
+OpenAI's rules: white space becomes one space, lower case; words, single digits and runs of signs are separate; bytes are written as
+letters and merged, with `</w>` at the end of a word. 49,408 tokens: 256 bytes, the same at the end of a word, 48,894 merges, SOT and EOT.
+As in transformers' fast tokenizer, mangled Unicode (ftfy) and HTML entities are not repaired, and letters are composed (NFC).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The two decoders that pretraining throws away afterwards: patches from patches (eq 12), words from words and image (eq 13)."""
+"""The image decoder (eq 12) and text decoder (eq 13), which are used in pretraining only."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class ImageDecoder(nn.Module):
     def forward(self, tokens: Tensor, hidden: Tensor) -> Tensor:
         """(B, N, source) encoder tokens and the (B, N) mask, True = hidden -> (B, N, patch * patch).
 
-        What stands in `tokens` at hidden places is never read: the learned mask token takes its place.
+        The values of `tokens` at hidden places are not used: the learned mask token replaces them.
         """
         x = torch.where(hidden[..., None], self.mask_token.to(tokens.dtype), self.embed(tokens)) + self.positions
         for block in self.blocks:

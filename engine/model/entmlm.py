@@ -1,4 +1,4 @@
-"""EntMLM: which report positions the text decoder may not look at, told by entities (MMCLIP, eqs 10-11).
+"""EntMLM: report positions hidden from the text decoder, chosen by entities (MMCLIP, eqs 10-11).
 
 Decisions (the recipe key in brackets):
 
@@ -19,7 +19,7 @@ from engine.recipe.pretraining import EntMLM
 
 
 def _draw(units: Tensor, ratio: float, generator: torch.Generator | None, noise: Tensor | None) -> Tensor:
-    """Draw round(ratio * n) of the n units of each row, at least one where there is any and the ratio is not 0. (B, U) bool -> same."""
+    """round(ratio * n) of the n units of each row, drawn at random, at least one if n and ratio are not 0. (B, U) bool -> same."""
     noise = torch.rand(units.shape, generator=generator, device=units.device) if noise is None else noise[:, : units.shape[1]]
     place = torch.where(units, noise, -1.0).argsort(dim=1, descending=True).argsort(dim=1)
     there = units.sum(dim=1, keepdim=True)
@@ -57,7 +57,7 @@ def hidden_positions(
 
 
 def attention_mask(hidden: Tensor, padding_mask: Tensor) -> Tensor:
-    """What each position may attend to (eq 11): what causality allows, less hidden positions and padding, plus itself.
+    """The positions that each position may attend to (eq 11): earlier ones, without hidden positions and padding, and itself.
 
     Args:
         hidden: (B, T), True = hidden.

@@ -1,9 +1,9 @@
-"""How many floating-point operations one step of training asks for, by formula: what utilisation (MFU) is a share of.
+"""Floating-point operations of one training step, by formula, for model FLOPs utilisation (MFU).
 
 Counted are products of matrices, two operations for each multiply and add, as torch.utils.flop_counter counts them (the tests hold
-both equal). The way back costs twice the way forward, but for the patch embedding, which has no gradient to hand on. Not counted:
-norms, activations, softmax, the optimizer; nor what is computed again to save memory (activation checkpointing, cached features): the
-share is of useful work. Attention counts whole, also where a causal mask leaves half of it unused.
+both equal). A backward pass costs twice the forward pass, except for the patch embedding, whose input needs no gradient. Not counted:
+norms, activations, softmax, the optimizer, and recomputation (activation checkpointing, cached features). Attention counts in full,
+also where a causal mask leaves half of it unused.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from engine.recipe.pretraining import MaskStrategy, Objective
 
 BACK = 2
-"""Operations on the way back for each on the way forward."""
+"""Operations of the backward pass per operation of the forward pass."""
 
 
 @dataclass(frozen=True)
 class StepFlops:
-    """Floating-point operations of one step, way back included, by part of the model; `total` is their sum."""
+    """Floating-point operations of one step, backward pass included, by component of the model; `total` is their sum."""
 
     image_tower: int = 0
     text_tower: int = 0
     image_decoder: int = 0
     text_decoder: int = 0
     masks: int = 0
-    """Attention maps and prompts: without gradient, so only the way forward."""
+    """Attention maps and prompts: forward pass only, since they have no gradient."""
     align: int = 0
 
     @property
@@ -49,7 +49,7 @@ def attention(batch: int, queries: int, keys: int, width: int) -> int:
 
 
 def block(batch: int, length: int, width: int, mlp: int, source: tuple[int, int] | None = None) -> int:
-    """A transformer block, forward; `source`: (tokens, width) of what it attends to besides itself."""
+    """Forward pass of a transformer block; `source`: (tokens, width) of its cross-attention."""
     rows = batch * length
     flops = 4 * linear(rows, width, width) + attention(batch, length, length, width) + 2 * linear(rows, width, mlp)
     if source is not None:
@@ -68,7 +68,7 @@ def step_flops(
     objectives: Collection[Objective] = ("align", "mim", "mlm"),
     mask: MaskStrategy | None = None,
 ) -> StepFlops:
-    """What `model.losses` of such a batch and its gradients cost.
+    """Operations of `model.losses` and its gradients for such a batch.
 
     Args:
         paired, unpaired: images with and without a report.
@@ -96,7 +96,7 @@ def step_flops(
     def texts(batch: int, length: int) -> int:
         return int(words.num_hidden_layers * block(batch, length, words.hidden_size, words.intermediate_size))
 
-    # with `input` a second pass is what MIM, or MLM, learns from: the first has a gradient only where something else does
+    # with `input`, MIM or MLM learns from a second pass: the first one has a gradient only where another objective uses it
     is_read = with_align or with_mlm or recipe.attmim.mask_level == "feature"
     image_tower = trained * tower(images, 1 + patches) + (1 + BACK // 2) * embedding
     if not is_read:

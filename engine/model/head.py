@@ -1,10 +1,10 @@
-"""The head of a classifier: from image features to one probability per finding. Stored beside the towers; needs numpy only.
+"""The head of a classifier: image features -> one probability per finding. Stored beside the towers; needs numpy only.
 
     head.safetensors     `weight` (F, D) and `bias` (F,), float32
     mmclip.json          section `classifier`: the findings' names in the order of the rows, and how the head was trained
 
-With x the image features of length 1, as `Bundle.image_features` gives them: score = sigmoid(W x + b). 1 means that the finding is there.
-It is a probability as far as the training labels' prevalence and `pos_weight` go (both stand in `about`), and not calibrated beyond that.
+With x the image features of length 1 (`Bundle.image_features`): score = sigmoid(W x + b). 1 means that the finding is present. Scores
+depend on the prevalence of the training labels and on `pos_weight` (both in `about`) and are not calibrated otherwise.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Head:
         findings: names, in the order of the rows.
         weight: float32 (F, D).
         bias: float32 (F,).
-        about: how it was trained; goes into mmclip.json.
+        about: how it was trained; stored in mmclip.json.
     """
 
     findings: tuple[str, ...]
@@ -43,7 +43,7 @@ class Head:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def scores(self, features: ArrayLike) -> NDArray[np.float64]:
-        """Probabilities (N, F) of features (N, D). A row's do not depend on the rows beside it, to the bit."""
+        """Probabilities (N, F) of features (N, D). A row's scores do not depend on the other rows, to the bit."""
         logits = np.einsum("nd,fd->nf", np.asarray(features, np.float64), self.weight.astype(np.float64)) + self.bias
         scores: NDArray[np.float64] = 0.5 + 0.5 * np.tanh(logits / 2)  # no overflow, however large the logit
         if not np.isfinite(scores).all():
@@ -59,12 +59,12 @@ class Head:
         return digest.hexdigest()
 
     def as_section(self) -> dict[str, Any]:
-        """What mmclip.json says about it."""
+        """Its section of mmclip.json."""
         return {"findings": list(self.findings), "features": "image_features", "score": "sigmoid", **self.about}
 
 
 def write_head(head: Head, folder: Path) -> None:
-    """head.safetensors, readable like the other files of the folder."""
+    """Write head.safetensors, with the permissions of the other files of the folder."""
     from safetensors.numpy import save_file
 
     save_file({"weight": np.ascontiguousarray(head.weight), "bias": np.ascontiguousarray(head.bias)}, folder / HEAD)
@@ -72,7 +72,7 @@ def write_head(head: Head, folder: Path) -> None:
 
 
 def findings_of(name_or_path: str | Path) -> tuple[str, ...] | None:
-    """The findings of a classifier on disk, without loading it; None for a model without a head, and for one that is not on this machine.
+    """The findings of a classifier on disk, without loading it; None for a model without a head or not on this machine.
 
     Raises:
         InputMissing, ModelError: as `local_folder` and `read_manifest`.
@@ -85,13 +85,13 @@ def findings_of(name_or_path: str | Path) -> tuple[str, ...] | None:
 
 
 def read_head(folder: Path, manifest: Mapping[str, Any], name: str, width: int) -> Head | None:
-    """The head of a model folder, None where it has none.
+    """The head of a model folder; None where it has none.
 
     Args:
         width: D, the length of the model's image features.
 
     Raises:
-        ModelError: not the names, shapes or numbers that a head has.
+        ModelError: wrong names, shapes or values.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file

@@ -1,4 +1,4 @@
-"""What pretraining starts from: new towers and a new vocabulary, or existing weights; and the disease prompts in its tokens."""
+"""The initial model of pretraining: new towers and tokenizer, or existing weights; and the tokens of the disease prompts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Starting:
-    """What the first step starts from.
+class InitialModel:
+    """The model before the first step.
 
     Attributes:
         module: the towers with their decoders.
         tokenizer: a fast tokenizer of transformers.
-        preprocessing: what the image tower was, or is going to be, trained on.
+        preprocessing: of its images.
         context: the text tower's length in tokens.
     """
 
@@ -36,19 +36,19 @@ class Starting:
     context: int
 
 
-def starting_model(recipe: PretrainRecipe, texts: Sequence[str]) -> Starting:
-    """New towers and a new vocabulary, or those that `model.init` names; decoders are always new.
+def initial_model(recipe: PretrainRecipe, texts: Sequence[str]) -> InitialModel:
+    """New towers and a new tokenizer, or those that `model.init` names; decoders are always new.
 
-    `model.init` is anything that `mmclip models import` takes. Its widths, layers, patches and activation stay; its positions are fitted
-    to the recipe's `model.image.size` and `model.text.context` (engine/model/imports/positions.py); the recipe resizes the pictures.
+    `model.init` is anything that `mmclip models import` takes. Its widths, layers, patches and activation stay; its position
+    embeddings are interpolated to the recipe's `model.image.size` and `model.text.context`; images are resized as the recipe says.
 
-    The recipe's seed decides all that is new: it is set as torch's global one.
+    New weights are drawn with torch's global generator, which is seeded with the recipe's seed.
 
     Args:
-        texts: the training reports, from which a new vocabulary learns.
+        texts: the training reports, on which a new tokenizer is trained.
 
     Raises:
-        ConfigError: the recipe asks for weights and for a new vocabulary, or for a size that is no whole number of their patches.
+        ConfigError: the recipe names both weights and a new vocabulary, or an image size that is no whole number of their patches.
         InputMissing, ModelError: `model.init` cannot be loaded.
     """
     torch.manual_seed(recipe.seed)
@@ -56,7 +56,7 @@ def starting_model(recipe: PretrainRecipe, texts: Sequence[str]) -> Starting:
         context = recipe.model.text.context
         tokenizer = train_tokenizer([*sorted(set(texts)), *recipe.prompt.findings], recipe.tokenizer.vocab or 0, context)
         module = MMCLIP.from_recipe(recipe, vocab_size=len(tokenizer), sot=tokenizer.bos_token_id, eot=tokenizer.eos_token_id)
-        return Starting(module, tokenizer, Preprocessing(recipe.model.image.size, recipe.resize, GREY_MEAN, GREY_STD), context)
+        return InitialModel(module, tokenizer, Preprocessing(recipe.model.image.size, recipe.resize, GREY_MEAN, GREY_STD), context)
     if recipe.tokenizer.vocab is not None:
         raise ConfigError(
             "the recipe names both `model.init` and `tokenizer.vocab`",
@@ -66,22 +66,22 @@ def starting_model(recipe: PretrainRecipe, texts: Sequence[str]) -> Starting:
     image, text = recipe.model.image, recipe.model.text
     found = import_model(recipe.model.init, image_size=image.size, context=text.context)
     preprocessing = Preprocessing(image.size, recipe.resize, found.preprocessing.mean, found.preprocessing.std)
-    return Starting(MMCLIP(found.clip, recipe), found.tokenizer, preprocessing, found.context)
+    return InitialModel(MMCLIP(found.clip, recipe), found.tokenizer, preprocessing, found.context)
 
 
-def prompt_tokens(recipe: PretrainRecipe, starting: Starting) -> tuple[Tensor, Tensor]:
-    """Ids and padding mask of the disease prompts (eq 5): (1, T) where they are joined, (P, T) where each stands alone.
+def prompt_tokens(recipe: PretrainRecipe, initial: InitialModel) -> tuple[Tensor, Tensor]:
+    """Ids and padding mask of the disease prompts (eq 5): (1, T) joined, (P, T) separate.
 
     Raises:
-        ConfigError: they are too long for the text tower, which would lose findings without a word.
+        ConfigError: they are too long for the text tower, and findings would be cut off.
     """
     findings = list(recipe.prompt.findings)
     texts = [", ".join(findings)] if recipe.prompt.mode == "joined" else findings
-    length = max(len(ids) for ids in starting.tokenizer(texts)["input_ids"])
-    if length > starting.context:
+    length = max(len(ids) for ids in initial.tokenizer(texts)["input_ids"])
+    if length > initial.context:
         raise ConfigError(
-            f"the {recipe.prompt.mode} prompts need {length} tokens, the text tower has {starting.context}",
+            f"the {recipe.prompt.mode} prompts need {length} tokens, the text tower has {initial.context}",
             hint="prompt.mode=separate, or fewer prompt.findings",
         )
-    tokens = tokenize(starting.tokenizer, texts, starting.context)
+    tokens = tokenize(initial.tokenizer, texts, initial.context)
     return torch.from_numpy(tokens.input_ids), torch.from_numpy(tokens.padding_mask)

@@ -1,4 +1,4 @@
-"""The three losses (MMCLIP, eqs 12-15), each a mean over what it is about, in float32 whatever the autocast."""
+"""The three losses (MMCLIP, eqs 12-15): means over hidden patches, target words and pairs, always in float32."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
-class Whole:
-    """What a part of a batch must know of the whole one.
+class BatchContext:
+    """Totals of the whole batch that the losses of a micro-batch need, so that they add up.
 
     Attributes:
-        hidden: patches hidden in the whole batch, for `mim` and `mim_unpaired`.
-        targets: words that `mlm` counts in it.
-        align: (image (b, C), text (b, C), logit scale) of the part -> its share of `align`; None where that is not trained.
+        hidden: number of hidden patches, for `mim` and `mim_unpaired`.
+        targets: number of target words of `mlm`.
+        align: (image (b, C), text (b, C), logit scale) of the micro-batch -> its share of `align`; None where that is not trained.
     """
 
     hidden: Mapping[str, Tensor | int]
@@ -28,7 +28,7 @@ class Whole:
 def patchify(images: Tensor, patch: int) -> Tensor:
     """The grey patches of (B, 3, S, S) images: (B, N, patch * patch), row by row as CLIP's ViT numbers them.
 
-    A radiograph's three channels are copies of one another, so their mean loses nothing and the decoder predicts a third.
+    A radiograph's three channels are copies of one another, so their mean loses nothing, and the decoder predicts a third of the values.
     """
     grey = images.float().mean(dim=1)
     batch, side, _ = grey.shape
@@ -41,10 +41,10 @@ def mim_loss(predicted: Tensor, images: Tensor, hidden: Tensor, *, norm_pix: boo
 
     Args:
         predicted: (B, N, patch * patch).
-        images: (B, 3, S, S), as the encoder saw them.
+        images: (B, 3, S, S), as given to the encoder.
         hidden: (B, N), True = hidden.
         norm_pix: compare with patches normalised by their own mean and deviation.
-        total: hidden patches of the whole batch, where this is a part of it: the parts' losses then add up to the batch's.
+        total: hidden patches of the whole batch, where this is a micro-batch of it: their losses then add up to the batch's.
     """
     target = patchify(images, round(predicted.shape[-1] ** 0.5))
     if norm_pix:
@@ -63,13 +63,13 @@ def mlm_loss(logits: Tensor, input_ids: Tensor, counted: Tensor, total: Tensor |
     Args:
         logits: (B, T, V).
         input_ids: (B, T).
-        counted: (B, T), True for the tokens that count as targets; the first never does.
-        total: targets of the whole batch, where this is a part of it.
+        counted: (B, T), True for tokens that are targets; the first never is.
+        total: targets of the whole batch, where this is a micro-batch of it.
     """
-    nothing = -100
-    targets = torch.where(counted, input_ids, nothing)[:, 1:]
-    summed = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=nothing, reduction="sum")
-    return summed / _at_least_one((targets != nothing).sum() if total is None else total)
+    ignored = -100
+    targets = torch.where(counted, input_ids, ignored)[:, 1:]
+    summed = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=ignored, reduction="sum")
+    return summed / _at_least_one((targets != ignored).sum() if total is None else total)
 
 
 def align_loss(
@@ -81,8 +81,8 @@ def align_loss(
         image, text: (B, C) pooled embeddings, not yet normalised; row i of one belongs to row i of the other.
         logit_scale: the multiplier of the cosines, already exponentiated and clamped.
         half: halve the sum of both directions, as CLIP does.
-        group: (B,) int64; rows of equal group say the same thing, and all of them are right answers (equal shares). None: row i alone.
-        rows: ask for the answers of these rows alone, among all; the losses of slices that make up the batch add up to the batch's.
+        group: (B,) int64; rows of the same group say the same, and all of them are positives with equal weight. None: row i alone.
+        rows: the loss of these rows alone, among all; the losses of slices of the batch add up to the batch's.
     """
     rows = rows or slice(None)
     image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)

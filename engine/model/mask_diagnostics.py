@@ -1,36 +1,32 @@
-"""What the masks do with a batch: the attention maps, what they propose, what is hidden, what is made of it, and figures of all that.
+"""Diagnostics of the masks of a batch: attention maps, proposals, masks and reconstructions, as statistics and figures.
 
-Everything runs without gradient and on whole batches. A mask is True where something is hidden.
+Figures follow the paper's Figure 3: one row per image, drawn with Pillow alone. Everything runs without gradient and on whole batches. A
+mask is True where something is hidden.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from engine.model import attmim, entmlm
-
-if TYPE_CHECKING:
-    from engine.recipe.pretraining import EntMLM, MaskStrategy
-
-
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from torch import Tensor
 from torch.nn import functional as F
 
 from engine.errors import OutputError
+from engine.model import attmim, entmlm
 from engine.model.losses import patchify
 from engine.model.towers import Towers
 from engine.tables.atomic import publish
+
+if TYPE_CHECKING:
+    from engine.recipe.pretraining import EntMLM, MaskStrategy
 
 Reconstruct = Callable[[Tensor, Tensor, Tensor], Tensor]
 MAPS = ("report", "prompt", "self")
@@ -39,16 +35,16 @@ _READS = {"attmim": MAPS, "report": ("report",), "prompt": ("prompt",), "self": 
 
 
 @dataclass(frozen=True)
-class Seen:
-    """B images through the eyes of AttMIM.
+class MaskSnapshot:
+    """Attention maps, proposals and masks of B images.
 
     Attributes:
         images: (B, 3, S, S), normalised.
         maps: `report`, `prompt`, `self` -> (B, N) float32 scores (eqs 4-6); images without a report lack the first.
         proposed: the same -> (B, N) bool, the patches that the map proposes, M(A, top).
-        union: (B, N) bool, what the maps that the strategy reads propose together (eq 7); None where it reads none.
+        union: (B, N) bool, proposals of all maps that the strategy reads (eq 7); None where it reads none.
         hidden: (B, N) bool (eq 8).
-        predicted: (B, N, patch * patch), the decoder's answer (eq 12); None where it was not asked.
+        predicted: (B, N, patch * patch), the reconstruction (eq 12); None where none was computed.
     """
 
     images: Tensor
@@ -60,7 +56,7 @@ class Seen:
 
 
 @torch.no_grad()
-def see(
+def inspect_masks(
     model: Towers,
     batch: Mapping[str, Tensor],
     *,
@@ -68,8 +64,8 @@ def see(
     mask: MaskStrategy | None = None,
     generator: torch.Generator | None = None,
     reconstruct: Reconstruct | None = None,
-) -> dict[str, Seen]:
-    """`paired` and `unpaired` -> what AttMIM sees in that half of the batch, where it has one.
+) -> dict[str, MaskSnapshot]:
+    """`paired` and `unpaired` -> the snapshot of that half of the batch, where there is one.
 
     All three maps are computed, also those that the strategy does not read, so that strategies can be compared.
 
@@ -79,7 +75,7 @@ def see(
             None leaves `predicted` out.
     """
     prompt, padding = model.prompt_tokens(prompts[0]), prompts[1].flatten()[None]
-    seen = {}
+    snapshots = {}
     for half, name in (("paired", "images"), ("unpaired", "unpaired_images")):
         if name not in batch:
             continue
@@ -89,11 +85,11 @@ def see(
         report = report_padding = None
         if half == "paired":
             report, report_padding = model.clip.text_projection(model.encode_texts(batch["input_ids"])), batch["padding_mask"]
-        seen[half] = _seen(model, images, tokens, (image, prompt, report), (padding, report_padding), mask, generator, reconstruct)
-    return seen
+        snapshots[half] = _snapshot(model, images, tokens, (image, prompt, report), (padding, report_padding), mask, generator, reconstruct)
+    return snapshots
 
 
-def _seen(
+def _snapshot(
     model: Towers,
     images: Tensor,
     tokens: Tensor,
@@ -102,14 +98,14 @@ def _seen(
     mask: MaskStrategy | None,
     generator: torch.Generator | None,
     reconstruct: Reconstruct | None,
-) -> Seen:
+) -> MaskSnapshot:
     recipe, (image, prompt, report), (padding, report_padding) = model.recipe.attmim, features, paddings
     strategy = mask or recipe.strategy
     maps = {} if report is None else {"report": attmim.patch_scores(image, report, report_padding, recipe)}
     maps |= {"prompt": attmim.patch_scores(image, prompt, padding, recipe), "self": attmim.patch_scores(image, image, None, recipe)}
     proposed = {name: attmim.top_patches(scores, recipe.top) for name, scores in maps.items()}
     if strategy == "none":
-        return Seen(images, maps, proposed, None, torch.zeros_like(proposed["self"]), None)
+        return MaskSnapshot(images, maps, proposed, None, torch.zeros_like(proposed["self"]), None)
     read = [name for name in _READS.get(strategy, ()) if name in maps] or (["self"] if strategy == "report" else [])
     union = torch.stack([proposed[name] for name in read]).any(0) if read else None
     hidden = attmim.hidden_patches(
@@ -123,36 +119,35 @@ def _seen(
         generator=generator,
     )
     predicted = reconstruct(images, tokens, hidden) if reconstruct else None
-    return Seen(images, maps, proposed, union, hidden, predicted)
+    return MaskSnapshot(images, maps, proposed, union, hidden, predicted)
 
 
-def mask_facts(seen: Seen) -> dict[str, Tensor]:
-    """Numbers about the masks of B images, each the mean over them, 0-d and on their device.
+def mask_statistics(snapshot: MaskSnapshot) -> dict[str, Tensor]:
+    """Mask statistics, each the mean over B images, 0-d and on their device.
 
     Returns:
         hidden: share of patches hidden.
-        overlap: how alike the maps' proposals are: patches that two of them share over patches that either has, mean over the pairs. Two
-            random proposals of 0.7 give 0.54.
-        union: share of patches that the maps propose together. Three random proposals of 0.7 give 0.97.
+        overlap: Jaccard index of two maps' proposals, mean over the pairs of maps. Two random proposals of 0.7 give 0.54.
+        union: share of patches in the union of the proposals. Three random proposals of 0.7 give 0.97.
         topped_up: share of the hidden patches that no map proposed, hidden because the union was too small.
         The last two only where the strategy reads maps.
     """
-    pairs = [(one & other).sum(1) / (one | other).sum(1).clamp(min=1) for one, other in combinations(seen.proposed.values(), 2)]
-    facts = {"hidden": seen.hidden.float().mean(), "overlap": torch.stack(pairs).mean()}
-    if seen.union is not None:
-        outside = (seen.hidden & ~seen.union).sum(1) / seen.hidden.sum(1).clamp(min=1)
-        facts |= {"union": seen.union.float().mean(), "topped_up": outside.mean()}
+    pairs = [(one & other).sum(1) / (one | other).sum(1).clamp(min=1) for one, other in combinations(snapshot.proposed.values(), 2)]
+    facts = {"hidden": snapshot.hidden.float().mean(), "overlap": torch.stack(pairs).mean()}
+    if snapshot.union is not None:
+        outside = (snapshot.hidden & ~snapshot.union).sum(1) / snapshot.hidden.sum(1).clamp(min=1)
+        facts |= {"union": snapshot.union.float().mean(), "topped_up": outside.mean()}
     return facts
 
 
-def word_facts(batch: Mapping[str, Tensor], recipe: EntMLM, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-    """Numbers about the words of B reports, each the mean over them, 0-d and on their device.
+def word_statistics(batch: Mapping[str, Tensor], recipe: EntMLM, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    """Statistics of the text masks, each the mean over B reports, 0-d and on their device.
 
     Returns:
         words: words (tokens) of a report, SOT, EOT and padding not counted.
-        hidden: share of them that the decoder may not look at.
+        hidden: share of them hidden from the decoder.
         entities: entities of a report.
-        entities_hidden: how many of them have a hidden word.
+        entities_hidden: number of them with a hidden word.
         without_entity: share of reports in which the recogniser found none.
     """
     padding_mask, entity_ids = batch["padding_mask"], batch["entity_ids"]
@@ -170,54 +165,52 @@ def word_facts(batch: Mapping[str, Tensor], recipe: EntMLM, generator: torch.Gen
 
 
 def _distinct(entity_ids: Tensor, where: Tensor) -> Tensor:
-    """How many different entities stand at those places of each row: (B, T), (B, T) bool -> (B,)."""
+    """Number of different entities at the places of each row: (B, T), (B, T) bool -> (B,)."""
     numbers = torch.zeros(entity_ids.shape[0], entity_ids.shape[1] + 1, dtype=torch.bool, device=entity_ids.device)
     numbers.scatter_(1, torch.where(where, entity_ids, 0), True)
     return numbers[:, 1:].sum(1)
 
 
-# Figures of masks and reconstructions, as the paper's Figure 3 draws them: one row an image, drawn with Pillow alone.
-
 HEADS = {"report": "report", "prompt": "prompts", "self": "image itself"}
 TITLES = ("image", *HEADS.values(), "hidden", "reconstruction")
-"""Columns: the image, the three attention maps (eqs 4-6), the mask (eqs 7, 8), and what the decoder makes of it (eq 12)."""
+"""Columns: the image, the three attention maps (eqs 4-6), the mask (eqs 7, 8), the reconstruction (eq 12)."""
 SMALLEST = 112
-"""Pixels of a picture's side at least; smaller ones are enlarged by whole numbers."""
+"""Smallest side of an image in pixels; smaller ones are enlarged by whole factors."""
 GAP, HEAD = 4, 16
 
 Grey = NDArray[np.float32]
 Colours = NDArray[np.uint8]
 _HEAT = np.array([[0.0, 0.0, 4.0], [87.0, 16.0, 110.0], [188.0, 55.0, 84.0], [249.0, 142.0, 9.0], [252.0, 255.0, 164.0]], np.float32)
-"""Five points of a ramp that is even in brightness, from black over red to yellow."""
+"""Five points of a perceptually even colour map, from black over red to yellow."""
 _UNION, _HIDDEN = (60, 120, 200), (20, 20, 20)
 
 
-def figure(seen: Seen, mean: Sequence[float], std: Sequence[float], *, norm_pix: bool) -> Image.Image:
+def figure(snapshot: MaskSnapshot, mean: Sequence[float], std: Sequence[float], *, norm_pix: bool) -> Image.Image:
     """The figure of B images.
 
-    The maps: bright where a patch ranks high, over the image. The mask: hidden patches nearly black, patches that were proposed and spared
-    blue. The reconstruction: visible patches as they are, hidden ones as predicted; with `norm_pix` the decoder predicts a patch's
-    structure alone, and its mean and contrast are lent by the image.
+    Maps: bright where a patch ranks high, over the image. Mask: hidden patches nearly black, patches that were proposed but not hidden
+    blue. Reconstruction: visible patches as they are, hidden ones as predicted; with `norm_pix` the decoder predicts the structure of a
+    patch alone, and mean and contrast are taken from the image.
 
     Args:
-        seen: with `predicted`, or without, where nothing is hidden.
-        mean, std: of the preprocessing, by which `seen.images` were normalised.
+        snapshot: with `predicted`, except where nothing is hidden.
+        mean, std: of the preprocessing, by which `snapshot.images` were normalised.
     """
-    grey = _grey(seen.images.float().mean(1), mean, std)
-    patch = seen.images.shape[-1] // round(seen.hidden.shape[1] ** 0.5)
-    rebuilt = _rebuilt(seen, mean, std, norm_pix, patch)
+    grey = _grey(snapshot.images.float().mean(1), mean, std)
+    patch = snapshot.images.shape[-1] // round(snapshot.hidden.shape[1] ** 0.5)
+    rebuilt = _rebuilt(snapshot, mean, std, norm_pix, patch)
     rows = []
     for row in range(len(grey)):
-        picture = _coloured(grey[row])
-        blank = np.full_like(picture, 255)
-        heat = [_heated(grey[row], seen.maps[name][row], patch) if name in seen.maps else blank for name in MAPS]
-        masked = _masked(picture, seen.hidden[row], None if seen.union is None else seen.union[row], patch)
-        rows.append([picture, *heat, masked, blank if rebuilt is None else _coloured(rebuilt[row])])
+        image = _coloured(grey[row])
+        blank = np.full_like(image, 255)
+        heat = [_heated(grey[row], snapshot.maps[name][row], patch) if name in snapshot.maps else blank for name in MAPS]
+        masked = _masked(image, snapshot.hidden[row], None if snapshot.union is None else snapshot.union[row], patch)
+        rows.append([image, *heat, masked, blank if rebuilt is None else _coloured(rebuilt[row])])
     return _sheet(rows)
 
 
 def write_figures(figures: Sequence[Image.Image], path: Path) -> None:
-    """The figures one below the other, as PNG, in a folder and a file that only their owner may read.
+    """The figures one below the other, as PNG; folder and file are readable by their owner only.
 
     Raises:
         OutputError: the folder or the file cannot be written.
@@ -230,9 +223,9 @@ def write_figures(figures: Sequence[Image.Image], path: Path) -> None:
         top += each.height
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.parent.chmod(0o700)  # a folder that was there before, or a lax umask
+        path.parent.chmod(0o700)  # an existing folder, or another umask
     except OSError as error:
-        raise OutputError("the folder of pictures cannot be made", why=error.strerror or type(error).__name__) from None
+        raise OutputError("the folder of figures cannot be made", why=error.strerror or type(error).__name__) from None
     publish(path, lambda stream: sheet.save(stream, "PNG"))
 
 
@@ -244,14 +237,14 @@ def _grey(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Grey:
     return found
 
 
-def _rebuilt(seen: Seen, mean: Sequence[float], std: Sequence[float], norm_pix: bool, patch: int) -> Grey | None:
-    if seen.predicted is None:
+def _rebuilt(snapshot: MaskSnapshot, mean: Sequence[float], std: Sequence[float], norm_pix: bool, patch: int) -> Grey | None:
+    if snapshot.predicted is None:
         return None
-    patches = patchify(seen.images, patch)
-    predicted = seen.predicted.float()
+    patches = patchify(snapshot.images, patch)
+    predicted = snapshot.predicted.float()
     if norm_pix:
         predicted = predicted * (patches.var(-1, keepdim=True) + 1e-6).sqrt() + patches.mean(-1, keepdim=True)
-    mixed = torch.where(seen.hidden[..., None], predicted, patches)
+    mixed = torch.where(snapshot.hidden[..., None], predicted, patches)
     return _grey(_unpatched(mixed, patch), mean, std)
 
 
@@ -266,19 +259,19 @@ def _coloured(grey: Grey) -> Colours:
 
 
 def _heated(grey: Grey, scores: Tensor, patch: int) -> Colours:
-    """The ranks of the scores as heat, over the picture: ranks, since their order is all that the masks read."""
+    """The scores as a heat map over the image. Ranks are shown, since masks depend on the order of scores alone."""
     grid = round(len(scores) ** 0.5)
     ranks = scores.argsort().argsort().float().reshape(1, 1, grid, grid) / max(len(scores) - 1, 1)
     heat = F.interpolate(ranks, scale_factor=float(patch), mode="nearest")[0, 0].cpu().numpy() * (len(_HEAT) - 1)
     below = np.minimum(heat.astype(np.int64), len(_HEAT) - 2)
-    part = (heat - below)[..., None]
-    colours = _HEAT[below] * (1 - part) + _HEAT[below + 1] * part
+    weight = (heat - below)[..., None]
+    colours = _HEAT[below] * (1 - weight) + _HEAT[below + 1] * weight
     mixed: Colours = np.rint(0.55 * colours + 0.45 * 255 * grey[..., None]).astype(np.uint8)
     return mixed
 
 
-def _masked(picture: Colours, hidden: Tensor, union: Tensor | None, patch: int) -> Colours:
-    masked = picture.copy()
+def _masked(image: Colours, hidden: Tensor, union: Tensor | None, patch: int) -> Colours:
+    masked = image.copy()
     spared = torch.zeros_like(hidden) if union is None else union & ~hidden
     for mask, colour, share in ((spared, _UNION, 0.4), (hidden, _HIDDEN, 0.9)):
         place = _pixels(mask, patch)

@@ -1,7 +1,7 @@
 """MMCLIP: two CLIP towers, two decoders, and the losses of one batch by name (arXiv 2407.19546).
 
 One encoder pass over paired and unpaired images together serves alignment, the attention maps and (with `mask_level: feature`)
-the reconstruction. The caller weighs and adds the losses (eq 16); see `engine/training/loop.py`.
+the reconstruction. The caller weights and adds the losses (eq 16); see `engine/training/loop.py`.
 
 Decisions, where the paper leaves one open (recipe keys in brackets):
 
@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from engine.errors import ModelError
 from engine.model import attmim, entmlm
 from engine.model.decoders import ImageDecoder, TextDecoder
-from engine.model.losses import Whole, align_loss, mim_loss, mlm_loss
-from engine.model.mask_diagnostics import Seen, see
+from engine.model.losses import BatchContext, align_loss, mim_loss, mlm_loss
+from engine.model.mask_diagnostics import MaskSnapshot, inspect_masks
 from engine.model.towers import Towers, clip_config
 from engine.recipe.pretraining import MaskStrategy, Objective, PretrainRecipe
 
@@ -40,7 +40,7 @@ class MMCLIP(Towers):
 
     Args:
         clip: the towers; `clip_config` makes the configuration of new ones.
-        recipe: the switches of the method; its tower sizes are only read by `clip_config`, so that imported towers may differ.
+        recipe: the settings of the method; tower sizes are read by `clip_config` only, so that imported towers may differ.
     """
 
     def __init__(self, clip: CLIPModel, recipe: PretrainRecipe) -> None:
@@ -77,14 +77,14 @@ class MMCLIP(Towers):
         return cls(CLIPModel(clip_config(recipe, vocab_size=vocab_size, sot=sot, eot=eot)), recipe)
 
     def blocks(self) -> list[nn.Module]:
-        """Every transformer block of towers and decoders: what is compiled, recomputed or sharded on its own."""
+        """Every transformer block of towers and decoders: the units that are compiled, recomputed or sharded."""
         towers = (self.clip.vision_model.encoder.layers, self.clip.text_model.encoder.layers)
         return [block for blocks in (*towers, self.image_decoder.blocks, self.text_decoder.blocks) for block in blocks]
 
     # ---- losses -------------------------------------------------------------------------------------------------------------
 
     def forward(self, batch: Mapping[str, Tensor], **arguments: Any) -> dict[str, Tensor]:
-        """`losses`, under the name that DDP and FSDP listen to."""
+        """`losses`, under the name that DDP and FSDP wrap."""
         return self.losses(batch, **arguments)
 
     def losses(
@@ -95,43 +95,43 @@ class MMCLIP(Towers):
         objectives: Collection[Objective] = ALL_OBJECTIVES,
         mask: MaskStrategy | None = None,
         generator: torch.Generator | None = None,
-        whole: Whole | None = None,
+        batch_context: BatchContext | None = None,
     ) -> dict[str, Tensor]:
         """The losses of one batch by name: `align`, `mim`, `mim_unpaired`, `mlm`; those without data or objective are left out.
 
         Args:
             batch: `images` (B, 3, S, S) with `input_ids` (B, T), `padding_mask` (B, T; True = padding), `entity_ids` (B, T; 0 = none) and
-                optionally `report_group` (B,); `unpaired_images` (U, 3, S, S). Either half may be absent. Where it holds the numbers of
-                `engine.model.grad_cache.with_noise`, masks are drawn with those.
+                optionally `report_group` (B,); `unpaired_images` (U, 3, S, S). Either half may be absent. With the numbers of
+                `engine.model.grad_cache.with_mask_noise`, masks are drawn from these.
             prompts: ids and padding mask of the disease prompts, (P, T) each; T no longer than the longest of them saves work.
             objectives: which of the three to compute (warm-up leaves out `align`).
             mask: overrides `attmim.strategy` (warm-up may mask at random).
-            generator: draws the masks where the batch brings no numbers; of the batch's device.
-            whole: what this batch is a part of; the losses are then its shares of the whole's.
+            generator: draws the masks where the batch has no such numbers; on the batch's device.
+            batch_context: totals of the whole batch of which this is a micro-batch; the losses then add up to the whole batch's.
         """
-        doing = self._doing(batch, objectives, mask)
-        if not doing:
+        active = self._active_objectives(batch, objectives, mask)
+        if not active:
             return {}
-        images, image_tokens, text_tokens = self._encoded(batch, doing, mask)
+        images, image_tokens, text_tokens = self._encoded(batch, active, mask)
         count = len(batch["images"]) if "images" in batch else 0
 
         losses: dict[str, Tensor] = {}
-        if "align" in doing and text_tokens is not None:
-            losses["align"] = self._align_loss(image_tokens[:count], text_tokens, batch, whole)
-        if "mim" in doing:
+        if "align" in active and text_tokens is not None:
+            losses["align"] = self._align_loss(image_tokens[:count], text_tokens, batch, batch_context)
+        if "mim" in active:
             hidden = self._hidden_patches(image_tokens, text_tokens, batch, prompts, mask or self.recipe.attmim.strategy, generator)
             predicted = self._reconstruct(images, image_tokens, hidden)
             norm_pix = self.recipe.model.image_decoder.norm_pix
-            for name, part in (("mim", slice(0, count)), ("mim_unpaired", slice(count, None))):
-                if len(images[part]):
-                    total = None if whole is None else whole.hidden[name]
-                    losses[name] = mim_loss(predicted[part], images[part], hidden[part], norm_pix=norm_pix, total=total)
-        if "mlm" in doing and text_tokens is not None:
-            losses["mlm"] = self._next_token_loss(text_tokens, image_tokens[:count], batch, generator, whole)
+            for name, rows in (("mim", slice(0, count)), ("mim_unpaired", slice(count, None))):
+                if len(images[rows]):
+                    total = None if batch_context is None else batch_context.hidden[name]
+                    losses[name] = mim_loss(predicted[rows], images[rows], hidden[rows], norm_pix=norm_pix, total=total)
+        if "mlm" in active and text_tokens is not None:
+            losses["mlm"] = self._next_token_loss(text_tokens, image_tokens[:count], batch, generator, batch_context)
         return losses
 
     @torch.no_grad()
-    def look(
+    def cached_features(
         self,
         batch: Mapping[str, Tensor],
         *,
@@ -140,63 +140,68 @@ class MMCLIP(Towers):
         mask: MaskStrategy | None = None,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """What `losses` would see of a batch, without gradient.
+        """Masks and pooled features of a batch as `losses` computes them, without gradient, for gradient caching.
 
         Returns:
-            `hidden` (B + U, N), True = hidden, where `mim` is asked for; `image` and `text` (B, C), pooled, where `align` is.
+            `hidden` (B + U, N), True = hidden, where `mim` is trained; `image` and `text` (B, C), pooled, where `align` is.
         """
-        doing = self._doing(batch, objectives, mask)
-        if not doing:
+        active = self._active_objectives(batch, objectives, mask)
+        if not active:
             return {}
-        _, image_tokens, text_tokens = self._encoded(batch, doing, mask)
-        seen: dict[str, Tensor] = {}
-        if "align" in doing and text_tokens is not None:
-            seen["image"], seen["text"] = self._pooled(image_tokens[: len(batch["images"])], text_tokens, batch)
-        if "mim" in doing:
-            seen["hidden"] = self._hidden_patches(image_tokens, text_tokens, batch, prompts, mask or self.recipe.attmim.strategy, generator)
-        return seen
+        _, image_tokens, text_tokens = self._encoded(batch, active, mask)
+        features: dict[str, Tensor] = {}
+        if "align" in active and text_tokens is not None:
+            features["image"], features["text"] = self._pooled(image_tokens[: len(batch["images"])], text_tokens, batch)
+        if "mim" in active:
+            strategy = mask or self.recipe.attmim.strategy
+            features["hidden"] = self._hidden_patches(image_tokens, text_tokens, batch, prompts, strategy, generator)
+        return features
 
-    def see(self, batch: Mapping[str, Tensor], *, predict: bool = False, **arguments: Any) -> dict[str, Seen]:
-        """What the masks do with a batch (`engine.model.mask_diagnostics.see`), under a name that FSDP listens to."""
-        return see(self, batch, reconstruct=self._reconstruct if predict else None, **arguments)
+    def inspect_masks(self, batch: Mapping[str, Tensor], *, predict: bool = False, **arguments: Any) -> dict[str, MaskSnapshot]:
+        """Maps and masks of a batch (`engine.model.mask_diagnostics.inspect_masks`), as a method that FSDP wraps."""
+        return inspect_masks(self, batch, reconstruct=self._reconstruct if predict else None, **arguments)
 
-    def _doing(self, batch: Mapping[str, Tensor], objectives: Collection[Objective], mask: MaskStrategy | None) -> set[Objective]:
-        """Those of the objectives for which recipe and batch have anything."""
+    def _active_objectives(
+        self, batch: Mapping[str, Tensor], objectives: Collection[Objective], mask: MaskStrategy | None
+    ) -> set[Objective]:
+        """Those of the objectives that the recipe trains and the batch has data for."""
         is_paired = "images" in batch
         if not is_paired and "unpaired_images" not in batch:
             raise ModelError("the batch holds neither images nor unpaired_images")
-        doing = set(objectives)
+        active = set(objectives)
         if (mask or self.recipe.attmim.strategy) == "none":
-            doing.discard("mim")
+            active.discard("mim")
         if self.recipe.entmlm.strategy == "none" or not is_paired:
-            doing.discard("mlm")
+            active.discard("mlm")
         if not is_paired:
-            doing.discard("align")
-        return doing
+            active.discard("align")
+        return active
 
     def _encoded(
-        self, batch: Mapping[str, Tensor], doing: Collection[Objective], mask: MaskStrategy | None
+        self, batch: Mapping[str, Tensor], active: Collection[Objective], mask: MaskStrategy | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Images, paired before unpaired, their tokens, and the tokens of the reports where anything needs them."""
-        parts = [batch[name] for name in ("images", *(["unpaired_images"] if "mim" in doing else [])) if name in batch]
-        images = torch.cat(parts)
-        learns_words = "align" in doing or "mlm" in doing
-        masks_by_report = "mim" in doing and (mask or self.recipe.attmim.strategy) in ("attmim", "report")
+        """Images, paired before unpaired, their tokens, and the tokens of the reports where an objective needs them."""
+        names = ("images", *(["unpaired_images"] if "mim" in active else []))
+        images = torch.cat([batch[name] for name in names if name in batch])
+        trains_text = "align" in active or "mlm" in active
+        masks_by_report = "mim" in active and (mask or self.recipe.attmim.strategy) in ("attmim", "report")
         text_tokens = None
-        if "images" in batch and (learns_words or masks_by_report):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and learns_words):
+        if "images" in batch and (trains_text or masks_by_report):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and trains_text):
                 text_tokens = self.encode_texts(batch["input_ids"])
         return images, self.encode_images(images), text_tokens
 
     def _pooled(self, image_tokens: Tensor, text_tokens: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         return self.clip.visual_projection(image_tokens[:, 0]), self.pooled_text(text_tokens, batch["input_ids"])
 
-    def _align_loss(self, image_tokens: Tensor, text_tokens: Tensor, batch: Mapping[str, Tensor], whole: Whole | None) -> Tensor:
+    def _align_loss(
+        self, image_tokens: Tensor, text_tokens: Tensor, batch: Mapping[str, Tensor], batch_context: BatchContext | None
+    ) -> Tensor:
         image, text = self._pooled(image_tokens, text_tokens, batch)
         objective = self.recipe.objective
         logit_scale = self.logit_scale()
-        if whole is not None and whole.align is not None:
-            return whole.align(image, text, logit_scale)
+        if batch_context is not None and batch_context.align is not None:
+            return batch_context.align(image, text, logit_scale)
         group = batch.get("report_group") if objective.positives == "group" else None
         return align_loss(image, text, logit_scale, half=objective.half, group=group)
 
@@ -249,14 +254,14 @@ class MMCLIP(Towers):
         return torch.cat(masks)
 
     def _reconstruct(self, images: Tensor, image_tokens: Tensor, hidden: Tensor) -> Tensor:
-        """Predicted patches (B, N, patch * patch) from what the mask leaves visible (eqs 9, 12)."""
+        """Predicted patches (B, N, patch * patch) from the visible patches (eqs 9, 12)."""
         if self.recipe.attmim.mask_level == "input":
             # every row hides equally many patches (ratio_of: image), so the visible ones form a rectangle
             visible = hidden.shape[1] - round(self.recipe.attmim.ratio * hidden.shape[1])
             ids_keep = hidden.int().argsort(dim=1, stable=True)[:, :visible]  # stable: in ascending order
-            seen = self.encode_images(images, ids_keep)[:, 1:]
-            place = ids_keep[..., None].expand(-1, -1, seen.shape[-1])
-            tokens = seen.new_zeros(*hidden.shape, seen.shape[-1]).scatter(1, place, seen)
+            kept = self.encode_images(images, ids_keep)[:, 1:]
+            place = ids_keep[..., None].expand(-1, -1, kept.shape[-1])
+            tokens = kept.new_zeros(*hidden.shape, kept.shape[-1]).scatter(1, place, kept)
         else:
             tokens = image_tokens[:, 1:]
         if self.recipe.model.image_decoder.input == "proj":
@@ -269,7 +274,7 @@ class MMCLIP(Towers):
         image_tokens: Tensor,
         batch: Mapping[str, Tensor],
         generator: torch.Generator | None,
-        whole: Whole | None,
+        batch_context: BatchContext | None,
     ) -> Tensor:
         """The loss of eq 13 under the mask of eqs 10, 11."""
         recipe = self.recipe.entmlm
@@ -283,7 +288,7 @@ class MMCLIP(Towers):
         embedding = self.clip.text_model.embeddings.token_embedding.weight
         logits = self.text_decoder(text_tokens, image_tokens, mask, embedding)
         counted = hidden if recipe.targets == "entities" else ~padding_mask
-        return mlm_loss(logits, input_ids, counted, None if whole is None else whole.targets)
+        return mlm_loss(logits, input_ids, counted, None if batch_context is None else batch_context.targets)
 
     def _hidden_words(self, batch: Mapping[str, Tensor], generator: torch.Generator | None) -> Tensor:
         """(B, T), True = hidden from the text decoder (eq 10)."""
@@ -294,6 +299,6 @@ class MMCLIP(Towers):
         return entmlm.hidden_positions(batch["entity_ids"], words, self.recipe.entmlm, generator, batch.get("word_noise"))
 
     def targets(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """How many words of a batch with noise the text decoder is asked for: what `mlm` divides by."""
+        """Number of target words of a batch with mask noise: the divisor of `mlm`."""
         counted = self._hidden_words(batch, None) if self.recipe.entmlm.targets == "entities" else ~batch["padding_mask"]
         return counted[:, 1:].sum()

@@ -1,7 +1,4 @@
-"""From a grey picture to the pixels a model was trained on; kept with the weights, so that both always meet again.
-
-Needs neither torch nor a DICOM package.
-"""
+"""Image preprocessing of a model: resize, crop and normalise a grey image. Stored with the weights. Needs no torch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Words to tokens: a byte-level BPE in CLIP's manner, trained on a run's own reports or taken from existing weights.
+"""Tokenizers: a byte-level BPE as CLIP's, trained on a run's own reports or taken from existing weights.
 
-Whatever its vocabulary, a text becomes SOT, tokens, EOT, then EOT again as padding up to the context length (CLIP's convention). A text
-that is too long loses its end, never its EOT. Offsets are positions in the text as given, which is what makes entity spans exact.
+A text becomes SOT, tokens, EOT, then EOT again as padding up to the context length (CLIP's convention). A text that is too long is cut and
+keeps its EOT. Offsets are positions in the text as given, so that entity spans are exact.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SOT, EOT = "<|startoftext|>", "<|endoftext|>"
 
 
 class Tokens(NamedTuple):
-    """Texts as the text tower reads them.
+    """Token ids, padding and offsets of B texts.
 
     input_ids: (B, T) int64. padding_mask: (B, T) bool, True = padding. offsets: per text one (start, end) per position, in characters of
     the text as given, without the space before a word; SOT, EOT and padding have (0, 0).
@@ -34,7 +34,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, context: int) -> PreT
     """A byte-level BPE trained on `texts`: lower case, NFC, no unknown word. Deterministic in the order of `texts`.
 
     Args:
-        vocab_size: at most; few texts may not hold that many merges.
+        vocab_size: upper limit; few texts may give fewer merges.
         context: T, the text tower's length.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -73,11 +73,11 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], context: 
         padding=False,
         return_offsets_mapping=True,
         add_special_tokens=True,
-        split_special_tokens=True,  # "<|endoftext|>" in a text is text: it must not end it
+        split_special_tokens=True,  # "<|endoftext|>" in a text is text and must not end it
     )
     for row, (text, ids, spans) in enumerate(zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)):
         input_ids[row, : len(ids)] = ids
-        input_ids[row, len(ids) - 1] = eot  # a truncating tokenizer that cut its own EOT gets it back
+        input_ids[row, len(ids) - 1] = eot  # for a tokenizer whose truncation also cuts the EOT
         padding_mask[row, : len(ids)] = False
         inner = [_without_space(text, start, end) for start, end in spans[1 : len(ids) - 1]]
         offsets.append([(0, 0), *inner, *[(0, 0)] * (context - 1 - len(inner))])
@@ -85,7 +85,7 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], context: 
 
 
 def _without_space(text: str, start: int, end: int) -> tuple[int, int]:
-    """The same span without the white space that a byte-level token carries in front of its word."""
+    """The same span without the white space that a byte-level token has before its word."""
     while start < end and text[start].isspace():
         start += 1
     return start, end

@@ -1,6 +1,6 @@
-"""The two CLIP towers of MMCLIP: their configuration after a recipe, and what they make of images and texts (eqs 1-3, 5).
+"""The two CLIP towers of MMCLIP: their configuration from a recipe, and the encoding of images and texts (eqs 1-3, 5).
 
-Any `transformers.CLIPModel` will do. Its own forward is not asked: MMCLIP needs all tokens, and images of which some patches are left out.
+Any `transformers.CLIPModel` will do. Its own forward is not used: MMCLIP needs all tokens, and images with patches left out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The weights of a CLIP: read from safetensors, checked before use."""
+"""Weights of a CLIP model: read from safetensors, checked before use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def read_weights(path: Path, name: str) -> dict[str, Tensor]:
-    """The state dict as float32, whatever the file holds.
+    """The state dict in float32.
 
     Raises:
         ModelError: not a whole safetensors file, or a value that is no finite number.
@@ -39,10 +39,10 @@ def checked_weights(weights: Mapping[str, Tensor], name: str) -> dict[str, Tenso
 
 
 def load_weights(clip: CLIPModel, weights: dict[str, Tensor], name: str) -> None:
-    """Put weights into a model whose names and shapes they have exactly. Position ids of old checkpoints are dropped.
+    """Load weights into a model with exactly these names and shapes. Position ids of old checkpoints are dropped.
 
     Raises:
-        ModelError: missing, unknown or misshapen weights; how many of each, and the first three.
+        ModelError: missing, unknown or misshapen weights: the number of each, and the first three.
     """
     weights = {key: value for key, value in weights.items() if not key.endswith("position_ids")}
     if faults := misfits({key: value.shape for key, value in clip.state_dict().items()}, weights):
@@ -51,7 +51,7 @@ def load_weights(clip: CLIPModel, weights: dict[str, Tensor], name: str) -> None
 
 
 def check_sizes(config: CLIPConfig, weights: Mapping[str, Tensor], name: str) -> None:
-    """Refuse a configuration of more weights than the file has, before memory is taken for them.
+    """Refuse a configuration with more weights than the file, before memory is allocated.
 
     Raises:
         ModelError: its matrices alone would hold more than twice the numbers in the file.
@@ -71,7 +71,7 @@ def check_sizes(config: CLIPConfig, weights: Mapping[str, Tensor], name: str) ->
 
 
 def misfits(wanted: Mapping[str, Sequence[int]], weights: Mapping[str, Tensor]) -> str:
-    """What is missing, unknown or misshapen among the weights, of each kind the count and the first three; "" where all fit."""
+    """Missing, unknown and misshapen weights: the number of each and the first three; "" where all fit."""
     missing, unknown = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
     misshapen = [
         f"{key} is {list(weights[key].shape)}, not {list(shape)}"

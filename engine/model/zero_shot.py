@@ -1,18 +1,18 @@
-"""Zero-shot scores: how near a picture is to the words for a finding, and how far from the words for its absence, as a number in [0, 1].
+"""Zero-shot scores in [0, 1]: similarity of an image to the positive phrases of a finding against its negative phrases.
 
-With x the picture's embedding, p_i and n_j those of the I positive and J negative phrases (all of length 1) and s the logit scale:
+With x the image embedding, p_i and n_j those of the I positive and J negative phrases (all of length 1) and s the logit scale:
 
-    how several phrases become one (`pool`)
+    pooling of phrases (`pool`)
         mean_embed   p = norm(mean_i p_i), n = norm(mean_j n_j); one score from x.p and x.n          (CheXzero; CLIP's prompt ensembling)
         max          one score from max_i x.p_i and max_j x.n_j                                        (the best phrase of each side)
         mean_prob    the score of every pair (i, j), averaged
-    how two cosines become one score (`score`), for a = x.p and b = x.n
+    score of two cosines (`score`), for a = x.p and b = x.n
         softmax_pair exp(s a) / (exp(s a) + exp(s b)) = sigmoid(s (a - b))
         difference   (2 + a - b) / 4
         cosine       (1 + a) / 2; negative phrases are not used
 
-1 means that the positive words fit, 0 that the negative ones do; 0.5 is no opinion. None of these is a probability of disease: they are
-not calibrated. `s` is the model's learned scale (`learned`), 1 (`none`) or the recipe's number, and matters to softmax_pair alone.
+1 means that the positive phrases fit, 0 that the negative ones do, 0.5 that both fit equally. Scores are not calibrated probabilities.
+`s` is the model's learned scale (`learned`), 1 (`none`) or the recipe's number; only softmax_pair uses it.
 Needs numpy only.
 """
 
@@ -42,7 +42,7 @@ class Words:
 
 
 def phrases(recipe: PromptRecipe) -> list[str]:
-    """Every phrase of the recipe once, in the order of first use: what the text tower is asked to embed."""
+    """Every phrase of the recipe once, in the order of first use."""
     return list(dict.fromkeys(text for finding in recipe.findings.values() for text in (*finding.positive, *finding.negative)))
 
 
@@ -59,7 +59,7 @@ def words_by_finding(recipe: PromptRecipe, text_features: Callable[[Sequence[str
     texts = phrases(recipe)
     embedded = np.asarray(text_features(texts), dtype=np.float64)
     if not np.isfinite(embedded).all():
-        raise NotFinite("the model gives NaN or infinite features to the words of the recipe", hint="another model, or --device cpu")
+        raise NotFinite("the model gives NaN or infinite features for the phrases of the recipe", hint="another model, or --device cpu")
     row = {text: number for number, text in enumerate(texts)}
     return {
         name: Words(embedded[[row[t] for t in finding.positive]], embedded[[row[t] for t in finding.negative]])
@@ -68,7 +68,7 @@ def words_by_finding(recipe: PromptRecipe, text_features: Callable[[Sequence[str
 
 
 def logit_scale(recipe: PromptRecipe, learned: float) -> float:
-    """The multiplier s of the cosines that the recipe asks for; `learned` is the model's own, already exponentiated."""
+    """The multiplier s of the cosines by the recipe; `learned` is the model's own, already exponentiated."""
     if recipe.logit_scale == "learned":
         return learned
     return 1.0 if recipe.logit_scale == "none" else float(recipe.logit_scale)
@@ -77,7 +77,7 @@ def logit_scale(recipe: PromptRecipe, learned: float) -> float:
 def zero_shot(image_features: ArrayLike, words: Mapping[str, Words], *, score: Score, pool: Pool, scale: float) -> Floats:
     """Scores in [0, 1], (N, findings) in the order of `words`, of `image_features` (N, D) with rows of length 1.
 
-    Each row and each column depends on its own picture and finding alone.
+    Each score depends on its own image and finding alone.
     """
     x = np.asarray(image_features, dtype=np.float64)
     columns = [_finding_scores(x, each, score, pool, scale) for each in words.values()]

@@ -1,13 +1,13 @@
-"""Checkpoints: folders that are whole or absent, checked by hash, from which a run goes on to the bit.
+"""Checkpoints: folders that are whole or absent, checked by hash, from which a run resumes to the bit.
 
     checkpoints/step-00001000/
         weights.safetensors    the module's state, in its own dtypes
-        state.pt               optimizer state by parameter name, RNG states and step; only ever read with `weights_only=True`
+        state.pt               optimizer state by parameter name, RNG states and step; read with `weights_only=True` only
         manifest.json          step, identity of the run, sha256 and size of both files; written last
 
-Sharded weights are gathered first, so that a checkpoint tells nothing of how many processes made it and any number can go on from it.
-A checkpoint is written beside its place, synced, renamed into it, and the folder synced: a kill or a full disk at any
-point leaves the ones before untouched. Nothing here executes a pickle, whatever the file says.
+Sharded weights are gathered first, so that a checkpoint does not depend on the number of processes and any number can resume from it.
+A checkpoint is written to a temporary folder, synced and renamed: a kill or a full disk at any point leaves earlier ones untouched. No
+pickle is executed.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from torch import Tensor, nn
 
 from engine.errors import ModelError, NotFinite
 from engine.training.checkpoint_files import MANIFEST, damage, read_state, read_weights, remove, short, unusable, write_files
-from engine.training.distributed import ALONE, Ranks
+from engine.training.distributed import SINGLE_PROCESS, Ranks
 from engine.training.parallel import like, whole_tensor
 
 _PREFIX = "step-"
 _NAMED = 3
-"""How many keys an error names before it counts the rest."""
+"""Number of keys that an error names; the rest is counted."""
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint now lies in `path`, holding the run after `step` steps."""
+    """A checkpoint of the run after `step` steps was written to `path`."""
 
     step: int
     path: Path
@@ -41,7 +41,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Refused:
-    """A checkpoint that cannot be used, by its folder's name, and why."""
+    """A checkpoint that cannot be used: the name of its folder, and the reason."""
 
     name: str
     reason: str
@@ -52,26 +52,26 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Attributes:
-        folder: where the step folders stand.
-        identity: what must be equal for a run to go on from here, by name: `recipe`, `data`, `code` and so on.
-        keep: how many checkpoints stay; older ones are removed after a newer one is safely in place.
-        forced: True goes on all the same where the identity differs; shapes and names of weights must still agree.
-        ranks: the processes of the run: all call `save` and `load`, one writes.
+        folder: holds the step folders.
+        identity: what must be equal for a run to resume, by name: `recipe`, `data`, `code` and so on.
+        keep: number of checkpoints to keep; older ones are removed after a newer one is written.
+        forced: True resumes also where the identity differs; names and shapes of weights must still agree.
+        ranks: the processes of the run; all call `save` and `load`, the first one writes.
     """
 
     folder: Path
     identity: Mapping[str, str]
     keep: int = 2
     forced: bool = False
-    ranks: Ranks = ALONE
+    ranks: Ranks = SINGLE_PROCESS
 
     def steps(self) -> list[int]:
-        """The steps that a folder with a manifest claims, ascending; says nothing about whether it is sound."""
+        """The steps that have a folder with a manifest, ascending; their files are not checked."""
         names = [path.parent.name for path in self.folder.glob(f"{_PREFIX}*/{MANIFEST}")]
         return sorted(int(name[len(_PREFIX) :]) for name in names if name[len(_PREFIX) :].isdigit())
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint after `step` steps stands."""
+        """The folder of the checkpoint after `step` steps."""
         return self.folder / f"{_PREFIX}{step:08d}"
 
     def save(self, step: int, module: nn.Module, optimizer: torch.optim.Optimizer) -> Saved:
@@ -79,7 +79,7 @@ class Checkpoints:
 
         Raises:
             NotFinite: a weight is NaN or infinite; nothing is written.
-            OutputError: the folder cannot be written; the checkpoints before are untouched.
+            OutputError: the folder cannot be written; earlier checkpoints are untouched.
         """
         weights, state = _weights(module), _optimizer_state(module, optimizer)
         rng = _rng_states(module)
@@ -95,7 +95,7 @@ class Checkpoints:
             remove(self.path(old))
 
     def last_good(self) -> tuple[int, list[Refused]]:
-        """The newest step whose files agree with their hashes, and the newer checkpoints that do not.
+        """The newest step whose files match their hashes (0: there is none), and the newer checkpoints that do not.
 
         Raises:
             ModelError: there are checkpoints and none is sound.
@@ -115,10 +115,10 @@ class Checkpoints:
         )
 
     def differences(self, step: int) -> dict[str, str]:
-        """In what the run of the checkpoint after `step` steps is another one: name -> what it is there and here.
+        """How the identity of the checkpoint after `step` steps differs: name -> its value there and here.
 
-        Compares what `identity` holds, so that a part of it can be asked for before the rest is known. A damaged checkpoint has none:
-        `last_good` and `load` answer for that.
+        Compares the names that `identity` holds, which may be some of them while the others are not known yet. Empty for a damaged
+        checkpoint, which `last_good` and `load` report.
         """
         try:
             found = dict(json.loads((self.path(step) / MANIFEST).read_bytes())["identity"])
@@ -129,7 +129,7 @@ class Checkpoints:
         }
 
     def check_identity(self, step: int) -> None:
-        """Refuse to go on from the checkpoint after `step` steps under another recipe, on other data or with other code, unless forced.
+        """Check that the checkpoint after `step` steps is of the same recipe, data and code, unless forced.
 
         Raises:
             ModelError: names what differs.
@@ -143,7 +143,7 @@ class Checkpoints:
             )
 
     def load(self, step: int, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Bring module, optimizer and random states to where they stood after `step` steps.
+        """Restore module, optimizer and random states as they were after `step` steps.
 
         Everything is checked before anything is changed.
 
@@ -169,12 +169,12 @@ class Checkpoints:
 
 
 def full_weights(module: nn.Module) -> dict[str, Tensor]:
-    """The module's state on the host, shards put together; all processes ask for it together."""
+    """The module's state on the host, gathered from all shards (a collective call)."""
     return {name: whole_tensor(tensor.detach()).cpu() for name, tensor in module.state_dict().items()}
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:
-    """The same, contiguous; tied tensors are stored once per name, which safetensors wants."""
+    """The same, contiguous; tied tensors are copied, since safetensors stores one tensor per name."""
     weights: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in full_weights(module).items():
@@ -186,9 +186,9 @@ def _weights(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """What the optimizer remembers of each parameter, by the parameter's name, and of what kind it is.
+    """The optimizer's kind and its state of each parameter, by name.
 
-    Its groups are not kept: their numbers come from the recipe.
+    Parameter groups are not stored: their settings come from the recipe.
     """
     states = {
         name: {key: whole_tensor(value).cpu() if isinstance(value, Tensor) else value for key, value in optimizer.state[parameter].items()}
@@ -199,10 +199,10 @@ def _optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 def _fitting_state(path: Path, found: Any, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The stored state as `optimizer.load_state_dict` takes it, each tensor sharded as its parameter.
+    """The stored state as `optimizer.load_state_dict` takes it, each tensor sharded like its parameter.
 
     Raises:
-        ModelError: of another optimizer, of parameters that are not there, or of another shape.
+        ModelError: another optimizer, unknown parameters or another shape.
     """
 
     def refused(why: str) -> ModelError:
@@ -246,7 +246,7 @@ def _not_finite(weights: Mapping[str, Tensor]) -> list[str]:
 
 
 def _check_weights(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Refuse weights of other names, shapes or dtypes, and weights that are not finite; name the first of each."""
+    """Raises ModelError for weights with other names, shapes or dtypes, or values that are not finite; names the first of each."""
     faults: list[str] = []
     faults += _named("missing", [name for name in wanted if name not in found])
     faults += _named("not known", [name for name in found if name not in wanted])
@@ -264,7 +264,7 @@ def _shapes(name: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 
 
 def _named(what: str, names: Sequence[str]) -> list[str]:
-    """One phrase that names the first few and counts the rest; nothing when there are none."""
+    """One phrase that names the first few and counts the rest; empty where there are none."""
     if not names:
         return []
     rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""

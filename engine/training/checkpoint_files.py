@@ -1,7 +1,4 @@
-"""The files of one checkpoint: written whole or not at all, told by a manifest with their hashes, and never opened as a pickle.
-
-`engine/training/checkpoint.py` says what they are.
-"""
+"""Files of one checkpoint (see checkpoint.py): written atomically, listed with their hashes in a manifest, never opened as a pickle."""
 
 from __future__ import annotations
 
@@ -24,15 +21,15 @@ from torch import Tensor
 from engine.errors import ModelError, OutputError
 
 FORMAT = 2
-"""1, never released, kept optimizer state by number."""
+"""Format 1, never released, kept optimizer state by number."""
 WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
 
 
 def write_files(target: Path, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], identity: Mapping[str, str]) -> None:
-    """Write the checkpoint after `step` steps beside its place, synced, and rename it into the folder `target`.
+    """Write the checkpoint after `step` steps to a temporary folder, sync it, and rename it to `target`.
 
     Raises:
-        OutputError: the disk does not take it; nothing stays behind.
+        OutputError: it cannot be written; the temporary folder is removed.
     """
     beside = target.parent / f".{target.name}.partial"
     try:
@@ -47,7 +44,7 @@ def write_files(target: Path, step: int, weights: Mapping[str, Tensor], state: M
         manifest = {"format": FORMAT, "step": step, "identity": dict(identity), "files": files}
         _write(beside / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True).encode())
         _sync_folder(beside)
-        if target.exists():  # a refused one of the same step
+        if target.exists():  # a damaged one of the same step
             remove(target)
         beside.rename(target)
         _sync_folder(target.parent)
@@ -61,7 +58,7 @@ def write_files(target: Path, step: int, weights: Mapping[str, Tensor], state: M
 
 
 def damage(path: Path) -> str:
-    """What is wrong with a checkpoint's files, as its manifest tells; "" when they are as they were written."""
+    """What is wrong with the files of a checkpoint, by its manifest; "" where they are as written."""
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
         if manifest["format"] != FORMAT:
@@ -69,14 +66,14 @@ def damage(path: Path) -> str:
         if not isinstance(manifest["identity"], dict):
             return "its manifest is damaged"
         for name in (WEIGHTS, STATE):
-            told = manifest["files"][name]
+            written = manifest["files"][name]
             if not (path / name).is_file():
                 return f"{name} is missing"
             size = (path / name).stat().st_size
-            if size != told["bytes"]:
-                return f"{name} has {size} bytes instead of {told['bytes']}"
-            if _sha256(path / name) != told["sha256"]:
-                return f"{name} does not agree with its sha256 {short(told['sha256'])}"
+            if size != written["bytes"]:
+                return f"{name} has {size} bytes instead of {written['bytes']}"
+            if _sha256(path / name) != written["sha256"]:
+                return f"{name} does not match its sha256 {short(written['sha256'])}"
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
     except OSError as error:
@@ -108,7 +105,7 @@ def read_state(path: Path) -> dict[str, Any]:
         ModelError: one of them is not there, or the file holds more than tensors and numbers.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch remarks on foreign pickles before it refuses them
+        with warnings.catch_warnings(action="ignore"):  # torch warns of foreign pickles before it refuses them
             state = torch.load(path / STATE, map_location="cpu", weights_only=True)
         if isinstance(state, dict) and {"optimizer", "rng", "step"} <= set(state):
             return state
@@ -120,18 +117,18 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def remove(path: Path) -> None:
-    """Remove a checkpoint, its manifest first: a kill half-way leaves a folder that is no checkpoint."""
+    """Remove a checkpoint, its manifest first, so that an interrupted removal leaves no checkpoint."""
     (path / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)
 
 
 def unusable(path: Path, why: str, hint: str) -> ModelError:
-    """The error that refuses the checkpoint in that folder."""
+    """The error for a checkpoint that cannot be used."""
     return ModelError(f"checkpoint {path.name} cannot be used", why=why, hint=hint)
 
 
 def short(digest: str | None) -> str:
-    """A hash, or a version, as a person reads it."""
+    """The first 12 characters of a hash or version, for messages."""
     return "none" if digest is None else digest[:12]
 
 

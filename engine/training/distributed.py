@@ -1,11 +1,11 @@
-"""The processes of one run: who is who under torchrun, what they tell each other, and how they stop together.
+"""The processes of one run under torchrun: their ranks, messages between them, and how they stop together.
 
 Rules, in this order:
 
-    1. Process 0 alone prepares data and writes; the others wait for it, and hear why when it fails.
-    2. What is random is drawn for the whole step by every process, which keeps its own rows: world size changes no mask.
-    3. SIGINT and SIGTERM are noted while steps are taken, and obeyed by all after the same one.
-    4. A process that dies breaks its connections; the others see that at the next step at the latest, and stop.
+    1. Process 0 alone prepares data and writes; the others wait for it, and get its error where it fails.
+    2. Every process draws the random numbers of the whole step and keeps its own rows: the number of processes changes no mask.
+    3. SIGINT and SIGTERM are recorded during steps, and all processes stop after the same step.
+    4. A process that dies breaks its connections; the others notice at the next step at the latest, and stop.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from torch.distributed.rendezvous import rendezvous
 from engine.errors import ConfigError, EngineError, UsageError
 
 PATIENCE = timedelta(hours=24)
-"""How long the others wait for process 0 to prepare data; its death is noticed at once."""
+"""Longest wait of the others while process 0 prepares data; its death is noticed at once."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LOST = ("connection closed", "connection reset", "broken pipe", "timed out", "gloo", "nccl", "socket")
-"""Words by which torch reports, in a bare RuntimeError, that a peer no longer answers."""
+"""Words in a bare RuntimeError of torch that mean a lost connection to another process."""
 
 
 class Signals:
-    """SIGINT and SIGTERM, noted instead of obeyed from `defer` to `restore`; outside the main thread nothing is changed."""
+    """SIGINT and SIGTERM, deferred from `defer` to `restore`. No effect outside the main thread."""
 
     def __init__(self) -> None:
-        self.noted = 0
+        self.pending = 0
         self._before: dict[int, Any] = {}
 
     def defer(self) -> None:
-        """From now on signals are noted."""
+        """Record signals from now on instead of raising."""
         if threading.current_thread() is threading.main_thread() and not self._before:
-            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            self._before = {number: signal.signal(number, self._record) for number in _SIGNALS}
 
-    def obey(self, number: int) -> None:
-        """Do what that signal would have done, which is to raise; later ones are noted still, while the run saves what was done."""
+    def raise_signal(self, number: int) -> None:
+        """Raise as that signal would have; later signals are still deferred while the run saves its last checkpoint."""
         before = self._before.get(number)
         try:
             if callable(before):
@@ -57,28 +57,27 @@ class Signals:
             raise SystemExit(128 + number)
         finally:
             for each in self._before:
-                signal.signal(each, self._note)
+                signal.signal(each, self._record)
 
     def restore(self) -> None:
-        """Give signals back to whom they went before."""
+        """Restore the previous signal handlers."""
         for number, before in self._before.items():
             signal.signal(number, before)
         self._before = {}
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.noted = number
+    def _record(self, number: int, frame: FrameType | None) -> None:
+        self.pending = number
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of its run; alone by default, where every method is the identity.
+    """The rank of this process in its run; by default one process alone, for which every method is the identity.
 
     Attributes:
         rank: number of this process, from 0.
-        world: how many there are.
-        control: their group for small messages between hosts; never through a GPU.
-        waiting: the same with `PATIENCE`.
-        is_stopping: True from the step after which all obey a signal.
+        world: number of processes.
+        control: process group for small messages between hosts, never through a GPU.
+        waiting: the same with the timeout `PATIENCE`.
     """
 
     rank: int = 0
@@ -89,14 +88,14 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that prepares and writes."""
+        """True for the process that prepares and writes."""
         return self.rank == 0
 
     def share(self, count: int, key: str) -> int:
-        """This process's part of `count` images of a step.
+        """Number of images of a step for this process, of `count` in all.
 
         Raises:
-            ConfigError: they cannot be shared equally.
+            ConfigError: `count` is no multiple of the number of processes.
         """
         if count % self.world:
             nearest = f"{count // self.world * self.world or self.world} or {-(-count // self.world) * self.world}"
@@ -124,24 +123,24 @@ class Ranks:
         return total
 
     def summed_on_host(self, numbers: list[float]) -> list[float]:
-        """The same of numbers that have left the device already."""
+        """The sum over all processes of numbers that are on the host already."""
         if self.world == 1 or not numbers:
             return numbers
         total = torch.tensor(numbers, dtype=torch.float64)
         dist.all_reduce(total, group=self.control)
         return [float(number) for number in total]
 
-    def heed_signals(self) -> None:
-        """Raise in every process what a signal to any of them asks for (rule 3); also notices the dead (rule 4)."""
+    def check_signals(self) -> None:
+        """Raise in every process the signal that any of them has received (rule 3); also detects dead processes (rule 4)."""
         if self.world == 1:
             return
-        noted = torch.tensor(self.signals.noted)
+        noted = torch.tensor(self.signals.pending)
         dist.all_reduce(noted, op=dist.ReduceOp.MAX, group=self.control)
         if number := int(noted):
-            self.signals.obey(number)
+            self.signals.raise_signal(number)
 
     def may_save(self, error: BaseException) -> bool:
-        """Whether a run that `error` ends stands after the same step in all processes, and nothing is wrong with it."""
+        """Whether a run ended by `error` is sound and after the same step in all processes, so that it can be saved."""
         return not isinstance(error, Exception) and (self.world == 1 or not isinstance(error, GeneratorExit))
 
     @contextmanager
@@ -149,38 +148,38 @@ class Ranks:
         """Process 0 runs the block while the others wait; then they run it.
 
         Raises:
-            EngineError: in the others, when process 0 failed: says why, with the same exit code.
+            EngineError: in the others, where process 0 failed: its message and exit code.
         """
         if not self.is_first:
-            self._hear()
+            self._wait_for_first()
         try:
             yield
         except BaseException as error:
             if self.is_first:
                 with suppress(RuntimeError):
-                    self._tell(_failure(error))
+                    self._announce(_failure(error))
             raise
         if self.is_first:
-            self._tell(None)
+            self._announce(None)
 
     def first(self, action: Callable[[], None]) -> None:
-        """Process 0 does it; all return when it is done, or raise (`after_first`)."""
+        """Process 0 runs `action`; the others wait and return or raise with it (`after_first`)."""
         with self.after_first():
             if self.is_first:
                 action()
 
     def agreed(self, value: Any) -> Any:
-        """Process 0's value, a number or text, in all."""
+        """The value of process 0, a number or text, in every process."""
         if self.world == 1:
             return value
         box = [value]
         dist.broadcast_object_list(box, src=0, group=self.waiting)
         return box[0]
 
-    def _tell(self, failure: tuple[int, str] | None) -> None:
+    def _announce(self, failure: tuple[int, str] | None) -> None:
         self.agreed(failure)
 
-    def _hear(self) -> None:
+    def _wait_for_first(self) -> None:
         failure = self.agreed(None)
         if failure is not None:
             error = EngineError("process 0 of this run has stopped", why=str(failure[1]).rstrip("."))
@@ -188,13 +187,13 @@ class Ranks:
             raise error
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()
 _JOINS = itertools.count()
-"""Each run in one set of processes has a place of its own in torchrun's store, where the addresses of the one before still stand."""
+"""Prefix of each run in torchrun's store, which still holds the addresses of earlier runs of the same processes."""
 
 
 def _failure(error: BaseException) -> tuple[int, str]:
-    """Exit code and words of an error; of a stranger's error only its kind, since its words may quote anything."""
+    """Exit code and message of an error; of a library's error only its type, since its message may quote anything."""
     code = getattr(error, "exit_code", 70)
     return (code if isinstance(code, int) else 70), str(error) if isinstance(error, EngineError) else type(error).__name__
 
@@ -213,7 +212,7 @@ def resolved_device(device: str) -> torch.device:
 
 
 def local_device(device: torch.device) -> torch.device:
-    """The GPU of this process on its machine (torchrun's LOCAL_RANK); a CPU is shared.
+    """The GPU of this process on its machine (torchrun's LOCAL_RANK); CPUs are shared.
 
     Raises:
         ConfigError: more processes than GPUs.
@@ -223,7 +222,7 @@ def local_device(device: torch.device) -> torch.device:
         return device
     if local >= torch.cuda.device_count():
         raise ConfigError(
-            f"process {local} of this machine has no GPU of its own",
+            f"process {local} of this machine has no GPU",
             why=f"there are {torch.cuda.device_count()}",
             hint=f"torchrun --nproc-per-node {torch.cuda.device_count()}",
         )
@@ -232,11 +231,11 @@ def local_device(device: torch.device) -> torch.device:
 
 @contextmanager
 def joined(device: torch.device, timeout: timedelta) -> Iterator[Ranks]:
-    """This process among those that torchrun started (RANK, WORLD_SIZE); alone without it.
+    """Join the processes that torchrun started (RANK, WORLD_SIZE); without it, a single process.
 
     Args:
-        device: where this process computes: GPUs speak NCCL to each other, CPUs gloo.
-        timeout: how long one of them waits in a step for the others.
+        device: of this process: GPUs communicate by NCCL, CPUs by gloo.
+        timeout: longest wait for the others in a step.
 
     Raises:
         EngineError: another process has died, or no longer answers.
@@ -270,7 +269,7 @@ def joined(device: torch.device, timeout: timedelta) -> Iterator[Ranks]:
             raise
         raise EngineError(
             "another process of this run has died or no longer answers",
-            why="its own message tells more",
+            why="its own message has the details",
             hint="the same command with --resume; checkpoints already saved are untouched",
         ) from error
     finally:
@@ -278,7 +277,7 @@ def joined(device: torch.device, timeout: timedelta) -> Iterator[Ranks]:
 
 
 def _leave_together(ranks: Ranks) -> None:
-    """Wait for the others: torchrun ends the rest as soon as one has left with an exit code that is not 0."""
+    """Wait for the others: torchrun ends the rest as soon as one process exits with a code other than 0."""
     with suppress(RuntimeError):
         dist.barrier(group=ranks.control)
 
@@ -287,5 +286,5 @@ def is_lost_peer(error: RuntimeError) -> bool:
     """Whether an error of torch says that another process no longer answers."""
     if isinstance(error, dist.DistError):
         return True
-    said = str(error).lower()
-    return type(error) is RuntimeError and any(word in said for word in _LOST)
+    message = str(error).lower()
+    return type(error) is RuntimeError and any(word in message for word in _LOST)

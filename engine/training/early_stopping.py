@@ -1,4 +1,7 @@
-"""Looks at the validation part: which was the best, how long ago, and a file of them that a resumed run goes on with."""
+"""Early stopping: training that stops when the validation result no longer improves, and keeps the weights of the best result.
+
+The results are kept in a file, so that a resumed run compares with those of the steps before.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,8 @@ from engine.training.prefetch import Batch
 
 
 @dataclass(frozen=True)
-class Look:
-    """The validation part after `step` steps: macro AUROC (None where no finding has both classes) and mean loss."""
+class ValidationResult:
+    """Macro AUROC (None where no finding has both classes) and mean loss on the validation split after `step` steps."""
 
     step: int
     auroc: float | None
@@ -28,16 +31,16 @@ class Look:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """Higher is better: AUROC first, of equal ones the lower loss."""
+        """Higher is better: AUROC first, the lower loss where it is equal."""
         return (-1.0 if self.auroc is None else self.auroc, -self.loss)
 
 
-class Looks:
-    """The looks of one run, kept in a file.
+class ValidationHistory:
+    """The validation results of one run, kept in a file.
 
     Args:
         file: JSON; absent for a new run.
-        step: where the run goes on: later looks belong to steps that are taken again, and are forgotten.
+        step: where the run goes on; results of later steps are dropped, since these steps are taken again.
 
     Raises:
         ReadError: the file is not what this class writes.
@@ -46,39 +49,39 @@ class Looks:
     def __init__(self, file: Path, step: int) -> None:
         self._file = file
         try:
-            told = json.loads(file.read_text("utf-8")) if file.is_file() else []
-            looks = [Look(int(each["step"]), None if each["auroc"] is None else float(each["auroc"]), float(each["loss"])) for each in told]
+            stored = json.loads(file.read_text("utf-8")) if file.is_file() else []
+            results = [
+                ValidationResult(int(each["step"]), None if each["auroc"] is None else float(each["auroc"]), float(each["loss"]))
+                for each in stored
+            ]
         except (OSError, ValueError, KeyError, TypeError):
-            raise ReadError("the looks at the validation part cannot be read", hint="another --out") from None
-        self._looks = [look for look in looks if look.step <= step]
+            raise ReadError("the validation results of the run cannot be read", hint="another --out") from None
+        self._results = [result for result in results if result.step <= step]
 
     def holds(self, step: int) -> bool:
-        """Whether there was a look after that step."""
-        return any(look.step == step for look in self._looks)
+        """Whether there is a result after that step."""
+        return any(result.step == step for result in self._results)
 
-    def is_best(self, look: Look) -> bool:
-        """Whether no earlier look was as good."""
-        return all(look.rank > earlier.rank for earlier in self._looks)
+    def is_best(self, result: ValidationResult) -> bool:
+        """Whether no earlier result is as good."""
+        return all(result.rank > earlier.rank for earlier in self._results)
 
-    def best(self) -> Look:
-        """The best look so far; of equal ones the first. IndexError where there was none."""
-        return max(self._looks, key=lambda look: (look.rank, -look.step))
+    def best(self) -> ValidationResult:
+        """The best result so far, the first of equal ones. IndexError where there is none."""
+        return max(self._results, key=lambda result: (result.rank, -result.step))
 
     def since_best(self) -> int:
-        """Looks since the best one; 0 before the first."""
-        return sum(look.step > self.best().step for look in self._looks) if self._looks else 0
+        """Number of results after the best one; 0 before the first."""
+        return sum(result.step > self.best().step for result in self._results) if self._results else 0
 
-    def add(self, look: Look) -> None:
-        """Keep a look; on the disk when this returns. Raises OutputError."""
-        self._looks.append(look)
-        text = json.dumps([asdict(each) for each in self._looks], indent=1) + "\n"
+    def add(self, result: ValidationResult) -> None:
+        """Keep a result; it is on the disk when this returns. Raises OutputError."""
+        self._results.append(result)
+        text = json.dumps([asdict(each) for each in self._results], indent=1) + "\n"
         publish(self._file, lambda stream: stream.write(text.encode()))
 
 
-# Training with looks at the validation part: in stretches, until the steps or the patience end; the best look's weights are kept.
-
-
-def train_with_looks(
+def train_with_early_stopping(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     losses_of: LossesOf,
@@ -87,38 +90,38 @@ def train_with_looks(
     checkpoints: Checkpoints,
     *,
     start: int,
-    looks: Looks,
-    look_after: Callable[[int], Look],
+    history: ValidationHistory,
+    validate: Callable[[int], ValidationResult],
     best: Checkpoints,
     times: int,
     patience: int,
-) -> Generator[Step | Saved | Look, None, Look]:
-    """Take steps `start` to `plan.stop - 1`, or fewer; the module then holds the weights of the best look, which is returned.
+) -> Generator[Step | Saved | ValidationResult, None, ValidationResult]:
+    """Take steps `start` to `plan.stop - 1`, or fewer; the module then holds the weights of the best result, which is returned.
 
-    Looks stand before the first step and `times` more, evenly over all steps; a checkpoint is saved at each of these, for a run that is
-    broken off. A look that a resumed run finds in `looks` is not taken again.
+    The model is validated before the first step and `times` more, evenly over all steps, and a checkpoint is saved each time. A result
+    that a resumed run finds in `history` is not computed again.
 
     Args:
-        plan: of the whole run; with `save_every` above its steps, looks alone decide when to save.
-        look_after: steps taken so far -> how the module does on the validation part.
-        best: folder of the best look's weights.
-        patience: stop after so many looks without a better one.
+        plan: of the whole run; with `save_every` above its steps, a checkpoint is saved at validations alone.
+        validate: steps taken so far -> the result on the validation split.
+        best: folder of the best result's weights.
+        patience: stop after this many results without a better one.
 
     Raises:
         EngineError: as `train`; ModelError: the best weights cannot be read again.
     """
-    for stop in sorted({-(-plan.stop * look // times) for look in range(times + 1)}):
-        if looks.since_best() >= patience:
+    for stop in sorted({-(-plan.stop * number // times) for number in range(times + 1)}):
+        if history.since_best() >= patience:
             break
         if stop > start:
             yield from train(module, optimizer, losses_of, batch_at, dataclasses.replace(plan, stop=stop), checkpoints, start=start)
             start = stop
-        if stop == start and not looks.holds(stop):
-            look = look_after(stop)
-            if looks.is_best(look):
+        if stop == start and not history.holds(stop):
+            result = validate(stop)
+            if history.is_best(result):
                 best.save(stop, module, optimizer)
-            looks.add(look)
-            yield look
-    chosen = looks.best()
+            history.add(result)
+            yield result
+    chosen = history.best()
     best.load(chosen.step, module, optimizer)
     return chosen

@@ -1,4 +1,4 @@
-"""Fine-tuning as the loop and run.json see it: the plan of its steps, the hash of its recipe, and whose checkpoints it may go on with."""
+"""Fine-tuning: the plan of its steps, its facts for run.json, and a check of the checkpoints it may resume from."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from engine.recipe.finetuning import FinetuneRecipe
 
 READ_EVERY = 20
-"""Steps between two readings of the loss on a GPU, each of which waits for it."""
+"""Steps between two readings of the loss on a GPU; each one is a synchronisation."""
 
 
 def finetuning_plan(recipe: FinetuneRecipe, steps: int, device: torch.device) -> Plan:
-    """The plan of a run of that many steps; it saves at looks alone."""
+    """The plan of a run of that many steps; checkpoints are saved at validations alone."""
     return Plan(
         stop=steps,
         seed=recipe.seed,
         weights={"bce": 1.0},
         lr_at=lambda step: learning_rate(recipe.optimizer, step, steps),
-        save_every=steps + 1,  # at every look
+        save_every=steps + 1,  # `train_with_early_stopping` saves
         read_every=READ_EVERY if device.type == "cuda" else 1,
         batch_size=recipe.batch,
         precision=recipe.precision,
@@ -36,12 +36,12 @@ def finetuning_plan(recipe: FinetuneRecipe, steps: int, device: torch.device) ->
 
 
 def finetuning_facts(recipe: FinetuneRecipe, fractions: Sequence[float], device: torch.device) -> dict[str, Any]:
-    """What run.json says before anything is done."""
+    """What is known of a run before its first step."""
     return training_facts(recipe, device) | {"fractions": list(fractions)}
 
 
 def check_checkpoints(folders: Iterable[Path], identity: Mapping[str, str]) -> None:
-    """Refuse, before any training, to go on with checkpoints of another recipe, model, data or code.
+    """Check before any training that checkpoints belong to this recipe, model, data and code.
 
     Raises:
         ModelError: names what differs.

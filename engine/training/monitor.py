@@ -1,7 +1,7 @@
-"""How a run is doing as a machine sees it: throughput, utilisation (MFU), memory, and what the masks do.
+"""Training monitor: throughput, utilisation (MFU), memory, mask statistics and figures of the model, every N steps.
 
-Utilisation is useful work over what the device could do at best: MFU = FLOPs of a step / seconds of a step / peak of the devices. The
-FLOPs come from whoever knows the model (engine/model/flops.py); the peak from the recipe, a table of GPUs, or a measurement: `Peak` says.
+MFU = FLOPs of a step / seconds of a step / peak FLOP/s of the devices. The FLOPs are computed from the model (engine/model/flops.py);
+the peak comes from the recipe, a table of GPUs or a measurement (`Peak.source`).
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ GPU_PEAKS = (
     ("L40S", 362.0),
     ("L4", 121.0),
 )
-"""Word in the device's name -> TFLOP/s of dense bf16 products on tensor cores, by the vendor's data sheets; the first that fits counts.
-No GPU reaches its sheet's figure: a large product measures 70 to 85 % of it, so that utilisation against the table looks lower."""
+"""Word in the device's name -> TFLOP/s of dense bf16 products on tensor cores, from the vendor's data sheets; the first match counts.
+A large product reaches 70 to 85 % of these figures, so that MFU against the table is lower than against a measured peak."""
 _SIDE, _PRODUCTS = 4096, 20
+FOLDER = "pictures"
 
 
 @dataclass(frozen=True)
 class Peak:
-    """What one device could do at best: floating-point operations a second, and where that number is from."""
+    """Peak floating-point operations per second of one device, and the source of the number."""
 
     flops_per_second: float
     source: str
@@ -47,14 +48,14 @@ class Peak:
 
 @dataclass(frozen=True)
 class Vitals:
-    """How the run does, now and then.
+    """Throughput, utilisation, memory and mask statistics after a number of steps.
 
     Attributes:
         step: steps taken so far.
-        images_per_second: of all processes, since the vitals before.
-        mfu: share of the devices' peak that useful work took since then; None where there is no peak to compare with.
-        memory_gib: the most memory so far: on a GPU what tensors took of it, on a CPU what the process held.
-        masks: `paired`, `unpaired`, `words` -> numbers by name (`mask_facts` and `word_facts` of engine/model/masks.py).
+        images_per_second: of all processes, since the previous vitals.
+        mfu: share of the devices' peak FLOP/s since then; None where the peak is unknown.
+        memory_gib: peak memory in GiB: of tensors on a GPU, of the process on a CPU.
+        masks: `paired`, `unpaired`, `words` -> statistics by name, as in engine/model/mask_diagnostics.py.
     """
 
     step: int
@@ -65,11 +66,11 @@ class Vitals:
 
 
 class Meter:
-    """Adds up steps, and tells the vitals of those since it was last asked.
+    """Accumulates steps; `vitals` reports those since its last call.
 
     Args:
-        peak: of one device; None: utilisation is not told.
-        world: how many devices work.
+        peak: of one device; None: no utilisation.
+        world: number of devices.
     """
 
     def __init__(self, device: torch.device, peak: Peak | None = None, world: int = 1) -> None:
@@ -78,22 +79,22 @@ class Meter:
         self._seconds = self._images = 0.0
 
     def add(self, step: Step, flops: int) -> None:
-        """One more step, and its floating-point operations over all processes."""
+        """Add a step with its floating-point operations over all processes."""
         self._flops += flops
         self._seconds += step.seconds
         self._images += step.seconds * step.images_per_second
 
     def vitals(self, step: int, masks: Mapping[str, Mapping[str, float]]) -> Vitals:
-        """Of the steps since the last time."""
+        """The vitals of the steps since the last call."""
         seconds = max(self._seconds, 1e-9)
         mfu = None if self.peak is None else self._flops / seconds / (self.peak.flops_per_second * self.world)
-        told = Vitals(step, self._images / seconds, mfu, memory_gib(self.device), {name: dict(facts) for name, facts in masks.items()})
+        vitals = Vitals(step, self._images / seconds, mfu, memory_gib(self.device), {name: dict(facts) for name, facts in masks.items()})
         self._flops, self._seconds, self._images = 0, 0.0, 0.0
-        return told
+        return vitals
 
 
 def memory_gib(device: torch.device) -> float:
-    """The most memory taken so far, in GiB: by tensors on a GPU, by the whole process on a CPU."""
+    """Peak memory so far in GiB: of tensors on a GPU, of the whole process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -101,10 +102,10 @@ def memory_gib(device: torch.device) -> float:
 
 
 def peak_of(device: torch.device, *, tflops: float | None = None, precision: str = "bf16") -> Peak | None:
-    """What one device could do at best; None on a CPU whose peak the recipe does not tell: a busy one has none worth the name.
+    """Peak of one device; None on a CPU without a number in the recipe, where other processes make a measurement meaningless.
 
     Args:
-        tflops: the recipe's own number; it counts before all others.
+        tflops: the recipe's number; it takes precedence.
         precision: bf16 | fp32, as the run computes.
     """
     if tflops is not None:
@@ -121,7 +122,7 @@ def peak_of(device: torch.device, *, tflops: float | None = None, precision: str
 def measured_peak(device: torch.device, dtype: torch.dtype = torch.bfloat16, *, side: int = _SIDE, products: int = _PRODUCTS) -> Peak:
     """The best of three timings of a large square product."""
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    made = left @ right  # the first product also sets kernels up
+    made = left @ right  # the first product also initialises the kernels
     best = float("inf")
     for _ in range(3):
         _wait(device)
@@ -138,32 +139,27 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-# The events of a loop, and between them how the run does and figures of what it sees.
-
-FOLDER = "pictures"
-
-
 @dataclass(frozen=True)
-class Pictured:
-    """Figures were drawn after `step`; `file` is where in the run's folder, and None where the disk would not take them."""
+class FigureWritten:
+    """Figures after `step`, in `file` of the run's folder; None where they could not be written."""
 
     step: int
     file: str | None
 
 
-class Eyes(Protocol):
-    """Whoever knows the model: `engine.model.mask_monitor.Watch` for one. Steps are counted from 0."""
+class Diagnostics(Protocol):
+    """Protocol: mask statistics and figures of the model. Steps are counted from 0."""
 
     def masks(self, step: int) -> dict[str, dict[str, float]]:
-        """Numbers about the masks of a step, by half of its batch."""
+        """Mask statistics of a step, by half of its batch."""
 
     def draw(self, step: int, path: Path) -> bool:
-        """Write figures of the model after that step; returns whether they were written."""
+        """Write figures of the model after that step; True where they were written."""
 
 
-def watched(
+def with_diagnostics(
     events: Generator[Step | Saved, None, None],
-    eyes: Eyes,
+    diagnostics: Diagnostics,
     meter: Meter,
     flops: tuple[int, int],
     out: Path,
@@ -171,16 +167,16 @@ def watched(
     warmup: int = 0,
     vitals_every: int,
     pictures_every: int,
-) -> Generator[Step | Saved | Vitals | Pictured, None, None]:
-    """The loop's own events; after every so many steps `Vitals` and `Pictured`. The time that looking takes is no step's.
+) -> Generator[Step | Saved | Vitals | FigureWritten, None, None]:
+    """The events of the loop, with `Vitals` and `FigureWritten` every so many steps. The time that these take counts for no step.
 
     Args:
-        flops: of a step of the warm-up, and of a later one.
+        flops: of a warm-up step, and of a later step.
         out: the run's folder.
-        warmup: steps of it.
-        pictures_every: 0 draws nothing.
+        warmup: number of warm-up steps.
+        pictures_every: 0: no figures.
 
-    Every process of a run goes through this: looking gathers what they share.
+    Every process of a run calls this: diagnostics gather sharded weights.
     """
     with contextlib.closing(events):
         for event in events:
@@ -189,7 +185,7 @@ def watched(
                 continue
             meter.add(event, flops[event.step > warmup])
             if event.step % vitals_every == 0:
-                yield meter.vitals(event.step, eyes.masks(event.step - 1))
+                yield meter.vitals(event.step, diagnostics.masks(event.step - 1))
             if pictures_every and event.step % pictures_every == 0:
                 file = f"{FOLDER}/step-{event.step:08}.png"
-                yield Pictured(event.step, file if eyes.draw(event.step - 1, out / file) else None)
+                yield FigureWritten(event.step, file if diagnostics.draw(event.step - 1, out / file) else None)

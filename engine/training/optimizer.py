@@ -1,4 +1,4 @@
-"""The optimizer and the learning rate of every step, from the recipe's `optimizer` section."""
+"""Optimizer and learning-rate schedule of the recipe's `optimizer` section."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _FUSED_DEVICES = {"cpu", "cuda"}
 def make_optimizer(
     module: nn.Module, section: OptimizerSection, groups: Sequence[Mapping[str, Any]] | None = None
 ) -> torch.optim.Optimizer:
-    """SGD or AdamW over the trainable parameters of `module`, fused where torch can.
+    """SGD or AdamW over the trainable parameters of `module`, with fused kernels where torch has them.
 
     The learning rate set here is the recipe's; `set_learning_rate` overrides it before every step.
 
     Args:
-        groups: of parameters, as torch's optimizers take them, with `lr_scale` where one learns slower or faster; None: `parameter_groups`.
+        groups: parameter groups of torch, with an optional factor `lr_scale` on the learning rate; None: `parameter_groups`.
 
     Raises:
         ConfigError: nothing in `module` is trainable.
@@ -34,14 +34,16 @@ def make_optimizer(
     groups = _of_one_kind(parameter_groups(module, section.weight_decay) if groups is None else groups)
     parameters = [parameter for group in groups for parameter in group["params"]]
     if not parameters:
-        raise ConfigError("nothing to train", why="every parameter of the model is frozen", hint="unfreeze a part of the model")
+        raise ConfigError("nothing to train", why="every parameter of the model is frozen", hint="a model with trainable parameters")
     fused = all(p.device.type in _FUSED_DEVICES and p.is_floating_point() for p in parameters)
     if section.name == "sgd":
-        fused = fused and not any(hasattr(parameter, "device_mesh") for parameter in parameters)  # torch has no such kernel for shards
+        fused = fused and not any(
+            hasattr(parameter, "device_mesh") for parameter in parameters
+        )  # torch has no fused SGD for sharded parameters
         sgd = torch.optim.SGD(groups, lr=section.lr, momentum=section.momentum, fused=fused)
         if section.momentum:
-            # The fused kernel cannot mix parameters that have momentum with others that meet their first gradient, as the projections do
-            # when warm-up ends. A buffer of zeros is the same as none: m * 0 + gradient.
+            # The fused kernel cannot mix parameters with and without a momentum buffer, as when the projections get their first gradient
+            # after warm-up. A buffer of zeros is the same as none: m * 0 + gradient.
             for parameter in parameters:
                 sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         return sgd
@@ -49,10 +51,10 @@ def make_optimizer(
 
 
 def parameter_groups(module: nn.Module, weight_decay: float, lr_scale: Callable[[str], float] | None = None) -> list[dict[str, Any]]:
-    """The trainable parameters that decay, and those that do not, each in the module's own order.
+    """The trainable parameters in two groups, with and without weight decay, each in the module's own order.
 
-    With `lr_scale` there are two such groups for each share of the learning rate, which they hold as `lr_scale`. A group that would be
-    empty is left out. A parameter that two modules share stands once.
+    With `lr_scale` there are two such groups for each factor on the learning rate, stored as `lr_scale`. Empty groups are left out. A
+    parameter shared by two modules is listed once.
     """
     members: dict[tuple[float | None, bool], list[Tensor]] = {}
     for name, parameter in module.named_parameters():
@@ -66,7 +68,7 @@ def parameter_groups(module: nn.Module, weight_decay: float, lr_scale: Callable[
 
 
 def _of_one_kind(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The same groups, those divided that hold both sharded and whole parameters: no kernel takes them together."""
+    """The same groups, split where one holds both sharded and whole parameters: no kernel takes them together."""
     divided = [
         {**group, "params": [parameter for parameter in group["params"] if hasattr(parameter, "device_mesh") == is_sharded]}
         for group in groups
@@ -76,9 +78,9 @@ def _of_one_kind(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def decays(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay pulls on a parameter: matrices and kernels, but no embedding of position.
+    """Whether weight decay applies to a parameter: to matrices and kernels, but not to position embeddings.
 
-    Vectors do not decay, whatever their number of axes: gains and biases, `logit_scale`, class and mask tokens.
+    Vectors do not decay, in any number of axes: gains and biases, `logit_scale`, class and mask tokens.
     """
     is_vector = sum(size > 1 for size in parameter.shape) < 2
     return not is_vector and "position" not in name
@@ -88,7 +90,7 @@ def learning_rate(section: OptimizerSection, step: int, steps: int) -> float:
     """The learning rate of step `step` (0-based) in a run of `steps`.
 
     It climbs linearly over the first `lr_warmup` steps, reaching `lr` in the last of them, then stays (`constant`) or falls
-    along half a cosine towards 0, which it would reach at step `steps` (`cosine`).
+    along half a cosine towards 0, reached at step `steps` (`cosine`).
     """
     if step < section.lr_warmup:
         return section.lr * (step + 1) / section.lr_warmup

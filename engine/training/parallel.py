@@ -1,6 +1,6 @@
-"""One module on several processes: whole in each of them (DDP), or a share of its parameters in each (FSDP2).
+"""Data-parallel training of one module: replicated (DDP) or sharded (FSDP2); compiled and recomputed transformer blocks.
 
-Losses are shares that add up over the processes, so gradients are summed, never averaged.
+The losses of the processes add up to the loss of the batch, so gradients are summed, not averaged.
 """
 
 from __future__ import annotations
@@ -16,26 +16,30 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from engine.training.distributed import ALONE, Ranks
+from engine.training.distributed import SINGLE_PROCESS, Ranks
 
 if TYPE_CHECKING:
     from engine.recipe.pretraining import Compute
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+VARIANTS = 32
+"""Shapes and modes in which one block may be compiled: towers and decoders, with and without gradient, both mask levels."""
 
-class Spread:
-    """A module as the processes of a run train it together.
+
+class ParallelModule:
+    """A module that the processes of a run train together.
 
     Args:
-        module: whose parameters the optimizer holds. Its `forward` gives what is differentiated.
-        blocks: parts of it that FSDP gathers one at a time.
-        parallel: ddp or fsdp; makes no difference to one process.
+        module: the optimizer holds its parameters; its `forward` returns the losses.
+        blocks: submodules that FSDP gathers one at a time.
+        parallel: ddp or fsdp; without effect on one process.
         methods: other methods of the module that read its parameters.
     """
 
     def __init__(
         self,
         module: nn.Module,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
         *,
         parallel: Literal["ddp", "fsdp"] = "ddp",
         blocks: Iterable[nn.Module] = (),
@@ -52,14 +56,14 @@ class Spread:
             self._ddp = _replicated(module)
 
     def __call__(self, *arguments: Any, is_last: bool = True, **named: Any) -> Any:
-        """The module's forward; gradients are exchanged on the way back from the last one of a step."""
+        """The module's forward; gradients are exchanged in the backward pass of the last call of a step."""
         if self._ddp is None:
             return self.module(*arguments, **named)
         with nullcontext() if is_last else self._ddp.no_sync():
             return self._ddp(*arguments, **named)
 
     def finish_gradients(self, clip_norm: float | None = None) -> None:
-        """After the last backward pass of a step: sum what FSDP leaves alone, then shorten the gradient to `clip_norm`."""
+        """After the last backward pass of a step: sum the gradients that FSDP does not, then clip the norm to `clip_norm`."""
         for parameter in self._whole:
             if parameter.grad is not None:
                 dist.all_reduce(parameter.grad)
@@ -73,13 +77,13 @@ class Spread:
 
 def _replicated(module: nn.Module) -> DistributedDataParallel:
     known = inspect.signature(DistributedDataParallel).parameters
-    still: dict[str, Any] = {
+    buffers: dict[str, Any] = {
         "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
     }  # no buffer here ever changes
-    # warm-up leaves parameters without a gradient; looking for them also keeps the buckets as they are, so that a resumed run adds up alike
-    whole = DistributedDataParallel(module, find_unused_parameters=True, **still)
-    whole.register_comm_hook(None, lambda state, bucket: _summed(bucket))
-    return whole
+    # warm-up leaves parameters without a gradient; searching for them also keeps the buckets fixed, so that a resumed run sums alike
+    replicated = DistributedDataParallel(module, find_unused_parameters=True, **buffers)
+    replicated.register_comm_hook(None, lambda state, bucket: _summed(bucket))
+    return replicated
 
 
 def _summed(bucket: Any) -> torch.futures.Future[Tensor]:
@@ -93,7 +97,7 @@ def _first(future: torch.futures.Future[Any]) -> Tensor:
 
 
 def _sharded(module: nn.Module, blocks: Iterable[nn.Module], methods: Sequence[str]) -> list[nn.Parameter]:
-    """Shard the module in place; returns the parameters left whole: FSDP2 takes no scalars, such as `logit_scale`."""
+    """Shard the module in place; returns the parameters that stay whole: FSDP2 does not shard scalars, such as `logit_scale`."""
     from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
     scalars = [parameter for parameter in module.parameters() if parameter.ndim == 0]
@@ -103,15 +107,15 @@ def _sharded(module: nn.Module, blocks: Iterable[nn.Module], methods: Sequence[s
     fully_shard(module, ignored_params=ignored)
     for method in methods:
         register_fsdp_forward_method(module, method)
-    for part in module.modules():
-        if isinstance(part, FSDPModule):
-            part.set_gradient_divide_factor(1.0)
-            part.set_force_sum_reduction_for_comms(True)
+    for each in module.modules():
+        if isinstance(each, FSDPModule):
+            each.set_gradient_divide_factor(1.0)
+            each.set_force_sum_reduction_for_comms(True)
     return scalars
 
 
 def _clip_sharded(module: nn.Module, clip_norm: float) -> None:
-    """`clip_grad_norm_` over shards and whole parameters together; every process scales its own by the same number."""
+    """`clip_grad_norm_` over sharded and whole parameters together; every process scales its gradients by the same factor."""
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
     shards = [gradient.to_local() for gradient in gradients if hasattr(gradient, "to_local")]
     whole = [gradient for gradient in gradients if not hasattr(gradient, "to_local")]
@@ -126,13 +130,13 @@ def _clip_sharded(module: nn.Module, clip_norm: float) -> None:
 
 
 def whole_tensor(tensor: Tensor) -> Tensor:
-    """A sharded tensor's full value, which all processes ask for together; any other as it is."""
+    """The full value of a sharded tensor (a collective call); any other tensor as it is."""
     full: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
     return tensor if full is None else full()
 
 
 def like(tensor: Tensor, whole: Tensor) -> Tensor:
-    """The value `whole`, which every process has, where and how `tensor` lies: its own shard of it, where that is sharded."""
+    """The full value `whole`, on the device, in the dtype and with the sharding of `tensor`."""
     whole = whole.to(tensor.device, tensor.dtype)
     if not hasattr(tensor, "device_mesh"):
         return whole
@@ -142,18 +146,11 @@ def like(tensor: Tensor, whole: Tensor) -> Tensor:
     return distribute_tensor(whole, sharded.device_mesh, sharded.placements, src_data_rank=None)
 
 
-# What is done to each transformer block of a model: compile it, or compute it twice instead of keeping what is inside.
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-VARIANTS = 32
-"""Shapes and modes in which one block may be compiled: towers and decoders, with and without gradient, both mask levels."""
-
-
 def compile_blocks(blocks: Iterable[nn.Module], backend: str = "inductor", *, whole: bool = False) -> None:
     """Compile the forward of each block, in place, for static shapes.
 
-    Block by block and not the whole model: equal blocks share their code, so that this takes seconds and not minutes, and FSDP's hooks
-    and recomputation stay outside what is compiled.
+    Block by block and not the whole model: equal blocks share their code, so that this takes seconds and not minutes, and the hooks of
+    FSDP and recomputation are not compiled.
     """
     for block in blocks:
         block.forward = compiled(block.forward, backend, whole=whole)
@@ -163,14 +160,14 @@ def compiled(function: Function, backend: str = "inductor", *, whole: bool = Fal
     """The function, compiled on its first call for each shape.
 
     Args:
-        whole: a part that cannot be compiled is an error, as tests want it; else it runs as it is, which costs a run little.
+        whole: code that cannot be compiled is an error, for tests; else it runs uncompiled, which costs little.
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, VARIANTS)
     return cast("Function", torch.compile(function, dynamic=False, fullgraph=whole, backend=backend))
 
 
 def recompute_blocks(blocks: Iterable[nn.Module]) -> None:
-    """Keep only the input of each block on the way forward, in place, and compute the rest again on the way back."""
+    """Activation checkpointing, in place: keep only the input of each block, and compute the rest again in the backward pass."""
     for block in blocks:
         block.forward = _recomputed(block, block.forward)
 

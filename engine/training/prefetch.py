@@ -1,4 +1,7 @@
-"""Batches made ahead of time: one thread reads the next ones while the device works on this one."""
+"""Batch prefetching: one thread loads the next batches and copies them to the device while the current one is computed.
+
+Random numbers are a function of (seed, step, purpose), so that a resumed run draws what an unbroken run draws.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Random numbers as a function of (seed, step, purpose), so that a resumed run draws what the unbroken one drew.
+Batch = Mapping[str, Tensor]
 
 
 def derived_seed(seed: int, step: int, purpose: str) -> int:
@@ -21,11 +24,8 @@ def derived_seed(seed: int, step: int, purpose: str) -> int:
 
 
 def generator_at(seed: int, step: int, purpose: str, device: torch.device) -> torch.Generator:
-    """A fresh generator on `device` for one purpose in one step (no device sync: seeding happens on the host)."""
+    """A new generator on `device` for one purpose in one step. Seeding happens on the host: no device synchronisation."""
     return torch.Generator(device=device).manual_seed(derived_seed(seed, step, purpose))
-
-
-Batch = Mapping[str, Tensor]
 
 
 def batches_ahead(
@@ -35,19 +35,19 @@ def batches_ahead(
 
     Args:
         batch_at: step (0-based) -> tensors by name, on the host; called from another thread when `ahead` > 0.
-        ahead: how many batches may wait; 0 makes each one when it is asked for, in the caller's thread.
+        ahead: largest number of waiting batches; 0 makes each batch on demand, in the caller's thread.
 
-    An exception of `batch_at` is raised here, at the step it belongs to. Closing the iterator ends the thread.
+    An exception of `batch_at` is raised here, at its own step. Closing the iterator ends the thread.
     """
-    copies = _Copies(device)
+    copies = _DeviceCopies(device)
     if ahead == 0:
         for step in range(start, stop):
-            yield copies.taken(copies.sent(batch_at(step)))
+            yield copies.finish(copies.start(batch_at(step)))
         return
-    waiting: queue.Queue[_Sent | BaseException] = queue.Queue(maxsize=ahead)
+    waiting: queue.Queue[_Transfer | BaseException] = queue.Queue(maxsize=ahead)
     closed = threading.Event()
 
-    def put(item: _Sent | BaseException) -> None:
+    def put(item: _Transfer | BaseException) -> None:
         while not closed.is_set():
             try:
                 waiting.put(item, timeout=0.1)
@@ -58,10 +58,10 @@ def batches_ahead(
     def make() -> None:
         try:
             for step in range(start, stop):
-                put(copies.sent(batch_at(step)))
+                put(copies.start(batch_at(step)))
                 if closed.is_set():
                     return
-        except BaseException as error:  # it belongs to the consumer, who raises it in its own thread
+        except BaseException as error:  # raised again in the consumer's thread
             put(error)
 
     thread = threading.Thread(target=make, name="mmclip-batches", daemon=True)
@@ -71,42 +71,42 @@ def batches_ahead(
             item = waiting.get()
             if isinstance(item, BaseException):
                 raise item
-            yield copies.taken(item)
+            yield copies.finish(item)
     finally:
         closed.set()
         thread.join()
 
 
 @dataclass(frozen=True)
-class _Sent:
-    """A batch on its way to the device; `arrived` on a GPU alone."""
+class _Transfer:
+    """A batch that is being copied to the device; `arrived` is None on a CPU."""
 
     batch: dict[str, Tensor]
     arrived: torch.cuda.Event | None = None
 
 
-class _Copies:
-    """Copies to one device; to a GPU from pinned memory on a stream of their own, so that neither the host nor a running step waits."""
+class _DeviceCopies:
+    """Copies to one device. To a GPU: from pinned memory on a separate stream, so that neither the host nor a running step waits."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
-    def sent(self, batch: Batch) -> _Sent:
-        """Start copying; called from any one thread."""
+    def start(self, batch: Batch) -> _Transfer:
+        """Start a copy; called from one thread only."""
         if self.stream is None:
-            return _Sent({name: tensor.to(self.device) for name, tensor in batch.items()})
-        # a thread begins on GPU 0, where pinning would open a context of half a gigabyte for every process of the machine
+            return _Transfer({name: tensor.to(self.device) for name, tensor in batch.items()})
+        # a new thread starts on GPU 0, where pinning would open a context of half a gigabyte for every process of the machine
         torch.cuda.set_device(self.stream.device)
         with torch.cuda.stream(self.stream):
             moved = {name: tensor.pin_memory().to(self.device, non_blocking=True) for name, tensor in batch.items()}
-            return _Sent(moved, self.stream.record_event())
+            return _Transfer(moved, self.stream.record_event())
 
-    def taken(self, sent: _Sent) -> dict[str, Tensor]:
-        """The batch, for what the calling thread queues on its current stream from now on."""
-        if sent.arrived is not None:
+    def finish(self, transfer: _Transfer) -> dict[str, Tensor]:
+        """The batch, usable on the current stream of the calling thread."""
+        if transfer.arrived is not None:
             current = torch.cuda.current_stream(self.device)
-            current.wait_event(sent.arrived)
-            for tensor in sent.batch.values():
-                tensor.record_stream(current)  # the copying stream, whose memory it is, must not use it again before the step is done
-        return sent.batch
+            current.wait_event(transfer.arrived)
+            for tensor in transfer.batch.values():
+                tensor.record_stream(current)  # the copy stream owns the memory and must not reuse it before the step is done
+        return transfer.batch

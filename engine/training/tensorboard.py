@@ -1,4 +1,4 @@
-"""TensorBoard: the numbers of a run as curves, for `tensorboard --logdir runs`. An optional extra: `pip install 'mmclip[tensorboard]'`."""
+"""TensorBoard curves of a run, for `tensorboard --logdir runs`. An optional extra: `pip install 'mmclip[tensorboard]'`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FOLDER = "tensorboard"
 
 
 def check_tensorboard() -> None:
-    """Refuse before any work what could not be written later.
+    """Check before any work that the curves can be written.
 
     Raises:
         ConfigError: the package tensorboard is not installed.
@@ -30,10 +30,10 @@ def check_tensorboard() -> None:
         )
 
 
-class Board:
-    """Writes the numbers of a run into `out/tensorboard`; no picture goes there, since boards are shown around.
+class TensorBoardWriter:
+    """Writes the curves of a run to `out/tensorboard`. No images: they show patients, and TensorBoards are shared.
 
-    After a resume the steps that are taken again replace those written before.
+    After a resume, steps that are taken again replace those written before.
 
     Raises:
         ConfigError: the package tensorboard is not installed.
@@ -45,8 +45,8 @@ class Board:
 
         self._writer: SummaryWriter = SummaryWriter(str(out / FOLDER), purge_step=start + 1 if start else None)
 
-    def show(self, event: object) -> None:
-        """Write what an event says in numbers; events that say nothing in numbers are passed over."""
+    def write(self, event: object) -> None:
+        """Write the numbers of an event; events without numbers are ignored."""
         if isinstance(event, Step):
             self._curves(event.step, {f"loss/{name}": value for name, value in event.losses.items()})
             self._curves(event.step, {"loss/total": event.loss, "lr": event.lr, "speed/seconds_per_step": event.seconds})
@@ -58,7 +58,7 @@ class Board:
                 self._curves(event.step, {f"masks_{half}/{name}": value for name, value in facts.items()})
 
     def close(self) -> None:
-        """Write what waits."""
+        """Flush and close the event file."""
         self._writer.close()
 
     def _curves(self, step: int, values: dict[str, float]) -> None:

@@ -45,10 +45,10 @@ try:
     from engine.model.mmclip import MMCLIP
     from engine.model.preprocessing import GREY_MEAN, GREY_STD, Preprocessing
     from engine.model.towers import clip_config
-    from engine.pretrain import READ_EVERY, _losses_of, _plan, _spread
+    from engine.pretrain import READ_EVERY, _losses_of, _parallel_module, _plan
     from engine.recipe.pretraining import PretrainRecipe
     from engine.tables.run_log import versions
-    from engine.training.distributed import ALONE, resolved_device
+    from engine.training.distributed import SINGLE_PROCESS, resolved_device
     from engine.training.loop import Step, train
     from engine.training.monitor import measured_peak, memory_gib
     from engine.training.optimizer import make_optimizer
@@ -149,13 +149,18 @@ def ours(name: str, recipe: PretrainRecipe, data: tuple[Any, PixelStore, TextBan
     """Our own loop, as `mmclip pretrain` runs it, without checkpoints."""
     torch.manual_seed(0)
     module = MMCLIP.from_recipe(recipe, vocab_size=recipe.tokenizer.vocab or 0, sot=0, eot=1).to(device)
-    spread = _spread(module, recipe.compute, device, ALONE)
+    model = _parallel_module(module, recipe.compute, device, SINGLE_PROCESS)
     batches = Batches(*data, paired=recipe.batch.paired, unpaired=recipe.batch.unpaired, seed=0)
     prompts = torch.full((1, PROMPT_TOKENS[size]), 5, device=device), torch.zeros(1, PROMPT_TOKENS[size], dtype=torch.bool, device=device)
     like = Preprocessing(recipe.model.image.size, "squash", GREY_MEAN, GREY_STD)
-    losses_of = _losses_of(recipe, module, like, prompts, spread, 1)
+    losses_of = _losses_of(recipe, module, like, prompts, model, 1)
     steps = train(
-        module, make_optimizer(module, recipe.optimizer), losses_of, batches.at, _plan(recipe, recipe.steps, device), spread=spread
+        module,
+        make_optimizer(module, recipe.optimizer),
+        losses_of,
+        batches.at,
+        _plan(recipe, recipe.steps, device),
+        parallel_module=model,
     )
     return Contender(
         name,

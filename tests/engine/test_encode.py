@@ -13,13 +13,12 @@ from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian,
 
 from engine import MMCLIPModel
 from engine.errors import InputMissing, ReadError, UsageError
-from engine.model.bundle import random_bundle
 
 TEXTS = ["pneumonia", "no pneumonia"]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> MMCLIPModel:
+def model(random_bundle, tmp_path_factory: pytest.TempPathFactory) -> MMCLIPModel:
     return MMCLIPModel(random_bundle(tmp_path_factory.mktemp("models") / "toy"))
 
 
@@ -122,7 +121,7 @@ def test_bone_is_bright_whatever_the_photometric_interpretation(model: MMCLIPMod
 
 def test_a_missing_file_is_missing(model: MMCLIPModel, tmp_path: Path) -> None:
     for path in (tmp_path / "none.dcm", tmp_path):
-        with pytest.raises(InputMissing, match="no such picture") as caught:
+        with pytest.raises(InputMissing, match="no such image") as caught:
             model.encode([picture(), path], TEXTS)
         assert path.name not in str(caught.value), "a file name may name a patient"
 
@@ -143,7 +142,7 @@ def test_no_pictures_or_no_texts_give_no_rows(model: MMCLIPModel) -> None:
     assert image_features.shape == text_features.shape == (0, 32)
 
 
-def test_a_model_is_loaded_by_folder(model: MMCLIPModel, tmp_path: Path) -> None:
+def test_a_model_is_loaded_by_folder(random_bundle, model: MMCLIPModel, tmp_path: Path) -> None:
     bundle = random_bundle(tmp_path / "toy")
     loaded = MMCLIPModel.from_pretrained(tmp_path / "toy")
     assert loaded.bundle.content_hash == bundle.content_hash

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from engine.errors import ConfigError, LabelsError, ModelError, UsageError
 from engine.evaluate import BASELINE, evaluate
 from engine.evaluation.events import EvaluationFinished, EvaluationPlan, EvaluationSkipped, ImageEncoded, ModelFigures
-from engine.model.bundle import load_bundle, random_bundle, save_bundle
+from engine.model.bundle import load_bundle, save_bundle
 from engine.model.head import Head
 from engine.tables.calibrations import read_calibration
 from engine.tables.columns import file_hash
@@ -42,7 +42,7 @@ def site_key(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(random_bundle, tmp_path_factory):
     """60 pictures of 30 patients, brighter where pneumonia is present; edema is known in half of them, nobody has a fracture."""
     folder = tmp_path_factory.mktemp("evaluated")
     rng = np.random.default_rng(0)
@@ -256,7 +256,7 @@ def test_what_cannot_be_measured_is_refused(folder, tmp_path, settings, options,
         list(evaluate(folder / "row.yaml", settings=settings, out=tmp_path, workers=1, **options))
 
 
-def test_models_of_two_architectures_make_no_soup(folder, tmp_path):
+def test_models_of_two_architectures_make_no_soup(random_bundle, folder, tmp_path):
     random_bundle(tmp_path / "large", size=64)
     with pytest.raises(ModelError, match="another architecture"):
         run(folder, tmp_path / "out", settings=[f"models=[{folder}/toy, {tmp_path}/large]", "ensemble=weight_soup"])

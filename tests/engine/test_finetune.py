@@ -20,7 +20,7 @@ from engine.recipe.finetuning import FinetuneRecipe
 from engine.recipe.sources import TableSource
 from engine.tables.atomic import locked
 from engine.training.checkpoint import Saved
-from engine.training.early_stopping import Look
+from engine.training.early_stopping import ValidationResult
 from engine.training.loop import Step
 
 PATIENTS = 60
@@ -163,13 +163,13 @@ def test_every_fraction_leaves_a_classifier_and_the_largest_the_bundle(linear):
     assert str(out.parent) not in json.dumps(dict(whole.provenance))
 
 
-def test_the_tower_learns_and_the_best_look_is_kept(full, toy):
+def test_the_tower_learns_and_the_best_weights_are_kept(full, toy):
     out, events = full
-    looks = of(events, Look)
-    assert next(look.step for look in looks) == 0
+    results = of(events, ValidationResult)
+    assert next(result.step for result in results) == 0
     (chosen,) = of(events, ValidationChoice)[:1]
     assert (chosen.method, chosen.what) == ("full", "step")
-    best = max(looks, key=lambda look: look.rank)
+    best = max(results, key=lambda result: result.rank)
     assert (chosen.value, chosen.auroc) == (best.step, best.auroc)
     assert auroc(events, "full") > 0.95
     tuned, base = load_bundle(out / "bundle"), load_bundle(toy)

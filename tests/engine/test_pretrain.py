@@ -20,7 +20,7 @@ from engine.recipe.pretraining import PretrainRecipe
 from engine.tables.atomic import locked
 from engine.training.checkpoint import Refused, Saved
 from engine.training.loop import Step
-from engine.training.monitor import Pictured, Vitals
+from engine.training.monitor import FigureWritten, Vitals
 from engine.training.provenance import recipe_hash
 
 FINDINGS = ("Pneumonia", "No Finding", "Pleural Effusion")
@@ -209,7 +209,7 @@ def test_other_keys_of_compute_are_no_other_recipe(recipe, data, whole, tmp_path
     smaller = recipe(precision="fp32", compute={"micro_batch": 2, "checkpoint_activations": True, "ahead": 0})
     assert recipe_hash(smaller) == recipe_hash(recipe(precision="fp32"))
     events = list(pretrain(smaller, tmp_path / "run", device="cpu", resume=True, data=data))
-    assert next(event for event in events if isinstance(event, Started)).parts == 3
+    assert next(event for event in events if isinstance(event, Started)).micro_batches == 3
     unbroken = steps_of(list(pretrain(recipe(precision="fp32"), tmp_path / "unbroken", device="cpu", data=data)))
     for (step, losses, _), (same_step, expected, _) in zip(steps_of(events), unbroken[3:], strict=True):
         assert step == same_step
@@ -346,7 +346,7 @@ def test_a_run_that_is_watched_learns_the_same_to_the_bit(recipe, data, whole, t
     assert vitals[0].masks["paired"]["hidden"] == 0.75
 
     figures = ["pictures/step-00000003.png", "pictures/step-00000006.png"]
-    assert [event.file for event in events if isinstance(event, Pictured)] == figures
+    assert [event.file for event in events if isinstance(event, FigureWritten)] == figures
     assert (out / "pictures").stat().st_mode & 0o777 == 0o700
     for name in figures:
         with Image.open(out / name) as sheet:
@@ -379,6 +379,6 @@ def test_a_run_without_masks_draws_none(recipe, data, tmp_path: Path) -> None:
         "logging": {"vitals_every": 2, "pictures_every": 1},
     }
     events = list(pretrain(recipe(**settings), tmp_path / "run", device="cpu", data=data))
-    assert not [event for event in events if isinstance(event, Pictured)]
+    assert not [event for event in events if isinstance(event, FigureWritten)]
     assert [event.masks.keys() for event in events if isinstance(event, Vitals)] == [{"words"}]
     assert not (tmp_path / "run" / "pictures").exists()

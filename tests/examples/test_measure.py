@@ -5,7 +5,6 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from engine.model.bundle import random_bundle
 from engine.recipe import load_recipe
 from engine.recipe.prompts import PromptRecipe
 from engine.recipe.sources import TableSource
@@ -24,7 +23,7 @@ def test_raw_pixels_give_probabilities_and_none_for_one_class(measure):
     assert measure.baseline_scores(pixels, np.ones(40, np.int8), pixels) is None
 
 
-def test_a_source_has_a_row_for_each_finding_that_is_there_often_enough(measure, tmp_path):
+def test_a_source_has_a_row_for_each_finding_that_is_there_often_enough(random_bundle, measure, tmp_path):
     rng = np.random.default_rng(0)
     rows = []
     for number in range(60):

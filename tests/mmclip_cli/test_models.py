@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine.model.bundle import random_bundle, shipped_models
+from engine.model.bundle import shipped_models
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(random_bundle, tmp_path_factory):
     random_bundle(tmp_path_factory.mktemp("models") / "toy")
     return tmp_path_factory.getbasetemp() / "models0" / "toy"
 
@@ -43,7 +43,7 @@ def test_a_model_of_no_such_name_is_66(mmclip):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
+def checkpoint(random_bundle, tmp_path_factory):
     """A folder as transformers once wrote it: weights in a pickle, no manifest."""
     old = tmp_path_factory.mktemp("old") / "clip"
     random_bundle(old)

@@ -1,4 +1,7 @@
-"""A checkpoint file -> its tensors by name, whatever wrote it: safetensors, torch.save, or a TorchScript archive."""
+"""Checkpoint files: tensors by name from safetensors, torch.save or a TorchScript archive, without running code.
+
+A torch checkpoint is a zip of records; its directory is checked before any record is read.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,34 @@ import torch
 from torch import Tensor
 
 from engine.errors import ModelError, ReadError
-from engine.model.imports.pickle_reader import STORAGES, StoredTensor, Thing, read_pickle
+from engine.model.imports.pickle_reader import STORAGES, PickledObject, StoredTensor, read_pickle
 from engine.model.weights import checked_weights, read_weights
 
-# A torch checkpoint as it lies on disk: a zip of records, whose directory is checked before any record is read.
+Format = Literal["safetensors", "state_dict", "torchscript"]
+DEEPEST = 16
+"""Modules inside modules of a TorchScript archive; CLIP has six."""
+DTYPES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
 
 MOST_RECORDS = 200_000
 MOST_PICKLE_BYTES = 16_000_000
 """A checkpoint of 2.5 billion weights with its optimizer has a data.pkl below one million bytes."""
 
 _BROKEN = (zipfile.BadZipFile, zlib.error, OSError, NotImplementedError, RuntimeError, ValueError, EOFError, OverflowError, LookupError)
-"""What Python's zipfile runs into in a damaged directory; OSError is a seek to before the file's beginning."""
+"""Errors of Python's zipfile for a damaged directory; OSError is a seek to before the start of the file."""
 
 
-class Archive:
+class TorchArchive:
     """The records of one checkpoint file; a context manager.
 
     Raises:
@@ -60,7 +77,7 @@ class Archive:
 
     @property
     def is_script(self) -> bool:
-        """Whether this is a TorchScript archive, which carries code; none of it is read."""
+        """True for a TorchScript archive, which holds code; the code is not read."""
         return f"{self._root}/constants.pkl" in self._zip.NameToInfo
 
     def record_size(self, record: str) -> int | None:
@@ -69,7 +86,7 @@ class Archive:
         return None if info is None else info.file_size
 
     def read(self, record: str) -> bytearray:
-        """The bytes of a record, compared with their checksum."""
+        """The bytes of a record, checked against their checksum."""
         try:
             with self._zip.open(self._records[f"{self._root}/{record}"]) as file:
                 found = bytearray(file.read())
@@ -78,14 +95,14 @@ class Archive:
         return found
 
     def pickle(self) -> bytes:
-        """data.pkl: small, or refused before it is read."""
+        """data.pkl; a large one is refused before it is read."""
         size = self.record_size("data.pkl") or 0
         if size > MOST_PICKLE_BYTES:
             raise self._broken(f"its data.pkl has {size:,} bytes, a checkpoint's at most {MOST_PICKLE_BYTES:,}")
         return bytes(self.read("data.pkl"))
 
     def _checked(self) -> dict[str, zipfile.ZipInfo]:
-        """The records that torch stores, each inside the file and once; together no larger than it."""
+        """The records of torch, each once, inside the file and together no larger than it."""
         entries = self._zip.infolist()
         if len(entries) > MOST_RECORDS:
             raise self._broken(f"it has {len(entries):,} records")
@@ -116,7 +133,7 @@ class Archive:
 
 
 def _check_start(path: Path) -> None:
-    """The first bytes of a zip; what else it may be is said with a way on."""
+    """Check that the file starts as a zip; other known formats are named with a hint."""
     try:
         with path.open("rb") as file:
             start = file.read(64)
@@ -127,7 +144,7 @@ def _check_start(path: Path) -> None:
     if start.startswith(b"\x80"):
         raise ModelError(
             f"{path.name} is a bare pickle: what torch before 1.6 saved",
-            why="such a file cannot be looked at without running it, and no pickle is run here",
+            why="such a file cannot be read without running it, and no pickle is run here",
             hint="where you trust it: torch.save(torch.load(OLD, weights_only=True), NEW)",
         )
     if start.startswith(b"version https://git-lfs"):
@@ -135,26 +152,9 @@ def _check_start(path: Path) -> None:
     raise ModelError(f"{path.name} is no checkpoint", why="it is neither a zip of torch.save nor safetensors", hint="copy the file again")
 
 
-Format = Literal["safetensors", "state_dict", "torchscript"]
-DEEPEST = 16
-"""Modules inside modules of a TorchScript archive; CLIP has six."""
-DTYPES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
-
-
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds. `weights` are float32 (whole numbers stay), finite, and named as in the file, without the prefixes of wrappers."""
+    """Format and tensors of a file. `weights` are finite, float32 (integers stay), named as in the file without wrapper prefixes."""
 
     format: Format
     weights: Mapping[str, Tensor]
@@ -172,21 +172,21 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     if _is_safetensors(path):
         return Checkpoint("safetensors", _unwrapped(read_weights(path, path.stem)))
-    with Archive(path) as archive:
+    with TorchArchive(path) as archive:
         value = read_pickle(archive.pickle(), path.name)
-        if archive.is_script and isinstance(value, Thing):
+        if archive.is_script and isinstance(value, PickledObject):
             kind: Format = "torchscript"
             named = dict(_attributes(value, path.name))
         else:
             kind = "state_dict"
             named = _state_dict(value, path.name)
         weights = _unwrapped(_read_tensors(archive, named))
-    masks = {name: value for name, value in weights.items() if name.endswith("attn_mask")}  # infinite by design
+    masks = {name: value for name, value in weights.items() if name.endswith("attn_mask")}  # infinite values are intended
     return Checkpoint(kind, checked_weights({name: value for name, value in weights.items() if name not in masks}, path.stem) | masks)
 
 
 def _is_safetensors(path: Path) -> bool:
-    """8 bytes of length, then JSON; by content, since a name says little."""
+    """True where the content is 8 bytes of length, then JSON; the file's name is not used."""
     try:
         with path.open("rb") as file:
             return file.read(9)[8:] == b"{"
@@ -205,9 +205,9 @@ def _state_dict(value: Any, file: str) -> dict[str, StoredTensor]:
     return named
 
 
-def _attributes(module: Thing, file: str) -> Iterator[tuple[str, StoredTensor]]:
+def _attributes(module: PickledObject, file: str) -> Iterator[tuple[str, StoredTensor]]:
     """Every tensor of a TorchScript module and of the modules in it, with its dotted name."""
-    waiting: list[tuple[tuple[str, ...], Thing]] = [((), module)]
+    waiting: list[tuple[tuple[str, ...], PickledObject]] = [((), module)]
     seen: set[int] = set()
     while waiting:
         path, each = waiting.pop()
@@ -215,11 +215,11 @@ def _attributes(module: Thing, file: str) -> Iterator[tuple[str, StoredTensor]]:
             continue
         seen.add(id(each))
         if len(path) > DEEPEST:
-            raise ModelError(f"{file} nests modules deeper than {DEEPEST}", hint="the archive of a CLIP")
+            raise ModelError(f"{file} nests modules deeper than {DEEPEST}", hint="the archive of a CLIP model")
         for name, value in each.attributes.items():
             if isinstance(value, StoredTensor):
                 yield ".".join((*path, str(name))), value
-            elif isinstance(value, Thing):
+            elif isinstance(value, PickledObject):
                 waiting.append(((*path, str(name)), value))
 
 
@@ -231,8 +231,8 @@ def _unwrapped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _read_tensors(archive: Archive, named: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
-    """Views of the storages, each read once; sizes are compared with the file before any memory is taken."""
+def _read_tensors(archive: TorchArchive, named: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
+    """Views of the storages, each read once; sizes are checked against the file before memory is allocated."""
     total = 0
     for name, stored in named.items():
         storage = stored.storage
@@ -244,11 +244,11 @@ def _read_tensors(archive: Archive, named: Mapping[str, StoredTensor]) -> dict[s
             why = f"{name} claims {storage.numel:,} numbers, which its record does not hold"
         elif numel > storage.numel or (numel and last >= storage.numel):
             why = f"{name} claims to be {list(stored.shape)} in a storage of {storage.numel:,} numbers"
-        elif total > 2 * archive.size:  # a mask that all blocks of a TorchScript archive share counts once a block
+        elif total > 2 * archive.size:  # a mask shared by all blocks of a TorchScript archive counts once per block
             why = f"its tensors claim more than twice the {archive.size:,} bytes of the file"
         else:
             continue
-        raise ModelError(f"{archive.path.name} is damaged or lies about its sizes", why=why, hint="copy the file again")
+        raise ModelError(f"{archive.path.name} is damaged or claims wrong sizes", why=why, hint="copy the file again")
     storages: dict[str, Tensor] = {}
     weights = {}
     for name, stored in named.items():

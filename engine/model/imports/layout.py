@@ -1,7 +1,7 @@
-"""The names and shapes of OpenAI's CLIP, which open_clip and CheXzero share, and what transformers calls the same weights.
+"""Names and shapes of OpenAI's CLIP weights, also used by open_clip and CheXzero, and their conversion to transformers.
 
-Every size is read off the shapes, as OpenAI's own loader does; the number of heads, which no shape tells, is width / 64 there and in
-nearly all of open_clip's configurations, but for four wide towers.
+Sizes are read from the shapes, as in OpenAI's loader. The number of heads is not in the shapes: it is width / 64 there and in open_clip's
+configurations, except for four wide towers. Position embeddings are interpolated to other image sizes and text lengths.
 """
 
 from __future__ import annotations
@@ -23,20 +23,17 @@ from engine.model.weights import misfits
 if TYPE_CHECKING:
     from transformers import CLIPModel
 
-
-# A CLIP for pictures of another size or texts of another length: its position embeddings, made to fit.
-
 IMAGE_POSITIONS = "vision_model.embeddings.position_embedding.weight"
 TEXT_POSITIONS = "text_model.embeddings.position_embedding.weight"
 SHORTEST, LONGEST = 3, 4096
-"""Tokens: SOT, a word, EOT; and what no CLIP goes beyond."""
+"""Text lengths in tokens: SOT, one word, EOT; and more than any CLIP model has."""
 
 
-def fitted(clip: CLIPModel, *, image_size: int | None = None, context: int | None = None, antialias: bool) -> CLIPModel:
-    """The same weights for pictures of `image_size` pixels and texts of `context` tokens; `clip` itself where nothing changes.
+def resized_clip(clip: CLIPModel, *, image_size: int | None = None, context: int | None = None, antialias: bool) -> CLIPModel:
+    """The same weights for images of `image_size` pixels and texts of `context` tokens; `clip` itself where nothing changes.
 
     Raises:
-        ConfigError: no whole number of patches, or a length that no text has.
+        ConfigError: no whole number of patches, or a text length out of range.
     """
     vision, text = clip.config.vision_config, clip.config.text_config
     image_size, context = image_size or vision.image_size, context or text.max_position_embeddings
@@ -45,7 +42,7 @@ def fitted(clip: CLIPModel, *, image_size: int | None = None, context: int | Non
     if image_size % vision.patch_size or not vision.patch_size <= image_size <= 8192:
         near = max(1, round(image_size / vision.patch_size)) * vision.patch_size
         raise ConfigError(
-            f"pictures of {image_size} pixels do not divide into the weights' patches of {vision.patch_size}", hint=f"a size of {near}"
+            f"images of {image_size} pixels do not divide into the weights' patches of {vision.patch_size}", hint=f"a size of {near}"
         )
     if not SHORTEST <= context <= LONGEST:
         raise ConfigError(f"a context of {context} tokens holds no text", hint=f"between {SHORTEST} and {LONGEST}")
@@ -64,7 +61,7 @@ def fitted(clip: CLIPModel, *, image_size: int | None = None, context: int | Non
 
 
 def image_positions(positions: Tensor, grid: int, *, antialias: bool) -> Tensor:
-    """(1 + G * G, width) -> (1 + grid * grid, width): CLS as it is, the rest resampled bicubically over the plane."""
+    """(1 + G * G, width) -> (1 + grid * grid, width): CLS unchanged, the rest resampled bicubically in 2-D."""
     cls, patches = positions[:1], positions[1:]
     old = math.isqrt(len(patches))
     if old == grid:
@@ -75,7 +72,7 @@ def image_positions(positions: Tensor, grid: int, *, antialias: bool) -> Tensor:
 
 
 def text_positions(positions: Tensor, context: int) -> Tensor:
-    """(T, width) -> (context, width): the first ones, and the last repeated where there are not enough."""
+    """(T, width) -> (context, width): cut to the first ones, or extended by repeating the last."""
     last = positions[-1:].expand(max(0, context - len(positions)), -1)
     return torch.cat([positions[:context], last])
 
@@ -85,7 +82,7 @@ WIDE_IMAGE_HEADS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}
 """Width of a head where it is not 64: open_clip's ViT-H/14, ViT-g/14, ViT-bigG/14 and ViT-e/14."""
 
 _FACTS = ("input_resolution", "context_length", "vocab_size")
-"""What only OpenAI's own release carries beside the weights."""
+"""Entries beside the weights that only OpenAI's release has."""
 _BLOCK = {
     "ln_1": "layer_norm1",
     "attn.out_proj": "self_attn.out_proj",
@@ -96,9 +93,9 @@ _BLOCK = {
 _OTHERS = (
     (r"^visual\.layer\d|^visual\.attnpool\.", "a ResNet image tower", "a ViT"),
     (r"^visual\.trunk\.", "an image tower of timm", "open_clip's own ViT"),
-    (r"^text\.transformer\.(embeddings|encoder|model)\.", "a text tower of transformers with a tokenizer of its own", "CLIP's text tower"),
+    (r"^text\.transformer\.(embeddings|encoder|model)\.", "a text tower of transformers with another tokenizer", "CLIP's text tower"),
     (r"^text_decoder\.|^visual\.attn_pool|(^|\.)cls_emb$", "CoCa's decoder and pooling", "plain CLIP"),
-    (r"^logit_bias$", "SigLIP's bias, with a loss and a tokenizer of its own", "CLIP"),
+    (r"^logit_bias$", "SigLIP's bias, with another loss and tokenizer", "CLIP"),
     (r"\.ls_[12]\.gamma$", "layer scale", "plain blocks"),
     (r"\.(ln_q|ln_k|ln_attn|ln_inner|scale_heads|head_scale)", "altered attention blocks", "plain blocks"),
     (r"text_projection\.bias$", "a bias in the text projection", "CLIP's bare matrix"),
@@ -108,8 +105,8 @@ _OTHERS = (
 
 
 @dataclass(frozen=True)
-class Tower:
-    """One transformer: width, layers, heads, width of the MLP."""
+class TowerSizes:
+    """Sizes of one transformer: width, layers, heads, width of the MLP."""
 
     width: int
     layers: int
@@ -118,11 +115,11 @@ class Tower:
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """A CLIP's sizes, in pixels, tokens and channels; `text` is the prefix of the text tower's names, "" or "text."."""
+class ClipSizes:
+    """Sizes of a CLIP model in pixels, tokens and channels; `prefix`, "" or "text.", starts the names of the text tower."""
 
-    image: Tower
-    text: Tower
+    image: TowerSizes
+    text: TowerSizes
     image_size: int
     patch: int
     context: int
@@ -132,7 +129,7 @@ class Sizes:
 
 
 def without_facts(weights: Mapping[str, Tensor], name: str) -> tuple[dict[str, Tensor], bool]:
-    """The weights without what is no weight: OpenAI's three facts and causal masks; and whether those facts were there.
+    """The weights without OpenAI's three extra entries and causal masks; and whether these entries were there.
 
     Raises:
         ModelError: a mask that is not causal.
@@ -144,11 +141,11 @@ def without_facts(weights: Mapping[str, Tensor], name: str) -> tuple[dict[str, T
     return kept, all(fact in weights for fact in _FACTS)
 
 
-def sizes_of(weights: Mapping[str, Tensor], name: str, *, image_heads: int | None = None, text_heads: int | None = None) -> Sizes:
-    """The sizes that the shapes tell, after every name and shape was compared with what such a CLIP has.
+def sizes_of(weights: Mapping[str, Tensor], name: str, *, image_heads: int | None = None, text_heads: int | None = None) -> ClipSizes:
+    """Sizes read from the shapes; all names and shapes are checked.
 
     Args:
-        image_heads, text_heads: as a configuration says; None: width / 64, or as in open_clip's wide towers.
+        image_heads, text_heads: from a configuration; None: width / 64, or as in open_clip's wide towers.
 
     Raises:
         ModelError: another architecture, named; or missing, unknown and misshapen weights, of each the first three.
@@ -159,7 +156,7 @@ def sizes_of(weights: Mapping[str, Tensor], name: str, *, image_heads: int | Non
         patches = weights["visual.positional_embedding"].shape[0] - 1
         width, _, patch, _ = weights["visual.conv1.weight"].shape
         vocabulary, text_width = weights[f"{prefix}token_embedding.weight"].shape
-        sizes = Sizes(
+        sizes = ClipSizes(
             image=_tower(weights, "visual.", width, image_heads or width // WIDE_IMAGE_HEADS.get(width, HEAD_WIDTH)),
             text=_tower(weights, prefix, text_width, text_heads or text_width // HEAD_WIDTH),
             image_size=math.isqrt(patches) * patch,
@@ -180,17 +177,17 @@ def sizes_of(weights: Mapping[str, Tensor], name: str, *, image_heads: int | Non
         odd = tower.width % HEAD_WIDTH and not (what == "image" and tower.width in WIDE_IMAGE_HEADS)
         if not tower.heads or tower.width % tower.heads or (odd and given is None):
             raise ModelError(
-                f"cannot tell how many heads the {what} tower of {name} has",
-                why=f"its width {tower.width} is no multiple of {HEAD_WIDTH}, and no shape tells",
+                f"the number of heads of the {what} tower of {name} is not known",
+                why=f"its width {tower.width} is no multiple of {HEAD_WIDTH}, and the shapes do not tell",
                 hint="open_clip_config.json beside the weights",
             )
     return sizes
 
 
-def settings(sizes: Sizes, activation: str, *, sot: int, eot: int) -> dict[str, Any]:
-    """What `transformers.CLIPConfig` takes for these sizes."""
+def settings(sizes: ClipSizes, activation: str, *, sot: int, eot: int) -> dict[str, Any]:
+    """Arguments of `transformers.CLIPConfig` for these sizes."""
 
-    def tower(each: Tower) -> dict[str, Any]:
+    def tower(each: TowerSizes) -> dict[str, Any]:
         return {
             "hidden_size": each.width,
             "intermediate_size": each.mlp,
@@ -214,11 +211,11 @@ def settings(sizes: Sizes, activation: str, *, sot: int, eot: int) -> dict[str, 
     }
 
 
-def renamed(weights: Mapping[str, Tensor], sizes: Sizes) -> dict[str, Tensor]:
-    """The same weights under the names of transformers: q, k and v apart, projections turned, the temperature a scalar."""
+def renamed(weights: Mapping[str, Tensor], sizes: ClipSizes) -> dict[str, Tensor]:
+    """The weights under the names of transformers: q, k and v split, projections transposed, the temperature a scalar."""
     prefix = sizes.prefix
     projection = _projection_name(weights, prefix)
-    # parameters that multiply from the right in OpenAI's code are turned; open_clip's nn.Linear is not
+    # parameters that multiply from the right in OpenAI's code are transposed; open_clip's nn.Linear is not
     found = {
         "logit_scale": weights["logit_scale"].reshape(()),
         "visual_projection.weight": weights["visual.proj"].T.contiguous(),
@@ -235,27 +232,27 @@ def renamed(weights: Mapping[str, Tensor], sizes: Sizes) -> dict[str, Tensor]:
         f"{prefix}ln_final": "text_model.final_layer_norm",
     }
     for theirs, ours in norms.items():
-        for part in ("weight", "bias"):
-            found[f"{ours}.{part}"] = weights[f"{theirs}.{part}"]
+        for kind in ("weight", "bias"):
+            found[f"{ours}.{kind}"] = weights[f"{theirs}.{kind}"]
     for side, model, layers in (("visual.", "vision_model", sizes.image.layers), (prefix, "text_model", sizes.text.layers)):
         for number in range(layers):
             block, layer = f"{side}transformer.resblocks.{number}", f"{model}.encoder.layers.{number}"
-            for part in ("weight", "bias"):
+            for kind in ("weight", "bias"):
                 for theirs, ours in _BLOCK.items():
-                    found[f"{layer}.{ours}.{part}"] = weights[f"{block}.{theirs}.{part}"]
-                for letter, third in zip("qkv", weights[f"{block}.attn.in_proj_{part}"].chunk(3), strict=True):
-                    found[f"{layer}.self_attn.{letter}_proj.{part}"] = third.contiguous()
+                    found[f"{layer}.{ours}.{kind}"] = weights[f"{block}.{theirs}.{kind}"]
+                for letter, third in zip("qkv", weights[f"{block}.attn.in_proj_{kind}"].chunk(3), strict=True):
+                    found[f"{layer}.self_attn.{letter}_proj.{kind}"] = third.contiguous()
     return found
 
 
-def _tower(weights: Mapping[str, Tensor], prefix: str, width: int, heads: int) -> Tower:
+def _tower(weights: Mapping[str, Tensor], prefix: str, width: int, heads: int) -> TowerSizes:
     pattern = re.compile(re.escape(prefix) + r"transformer\.resblocks\.(\d+)\.")
     layers = {found[1] for name in weights if (found := pattern.match(name))}
-    return Tower(width, len(layers), heads, weights[f"{prefix}transformer.resblocks.0.mlp.c_fc.weight"].shape[0])
+    return TowerSizes(width, len(layers), heads, weights[f"{prefix}transformer.resblocks.0.mlp.c_fc.weight"].shape[0])
 
 
-def _shapes(sizes: Sizes) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Every weight of such a CLIP with its shape."""
+def _shapes(sizes: ClipSizes) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Every weight of a CLIP model of these sizes, with its shape."""
     image, text, prefix = sizes.image, sizes.text, sizes.prefix
     yield from (
         ("logit_scale", ()),
@@ -268,7 +265,7 @@ def _shapes(sizes: Sizes) -> Iterator[tuple[str, tuple[int, ...]]]:
         (f"{prefix}text_projection", (text.width, sizes.projection)),
     )
     for norm, width in (("visual.ln_pre", image.width), ("visual.ln_post", image.width), (f"{prefix}ln_final", text.width)):
-        yield from ((f"{norm}.{part}", (width,)) for part in ("weight", "bias"))
+        yield from ((f"{norm}.{kind}", (width,)) for kind in ("weight", "bias"))
     for side, tower in (("visual.", image), (prefix, text)):
         for number in range(tower.layers):
             block, width = f"{side}transformer.resblocks.{number}", tower.width
@@ -282,18 +279,18 @@ def _shapes(sizes: Sizes) -> Iterator[tuple[str, tuple[int, ...]]]:
                 (f"{block}.mlp.c_proj.weight", (width, tower.mlp)),
                 (f"{block}.mlp.c_proj.bias", (width,)),
             )
-            yield from ((f"{block}.{norm}.{part}", (width,)) for norm in ("ln_1", "ln_2") for part in ("weight", "bias"))
+            yield from ((f"{block}.{norm}.{kind}", (width,)) for norm in ("ln_1", "ln_2") for kind in ("weight", "bias"))
 
 
 def _scalar_scale(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights as `_shapes` spells them: the temperature a scalar, an nn.Linear of a text projection as the matrix it stands for."""
-    spelt = dict(weights)
-    if "logit_scale" in spelt and spelt["logit_scale"].numel() == 1:
-        spelt["logit_scale"] = spelt["logit_scale"].reshape(())
+    """The weights in the form of `_shapes`: the temperature a scalar, an nn.Linear text projection as a matrix."""
+    normal = dict(weights)
+    if "logit_scale" in normal and normal["logit_scale"].numel() == 1:
+        normal["logit_scale"] = normal["logit_scale"].reshape(())
     for prefix in ("", "text."):
-        if f"{prefix}text_projection.weight" in spelt:
-            spelt[f"{prefix}text_projection"] = spelt.pop(f"{prefix}text_projection.weight").T
-    return spelt
+        if f"{prefix}text_projection.weight" in normal:
+            normal[f"{prefix}text_projection"] = normal.pop(f"{prefix}text_projection.weight").T
+    return normal
 
 
 def _projection_name(weights: Mapping[str, Tensor], prefix: str) -> str:
@@ -310,7 +307,7 @@ def _is_causal(mask: Tensor) -> bool:
 
 
 def _refuse_others(weights: Mapping[str, Tensor], name: str) -> None:
-    """Say which architecture this is instead, before its names are counted as faults."""
+    """Raise ModelError for another architecture, by its name, before its weights are counted as faults."""
     for pattern, what, wanted in _OTHERS:
         if any(re.search(pattern, key) for key in weights):
             raise ModelError(f"{name} cannot be imported: it has {what}", hint=f"a checkpoint with {wanted}")

@@ -1,4 +1,4 @@
-"""open_clip_config.json: what an open_clip folder says about its weights, or why they are no plain ViT CLIP."""
+"""open_clip_config.json: activation, heads and preprocessing of an open_clip folder, or why it is no plain ViT CLIP."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelError
-from engine.model.imports.published import LOOKS, Activation, Look
+from engine.model.imports.published import PUBLISHED_PREPROCESSING, Activation, PublishedPreprocessing
 from engine.model.preprocessing import Resize
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
-"""In the order in which they are taken."""
+"""In order of preference."""
 
 _RESIZES: Mapping[str, Resize] = {"shortest": "crop", "longest": "pad", "squash": "squash"}
 _HARMLESS = {
@@ -22,7 +22,7 @@ _HARMLESS = {
     *("attn_pooler_queries", "timm_model_pretrained", "timm_drop", "timm_drop_path", "timm_pool", "timm_proj", "timm_proj_bias"),
     *("context_length", "vocab_size", "heads", "pad_id", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type", "pretrained_image"),
 }
-"""Keys that the shapes tell, that act in training alone, or that mean nothing without one of those below."""
+"""Keys that the shapes imply, that apply in training only, or that have no effect without one of the keys below."""
 _PLAIN: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "timm_model_name": ((None, ""), "an image tower of timm"),
     "hf_model_name": ((None, ""), "a text tower of transformers"),
@@ -46,22 +46,22 @@ _PLAIN: Mapping[str, tuple[tuple[Any, ...], str]] = {
         ((None, False), "altered attention blocks"),
     ),
 }
-"""Key -> the values that leave a tower plain, and what any other value means."""
+"""Key -> the values of a plain tower, and the meaning of any other value."""
 
 
 @dataclass(frozen=True)
-class Described:
-    """What the configuration tells beyond the shapes. Heads are None where it leaves them to the rule of 64 channels each."""
+class OpenClipConfig:
+    """Settings of the configuration beyond the shapes. Heads are None where the rule of 64 channels per head applies."""
 
     activation: Activation
     image_heads: int | None
     text_heads: int | None
-    look: Look
+    preprocessing: PublishedPreprocessing
     image_size: int | None
     epsilon: float
 
 
-def read_open_clip(folder: Path) -> Described | None:
+def read_open_clip(folder: Path) -> OpenClipConfig | None:
     """The open_clip_config.json of a folder; None where there is none.
 
     Raises:
@@ -81,11 +81,11 @@ def read_open_clip(folder: Path) -> Described | None:
             raise ModelError(f"the towers that {CONFIG} describes have different layer norms", hint="a plain ViT CLIP")
         heads = text.get("heads")
         size = image.get("image_size")
-        return Described(
+        return OpenClipConfig(
             activation="quick_gelu" if model.get("quick_gelu") else "gelu",
             image_heads=int(image["width"]) // int(image["head_width"]) if "head_width" in image else None,
             text_heads=None if heads is None else int(heads),
-            look=_look(stored.get("preprocess_cfg") or {}),
+            preprocessing=_preprocessing(stored.get("preprocess_cfg") or {}),
             image_size=size if isinstance(size, int) else None,
             epsilon=epsilons.pop(),
         )
@@ -94,14 +94,14 @@ def read_open_clip(folder: Path) -> Described | None:
 
 
 def _reasons(model: Mapping[str, Any], image: Mapping[str, Any], text: Mapping[str, Any]) -> list[str]:
-    """Everything that makes the model another than CLIP, each once."""
+    """All differences from a plain CLIP model, each once."""
     found = []
     if isinstance(image.get("layers"), list):
         found.append("a ResNet image tower")
     if model.get("multimodal_cfg"):
         found.append("CoCa's decoder")
     if model.get("init_logit_bias") is not None:
-        found.append("SigLIP's bias, with a loss and a tokenizer of its own")
+        found.append("SigLIP's bias, with another loss and tokenizer")
     for section, pools in ((image, ("tok",)), (text, ("argmax",))):
         if section.get("pool_type") not in (None, *pools):
             found.append(f"pooling by {str(section['pool_type'])[:20]}")
@@ -116,14 +116,14 @@ def _reasons(model: Mapping[str, Any], image: Mapping[str, Any], text: Mapping[s
     return list(dict.fromkeys(found))
 
 
-def _look(stored: Mapping[str, Any]) -> Look:
-    """open_clip's preprocessing; its own defaults, which are CLIP's, where it says nothing."""
-    usual = LOOKS["clip"]
+def _preprocessing(stored: Mapping[str, Any]) -> PublishedPreprocessing:
+    """open_clip's preprocessing, with CLIP's values as defaults."""
+    usual = PUBLISHED_PREPROCESSING["clip"]
     resize = _RESIZES[stored.get("resize_mode") or "shortest"]
     if resize == "pad" and stored.get("fill_color", 0) not in (0, [0, 0, 0]):
-        raise ModelError(f"{CONFIG} pads pictures with another colour than black", hint="--preprocessing clip, or chexzero")
+        raise ModelError(f"{CONFIG} pads images with another colour than black", hint="--preprocessing clip, or chexzero")
     mean, std = (_three(stored.get(key) or default) for key, default in (("mean", usual.mean), ("std", usual.std)))
-    return Look(resize, mean, std)
+    return PublishedPreprocessing(resize, mean, std)
 
 
 def _three(values: Any) -> tuple[float, float, float]:

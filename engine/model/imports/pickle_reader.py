@@ -1,9 +1,9 @@
-"""What a checkpoint's pickle says, read by a machine that cannot call anything.
+"""Pickles of checkpoints, read by an interpreter that cannot call anything.
 
-A pickle is a program for a stack machine, and Python's runs whatever it names. This one knows the opcodes that torch writes and a closed
-list of names; a name is a name (never looked up), a call builds one of the plain values below, and everything else is refused. So a
-tensor comes out as where its bytes lie (`StoredTensor`), a TorchScript module as its attributes (`Thing`), the rest as dict, list, tuple,
-str and numbers.
+A pickle is a program for a stack machine, and Python's own runs any function that it names. This interpreter knows the opcodes that
+torch writes and a closed list of names; names are never imported, a call builds one of the plain values below, and everything else is
+refused. A tensor becomes the location of its bytes (`StoredTensor`), a TorchScript module its attributes (`PickledObject`), the rest
+dict, list, tuple, str and numbers.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ MOST_STEPS = 1_000_000
 
 
 @dataclass(frozen=True)
-class Name:
-    """Something that a pickle would import: here two words and no more."""
+class GlobalName:
+    """A name that a pickle would import; here text only."""
 
     module: str
     name: str
@@ -32,7 +32,7 @@ class Name:
 
 @dataclass(frozen=True, eq=False)
 class Storage:
-    """Bytes in the record `data/KEY`: `numel` numbers of the type that torch calls `kind`, as in FloatStorage."""
+    """The record `data/KEY`: `numel` numbers of torch's storage type `kind`, such as FloatStorage."""
 
     kind: str
     key: str
@@ -41,7 +41,7 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class StoredTensor:
-    """A tensor as it is written down: where it begins in its storage and how far apart its elements are, counted in elements."""
+    """Location of a tensor: its offset in a storage and its strides, counted in elements."""
 
     storage: Storage
     offset: int
@@ -50,19 +50,19 @@ class StoredTensor:
 
 
 @dataclass(eq=False)
-class Thing:
-    """An object of a class that nobody looks up: its name and what the pickle sets on it."""
+class PickledObject:
+    """An object of a class that is not imported: the name of the class and the attributes that the pickle sets."""
 
-    kind: Name
+    kind: GlobalName
     attributes: dict[Any, Any]
 
 
 class _Refused(Exception):  # noqa: N818 - never leaves this file
-    """Why the pickle is not read on."""
+    """Why the pickle is refused."""
 
 
 def read_pickle(raw: bytes, file: str) -> Any:
-    """The value that `raw` describes. `file` is the checkpoint's name, for messages.
+    """The value of the pickle `raw`. `file` is the checkpoint's name, for messages.
 
     Raises:
         ModelError: it names something outside the closed list, uses an opcode that torch does not, is too long, or is damaged.
@@ -81,7 +81,7 @@ def read_pickle(raw: bytes, file: str) -> Any:
 
 def _run(raw: bytes) -> Any:
     stack: list[Any] = []
-    below: list[list[Any]] = []  # the stacks under each mark
+    below: list[list[Any]] = []  # the stacks below each mark
     memo: dict[int, Any] = {}
     argument: Any
     for step, (opcode, argument, _) in enumerate(pickletools.genops(raw)):
@@ -127,12 +127,12 @@ def _run(raw: bytes) -> Any:
             stack.append(_storage(stack.pop()))
         elif name in ("REDUCE", "NEWOBJ"):
             arguments, kind = stack.pop(), stack.pop()
-            if type(kind) is not Name or type(arguments) is not tuple:
+            if type(kind) is not GlobalName or type(arguments) is not tuple:
                 raise TypeError
             stack.append(_made(kind, arguments))
         elif name == "BUILD":
             state = stack.pop()
-            if isinstance(stack[-1], Thing) and isinstance(state, dict):
+            if isinstance(stack[-1], PickledObject) and isinstance(state, dict):
                 stack[-1].attributes.update(state)
         elif name == "STOP":
             return stack.pop()
@@ -141,25 +141,25 @@ def _run(raw: bytes) -> Any:
     raise EOFError
 
 
-def _allowed(module: str, name: str) -> Name:
-    """The name, where a checkpoint has a use for it."""
-    found = Name(module, name)
+def _allowed(module: str, name: str) -> GlobalName:
+    """The name, where the closed list has it."""
+    found = GlobalName(module, name)
     whole = str(found)
     if whole in _CALLS or whole in _OPAQUE or module.split(".")[0] == "__torch__" or (module == "torch" and name in STORAGES):
         return found
     raise _Refused(f"names {whole[:100]}, which a checkpoint of tensors does not need")
 
 
-def _made(kind: Name, arguments: tuple[Any, ...]) -> Any:
-    """What a call stands for; nothing is called but the makers of plain values below."""
+def _made(kind: GlobalName, arguments: tuple[Any, ...]) -> Any:
+    """The value of a call; only the constructors of plain values below are called."""
     maker = _CALLS.get(str(kind))
-    return maker(*arguments) if maker else Thing(kind, {})
+    return maker(*arguments) if maker else PickledObject(kind, {})
 
 
 def _storage(words: Any) -> Storage:
     """('storage', torch.FloatStorage, '0', 'cpu', 12): kind, record, device (ignored), number of elements."""
     tag, kind, key, _, numel = words
-    if tag != "storage" or type(kind) is not Name or kind.name not in STORAGES or type(key) is not str or type(numel) is not int:
+    if tag != "storage" or type(kind) is not GlobalName or kind.name not in STORAGES or type(key) is not str or type(numel) is not int:
         raise TypeError
     if not key.isascii() or not key.isalnum():
         raise _Refused("names a record outside data/")
@@ -192,7 +192,7 @@ def _set_items(stack: list[Any], items: list[Any]) -> None:
     if type(target) is not dict or len(items) % 2:
         raise TypeError
     for key, value in zip(items[::2], items[1::2], strict=True):
-        if type(key) not in (str, int):  # hashing a deep tuple of a stranger's making overflows the C stack
+        if type(key) not in (str, int):  # hashing a deeply nested tuple overflows the C stack
             raise _Refused("has a table with keys that are neither words nor numbers")
         target[key] = value
 
@@ -227,7 +227,7 @@ _VALUES = {
     *("BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "BINFLOAT", "FLOAT", "BINBYTES", "SHORT_BINBYTES"),
     *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "STRING", "BINSTRING", "SHORT_BINSTRING"),
 }
-"""Opcodes that carry their value."""
+"""Opcodes with their value as argument."""
 _EMPTY: Mapping[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": list}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _MARKED: Mapping[str, Callable[[list[Any], list[Any]], None]] = {
@@ -256,4 +256,4 @@ _OPAQUE = {
     *("argparse.Namespace", "numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "_codecs.encode"),
     *("torch.device", "torch.float16", "torch.float32", "torch.bfloat16", "builtins.dict", "builtins.list", "builtins.int"),
 }
-"""What training scripts leave beside the weights: kept as names, since nothing asks for their values."""
+"""Other names in checkpoints of training scripts; kept as names, since their values are not needed."""

@@ -1,9 +1,8 @@
-"""What is known of published checkpoints that do not say it themselves: their activation and the preprocessing they were trained with.
+"""Activation and preprocessing of published checkpoints whose files do not state them.
 
-A file is known by the sha256 of its bytes; the digests of OpenAI's files stand in their own addresses, open_clip's release files end in the
-first eight digits of theirs, and CheXzero's ten were recorded by people who fetched them. None of these files was at hand when this
-table was written: a wrong digest would only fail to recognise its file. CheXzero's are also known by name, since they are
-often saved again.
+A file is recognised by its SHA-256: OpenAI's digests are part of their addresses, open_clip's release files end in the first eight digits,
+and CheXzero's ten were recorded by people who downloaded them. These files were not available when this table was written; a wrong
+digest would only fail to recognise its file. CheXzero's are also recognised by name, since they are often saved again.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ Activation = Literal["quick_gelu", "gelu"]
 
 
 @dataclass(frozen=True)
-class Look:
-    """How pictures are prepared, but for their size: the resize, and mean and deviation of grey values in [0, 1]."""
+class PublishedPreprocessing:
+    """Image preprocessing without the size: the resize, and mean and deviation of grey values in [0, 1]."""
 
     resize: Resize
     mean: tuple[float, float, float]
@@ -28,23 +27,23 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Known:
-    """What a recognised file was trained with; `because` says how it was recognised."""
+class KnownCheckpoint:
+    """Training settings of a recognised file; `because` says how it was recognised, `preprocessing` is a key below."""
 
     maker: str
     activation: Activation
-    look: str
+    preprocessing: str
     because: str
 
 
 CHEXZERO_MEAN = (101.48761 / 255,) * 3
 CHEXZERO_STD = (83.43944 / 255,) * 3
-LOOKS: Mapping[str, Look] = {
-    "clip": Look("crop", CLIP_MEAN, CLIP_STD),
-    "chexzero": Look("pad", CHEXZERO_MEAN, CHEXZERO_STD),
+PUBLISHED_PREPROCESSING: Mapping[str, PublishedPreprocessing] = {
+    "clip": PublishedPreprocessing("crop", CLIP_MEAN, CLIP_STD),
+    "chexzero": PublishedPreprocessing("pad", CHEXZERO_MEAN, CHEXZERO_STD),
 }
-"""clip: the middle of the longer side, CLIP's constants. chexzero: black beside the shorter side, and the mean and deviation of its own
-radiographs, which it counts in 0-255. CheXzero itself goes to 320 pixels first and from there to 224; here a picture is resampled once."""
+"""clip: centre crop, CLIP's constants. chexzero: padded with black to a square, and the mean and deviation of its own radiographs, given
+in 0-255. CheXzero resizes to 320 pixels and then to 224; here an image is resampled once."""
 
 OPENAI = (
     "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",  # ViT-B/32
@@ -77,8 +76,8 @@ CHEXZERO: Mapping[str, str] = {
 }
 
 
-def known_file(name: str, sha256: str, *, has_openai_facts: bool = False) -> Known | None:
-    """What is recorded of a file, by its bytes, then by what it carries, then by its name; None where nothing is.
+def known_file(name: str, sha256: str, *, has_openai_facts: bool = False) -> KnownCheckpoint | None:
+    """The record of a file, found by its bytes, then its extra entries, then its name; None for an unknown file.
 
     Args:
         name: of the file.
@@ -86,13 +85,15 @@ def known_file(name: str, sha256: str, *, has_openai_facts: bool = False) -> Kno
         has_openai_facts: it holds `input_resolution`, `context_length` and `vocab_size` beside the weights, as OpenAI's releases do.
     """
     if sha256 in OPENAI:
-        return Known("openai", "quick_gelu", "clip", "its sha256 is that of OpenAI's release")
+        return KnownCheckpoint("openai", "quick_gelu", "clip", "its sha256 is that of OpenAI's release")
     if sha256 in CHEXZERO.values():
-        return Known("chexzero", "quick_gelu", "chexzero", "its sha256 is that of CheXzero's release")
+        return KnownCheckpoint("chexzero", "quick_gelu", "chexzero", "its sha256 is that of CheXzero's release")
     if sha256[:8] in OPEN_CLIP:
-        return Known("open_clip", OPEN_CLIP[sha256[:8]], "clip", "its sha256 begins as that of open_clip's release")
+        return KnownCheckpoint("open_clip", OPEN_CLIP[sha256[:8]], "clip", "its sha256 starts as in open_clip's release")
     if has_openai_facts:
-        return Known("openai", "quick_gelu", "clip", "it carries input_resolution, context_length and vocab_size, as OpenAI's releases do")
+        return KnownCheckpoint(
+            "openai", "quick_gelu", "clip", "it carries input_resolution, context_length and vocab_size, as OpenAI's releases do"
+        )
     if re.sub(r"\.(pth|bin|safetensors)$", ".pt", name) in CHEXZERO:
-        return Known("chexzero", "quick_gelu", "chexzero", "its name is that of a file of CheXzero's release")
+        return KnownCheckpoint("chexzero", "quick_gelu", "chexzero", "its name is that of a file of CheXzero's release")
     return None

@@ -1,12 +1,12 @@
-"""Weights from anywhere -> a CLIP with its tokenizer and preprocessing: what `mmclip models import` writes and `model.init` starts from.
+"""CLIP models of other libraries with tokenizer and preprocessing, for `mmclip models import` and `model.init`.
 
     a Hugging Face CLIP, a bundle      id, name or folder: config.json beside model.safetensors or pytorch_model.bin
     OpenAI's .pt                       a TorchScript archive, or its state dict
     open_clip                          a folder with open_clip_config.json and its weights, or a file of weights
     CheXzero's .pt                     OpenAI's names, its own preprocessing
 
-No pickle is executed and no code of an archive is run: engine/model/imports/pickled.py says how. What a file does not tell and what is not
-on record (engine/model/imports/knowledge.py) is asked for, never guessed.
+No pickle is executed and no code of an archive is run (pickle_reader.py). Settings that are neither in the file nor known of it
+(published.py) are asked for, never guessed.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from engine.model.bundle_folder import PICKLED, WEIGHTS, check_complete, file_ha
 from engine.model.clip_tokenizer import VOCABULARY, clip_tokenizer
 from engine.model.imports import open_clip
 from engine.model.imports.checkpoint import read_checkpoint
-from engine.model.imports.layout import Sizes, fitted, renamed, settings, sizes_of, without_facts
-from engine.model.imports.open_clip import Described, read_open_clip
-from engine.model.imports.published import LOOKS, Activation, Known, Look, known_file
+from engine.model.imports.layout import ClipSizes, renamed, resized_clip, settings, sizes_of, without_facts
+from engine.model.imports.open_clip import OpenClipConfig, read_open_clip
+from engine.model.imports.published import PUBLISHED_PREPROCESSING, Activation, KnownCheckpoint, PublishedPreprocessing, known_file
 from engine.model.preprocessing import Preprocessing
 from engine.model.weights import load_weights
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Imported:
-    """A CLIP from elsewhere, ready to be saved or trained on.
+class ImportedModel:
+    """A CLIP model of another library, ready to be saved or trained on.
 
-    `provenance` says where it comes from: maker, format, file and its sha256, and what was decided about activation, preprocessing,
-    picture size and context, each with the reason.
+    `provenance` records maker, format, file and its SHA-256, and the activation, preprocessing, image size and text length that were
+    chosen, each with the reason.
     """
 
     name: str
@@ -65,24 +65,24 @@ def import_model(
     activation: Activation | None = None,
     image_size: int | None = None,
     context: int | None = None,
-) -> Imported:
+) -> ImportedModel:
     """Read a model from a file, a folder, a shipped name or a Hugging Face id.
 
     Args:
-        name: what the model is called from now on; None: as its source.
-        preprocessing: a key of `LOOKS`; None: what the source says, or what is on record of it.
-        activation: likewise; a transformers folder always says its own.
-        image_size: pictures of another size: position embeddings are interpolated (engine/model/imports/positions.py). None: as trained.
-        context: texts of another length, likewise.
+        name: of the imported model; None: as its source.
+        preprocessing: a key of `PUBLISHED_PREPROCESSING`; None: that of the source, or of a known file.
+        activation: likewise; a transformers folder always has its own.
+        image_size: another image size; position embeddings are interpolated (engine/model/imports/layout.py). None: as trained.
+        context: another text length, likewise.
 
     Raises:
         InputMissing: nothing of that name.
-        ModelError: truncated, damaged, hostile, another architecture or tokenizer, NaN weights, or not enough is known of it.
+        ModelError: truncated, damaged, hostile, another architecture or tokenizer, NaN weights, or unknown settings.
         ConfigError: `image_size` or `context` does not fit the weights.
         UsageError: no such preprocessing, or an activation that the source already says.
     """
-    if preprocessing is not None and preprocessing not in LOOKS:
-        raise UsageError(f"no preprocessing is called {preprocessing}", hint=" or ".join(LOOKS))
+    if preprocessing is not None and preprocessing not in PUBLISHED_PREPROCESSING:
+        raise UsageError(f"no preprocessing is called {preprocessing}", hint=" or ".join(PUBLISHED_PREPROCESSING))
     place = _place(source)
     if place.is_file():
         found = _from_checkpoint(place, name or place.stem, preprocessing, activation, read_open_clip(place.parent))
@@ -90,11 +90,11 @@ def import_model(
         found = _from_checkpoint(file, name or Path(source).name, preprocessing, activation, read_open_clip(place))
     else:
         found = _from_transformers(place, name or Path(source).name, preprocessing, activation)
-    return _fitted(found, image_size, context)
+    return _resized(found, image_size, context)
 
 
-def save_imported(imported: Imported, folder: Path) -> Path:
-    """Write a bundle with card and provenance. OutputError where it cannot be written, or where something else lies in `folder`."""
+def save_imported(imported: ImportedModel, folder: Path) -> Path:
+    """Write a bundle with card and provenance. OutputError where it cannot be written, or `folder` is not empty."""
     check_free(folder)
     return save_bundle(
         folder,
@@ -108,25 +108,25 @@ def save_imported(imported: Imported, folder: Path) -> Path:
 
 
 def check_free(folder: Path) -> None:
-    """Refuse to write where something is: OutputError."""
+    """Raise OutputError where `folder` exists and is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"{folder.name or 'the folder'} is not empty", why="nothing is overwritten", hint="another --out")
 
 
-def card(imported: Imported) -> str:
-    """The model card of an import: what is known of it, and what is not."""
+def card(imported: ImportedModel) -> str:
+    """The model card of an import."""
     about = imported.provenance["imported"]
-    look = imported.preprocessing
+    images = imported.preprocessing
     changed = "".join(f"- {line}\n" for line in about.get("changed", ()))
     return (
         f"# {imported.name}\n\n"
         "RESEARCH USE ONLY - not for clinical use.\n\n"
-        f"Imported by `mmclip models import` from {about['file']} ({about['maker']}, {about['format']}). "
+        f"ImportedModel by `mmclip models import` from {about['file']} ({about['maker']}, {about['format']}). "
         "The terms of that file go with it. It was not evaluated here.\n\n"
         f"- sha256 of the source: {about['sha256']}\n"
         f"- activation: {about['activation']['value']}, because {about['activation']['because']}\n"
         f"- preprocessing: {about['preprocessing']['value']}, because {about['preprocessing']['because']}\n"
-        f"- pictures: {look.resize} to {look.size} pixels; mean {_numbers(look.mean)}, deviation {_numbers(look.std)} of grey in [0, 1]\n"
+        f"- images: {images.resize} to {images.size} pixels; mean {_numbers(images.mean)}, deviation {_numbers(images.std)} (grey 0-1)\n"
         f"- texts: {imported.context} tokens; tokenizer: {about['tokenizer']}\n"
         f"{changed}"
     )
@@ -158,46 +158,47 @@ def _open_clip_weights(folder: Path) -> Path | None:
     raise ModelError(f"{folder.name} has {open_clip.CONFIG} and no weights", hint=f"{open_clip.WEIGHTS[0]} beside it")
 
 
-# ---- what transformers wrote ------------------------------------------------------------------------------------------------------
+# ---- folders of transformers ------------------------------------------------------------------------------------------------------
 
 
-def _from_transformers(folder: Path, name: str, preprocessing: str | None, activation: Activation | None) -> Imported:
-    """A CLIP folder or one of our bundles; its configuration says everything but, sometimes, the preprocessing."""
+def _from_transformers(folder: Path, name: str, preprocessing: str | None, activation: Activation | None) -> ImportedModel:
+    """A CLIP folder or an mmclip bundle."""
     pickled = folder / PICKLED
     is_pickled = not (folder / WEIGHTS).is_file() and pickled.is_file() and (folder / "config.json").is_file()
     if not is_pickled:
         check_complete(folder, name)
     file = pickled if is_pickled else folder / WEIGHTS
     bundle = load_folder(folder, name=name, device="cpu", weights=dict(read_checkpoint(pickled).weights) if is_pickled else None)
-    said = bundle.clip.config.vision_config.hidden_act
-    if activation not in (None, said):
-        raise UsageError(f"the weights of {name} were trained with {said}, as their config.json says", hint="leave --activation out")
-    look = bundle.preprocessing
-    because = "the source's own files say so"
+    stored = bundle.clip.config.vision_config.hidden_act
+    if activation not in (None, stored):
+        raise UsageError(f"the weights of {name} were trained with {stored}, as their config.json says", hint="leave --activation out")
+    images = bundle.preprocessing
+    because = "as in the source's own files"
     if preprocessing is not None:
-        look = Preprocessing(look.size, LOOKS[preprocessing].resize, LOOKS[preprocessing].mean, LOOKS[preprocessing].std)
-        because = "it was asked for"
+        published = PUBLISHED_PREPROCESSING[preprocessing]
+        images = Preprocessing(images.size, published.resize, published.mean, published.std)
+        because = "given by --preprocessing"
     is_ours = (folder / "mmclip.json").is_file()
     about = {
         "maker": "mmclip" if is_ours else "transformers",
         "format": "bundle" if is_ours else "folder",
         "file": file.name,
         "sha256": file_hash(file),
-        "activation": {"value": said, "because": "its config.json says so"},
+        "activation": {"value": stored, "because": "its config.json says so"},
         "preprocessing": {"value": preprocessing or "its own", "because": because},
         "tokenizer": "its own",
     }
     if bundle.provenance:
         about["provenance"] = dict(bundle.provenance)
-    return Imported(name, bundle.clip, bundle.tokenizer, look, {"imported": about})
+    return ImportedModel(name, bundle.clip, bundle.tokenizer, images, {"imported": about})
 
 
-# ---- OpenAI's layout --------------------------------------------------------------------------------------------------------------
+# ---- weights in OpenAI's layout ---------------------------------------------------------------------------------------------------
 
 
 def _from_checkpoint(
-    file: Path, name: str, preprocessing: str | None, activation: Activation | None, described: Described | None
-) -> Imported:
+    file: Path, name: str, preprocessing: str | None, activation: Activation | None, described: OpenClipConfig | None
+) -> ImportedModel:
     """OpenAI's, open_clip's or CheXzero's weights, with CLIP's own tokenizer."""
     checkpoint = read_checkpoint(file)
     weights, has_openai_facts = without_facts(checkpoint.weights, file.name)
@@ -207,9 +208,9 @@ def _from_checkpoint(
     sha256 = file_hash(file)
     known = known_file(file.name, sha256, has_openai_facts=has_openai_facts)
     acts, acts_because = _activation(activation, preprocessing, described, known)
-    look, look_name, look_because = _look(preprocessing, described, known)
-    if acts is None or look is None:
-        raise _unknown(file.name, acts is None, look is None)
+    images, images_name, images_because = _preprocessing(preprocessing, described, known)
+    if acts is None or images is None:
+        raise _unknown(file.name, acts is None, images is None)
     tokenizer = clip_tokenizer(sizes.context)
     clip = _clip(sizes, acts, described.epsilon if described else 1e-5, tokenizer)
     load_weights(clip, renamed(weights, sizes), name)
@@ -220,13 +221,15 @@ def _from_checkpoint(
         "file": file.name,
         "sha256": sha256,
         "activation": {"value": acts, "because": acts_because},
-        "preprocessing": {"value": look_name, "because": look_because},
-        "tokenizer": "CLIP's, which ships with mmclip: the file carries none",
+        "preprocessing": {"value": images_name, "because": images_because},
+        "tokenizer": "CLIP's, which ships with mmclip: the file has none",
     }
-    return Imported(name, clip, tokenizer, Preprocessing(sizes.image_size, look.resize, look.mean, look.std), {"imported": about})
+    return ImportedModel(
+        name, clip, tokenizer, Preprocessing(sizes.image_size, images.resize, images.mean, images.std), {"imported": about}
+    )
 
 
-def _clip(sizes: Sizes, activation: Activation, epsilon: float, tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
+def _clip(sizes: ClipSizes, activation: Activation, epsilon: float, tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
     import torch
     from transformers import CLIPConfig, CLIPModel
 
@@ -237,12 +240,12 @@ def _clip(sizes: Sizes, activation: Activation, epsilon: float, tokenizer: PreTr
         return CLIPModel(CLIPConfig(**stored)).eval()
 
 
-def _check_described(sizes: Sizes, described: Described | None, file: str) -> None:
-    """Refuse another vocabulary than CLIP's, and a configuration of another model than the one beside it."""
+def _check_described(sizes: ClipSizes, described: OpenClipConfig | None, file: str) -> None:
+    """Raise ModelError for another vocabulary than CLIP's, or a configuration that does not fit the weights."""
     if sizes.vocabulary != VOCABULARY:
         raise ModelError(
             f"{file} cannot be imported: its tokenizer is not CLIP's",
-            why=f"it has {sizes.vocabulary:,} tokens, CLIP's has {VOCABULARY:,}, and the file carries no vocabulary",
+            why=f"it has {sizes.vocabulary:,} tokens, CLIP's has {VOCABULARY:,}, and the file has no vocabulary",
             hint="a model with CLIP's tokenizer",
         )
     if described and described.image_size not in (None, sizes.image_size):
@@ -254,54 +257,57 @@ def _check_described(sizes: Sizes, described: Described | None, file: str) -> No
 
 
 def _activation(
-    asked: Activation | None, preprocessing: str | None, described: Described | None, known: Known | None
+    asked: Activation | None, preprocessing: str | None, described: OpenClipConfig | None, known: KnownCheckpoint | None
 ) -> tuple[Activation | None, str]:
-    """The activation and why, in the order of trust: what is asked for, the digest or name on record, the configuration."""
+    """The activation and its reason: the option, else the known file, else the configuration."""
     if asked:
-        return asked, "it was asked for"
+        return asked, "given by --activation"
     if known:
         return known.activation, known.because
     if described:
         return described.activation, f"{open_clip.CONFIG} says so"
     if preprocessing == "chexzero":
-        return "quick_gelu", "CheXzero goes on from OpenAI's weights"
+        return "quick_gelu", "CheXzero starts from OpenAI's weights"
     return None, ""
 
 
-def _look(asked: str | None, described: Described | None, known: Known | None) -> tuple[Look | None, str, str]:
-    """The preprocessing, its name and why."""
+def _preprocessing(
+    asked: str | None, described: OpenClipConfig | None, known: KnownCheckpoint | None
+) -> tuple[PublishedPreprocessing | None, str, str]:
+    """The preprocessing, its name and its reason."""
     if asked:
-        return LOOKS[asked], asked, "it was asked for"
+        return PUBLISHED_PREPROCESSING[asked], asked, "given by --preprocessing"
     if described:
-        named = next((name for name, look in LOOKS.items() if look == described.look), "its own")
-        return described.look, named, f"{open_clip.CONFIG} says so"
+        known_as = (name for name, each in PUBLISHED_PREPROCESSING.items() if each == described.preprocessing)
+        named = next(known_as, "its own")
+        return described.preprocessing, named, f"{open_clip.CONFIG} says so"
     if known:
-        return LOOKS[known.look], known.look, known.because
+        return PUBLISHED_PREPROCESSING[known.preprocessing], known.preprocessing, known.because
     return None, "", ""
 
 
 def _unknown(file: str, activation: bool, preprocessing: bool) -> ModelError:
-    """What is not known of a file of weights alone, all at once, with the words that tell it."""
-    missing = [word for word, lacks in (("its activation", activation), ("its preprocessing", preprocessing)) if lacks]
+    """The error for a file whose settings are unknown, with the options that give them."""
+    missing = [word for word, lacks in (("the activation", activation), ("the preprocessing", preprocessing)) if lacks]
     options = (
         *(["--activation quick_gelu (OpenAI's weights, and what was tuned from them) or gelu (most of open_clip's)"] if activation else []),
         *(["--preprocessing clip or chexzero"] if preprocessing else []),
     )
     return ModelError(
-        f"cannot tell {' and '.join(missing)} from {file}",
-        why="it holds weights alone, and neither its sha256 nor its name is on record",
+        f"{file} does not name {' and '.join(missing)}",
+        why="it holds weights alone, and neither its sha256 nor its name is known",
         hint=f"mmclip models import FILE --out FOLDER with {' and '.join(options)}",
     )
 
 
-# ---- another size -----------------------------------------------------------------------------------------------------------------
+# ---- another image size or text length --------------------------------------------------------------------------------------------
 
 
-def _fitted(found: Imported, image_size: int | None, context: int | None) -> Imported:
-    """The same model for other pictures and texts, which its provenance then tells."""
-    # each library interpolates its own way: open_clip's is OpenAI's and CheXzero's layout, transformers' its own and ours
+def _resized(found: ImportedModel, image_size: int | None, context: int | None) -> ImportedModel:
+    """The same model for another image size or text length, which its provenance records."""
+    # open_clip interpolates with antialiasing (OpenAI's and CheXzero's layout), transformers without (its own layout and ours)
     antialias = found.provenance["imported"]["maker"] not in ("transformers", "mmclip")
-    clip = fitted(found.clip, image_size=image_size, context=context, antialias=antialias)
+    clip = resized_clip(found.clip, image_size=image_size, context=context, antialias=antialias)
     if clip is found.clip:
         return found
     old, new = found.clip.config, clip.config

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, CLIPModel
 from transformers.utils import logging
 
 from engine.errors import InputMissing, ModelError, OutputError
-from engine.model.bundle import Bundle, load_bundle, random_bundle, save_bundle, shipped_models
+from engine.model.bundle import Bundle, load_bundle, save_bundle, shipped_models
 from engine.model.bundle_folder import SHIPPED
 from engine.model.preprocessing import Preprocessing
 from engine.model.tokenizer import tokenize, train_tokenizer
@@ -27,7 +27,7 @@ TEXTS = ["pneumonia", "no pneumonia", "", "pleural effusion " * 30]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def whole(random_bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return random_bundle(tmp_path_factory.mktemp("models") / "toy", seed=3)
 
 
@@ -105,7 +105,7 @@ def test_nothing_has_no_features(whole: Bundle) -> None:
     assert whole.text_features([]).shape == (0, 32)
 
 
-def test_the_logit_scale_is_the_multiplier_of_cosines_and_stops_at_100(whole: Bundle, tmp_path: Path) -> None:
+def test_the_logit_scale_is_the_multiplier_of_cosines_and_stops_at_100(random_bundle, whole: Bundle, tmp_path: Path) -> None:
     assert whole.logit_scale == pytest.approx(np.exp(2.6592), rel=1e-5)
     hot = random_bundle(tmp_path / "hot")
     with torch.no_grad():
@@ -148,7 +148,7 @@ def test_half_precision_halves_the_file_and_hardly_moves_the_features(whole: Bun
         torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)
 
 
-def test_the_content_hash_follows_what_decides_the_features(whole: Bundle, tmp_path: Path) -> None:
+def test_the_content_hash_follows_what_decides_the_features(random_bundle, whole: Bundle, tmp_path: Path) -> None:
     assert (
         load_bundle(save_bundle(tmp_path / "a", whole.clip, whole.tokenizer, whole.preprocessing, name="a")).content_hash
         == whole.content_hash
@@ -169,7 +169,7 @@ def test_a_foreign_clip_folder_loads_with_its_own_normalisation(foreign: Path, w
     assert bundle.content_hash != whole.content_hash, "another way to resize"
 
 
-def test_loading_and_drawing_leave_the_global_generator_alone(folder: Path, tmp_path: Path) -> None:
+def test_loading_and_drawing_leave_the_global_generator_alone(random_bundle, folder: Path, tmp_path: Path) -> None:
     before = torch.get_rng_state()
     load_bundle(folder)
     random_bundle(tmp_path / "other", seed=8)
@@ -187,7 +187,7 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.parent.iterdir() if path != folder]
 
 
-def test_a_new_bundle_takes_the_place_of_the_old(folder: Path, whole: Bundle) -> None:
+def test_a_new_bundle_takes_the_place_of_the_old(random_bundle, folder: Path, whole: Bundle) -> None:
     (folder / "stale.txt").write_text("of the old bundle")
     other = random_bundle(folder, seed=9)
     assert other.content_hash != whole.content_hash
@@ -367,7 +367,7 @@ def test_a_pickle_is_never_opened(foreign: Path, file: str, tmp_path: Path) -> N
     canary.unlink()
     (foreign / "model.safetensors").unlink()
     (foreign / file).write_bytes(pickle.dumps(Canary(canary)))
-    expected = "no safetensors file" if file == "model.safetensors" else f"it holds {file}, and pickled weights are never opened"
+    expected = "no safetensors file" if file == "model.safetensors" else f"it holds {file}, and pickled weights are not opened"
     with pytest.raises(ModelError, match=expected):
         load_bundle(foreign)
     assert not canary.exists()

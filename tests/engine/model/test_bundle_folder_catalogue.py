@@ -6,12 +6,12 @@ import shutil
 import pytest
 
 from engine.errors import InputMissing, ModelError
-from engine.model.bundle import load_bundle, random_bundle
+from engine.model.bundle import load_bundle
 from engine.model.bundle_folder import describe
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(random_bundle, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "toy"
     return folder, random_bundle(folder)
 

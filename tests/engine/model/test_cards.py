@@ -1,11 +1,14 @@
-"""A classifier as it is kept."""
+"""Cards and provenance of classifiers and pretrained models."""
 
 import dataclasses
 import json
 
-from engine.model.bundle import load_bundle, random_bundle
-from engine.model.cards import classifier_card, classifier_facts, save_finetuned
+import torch
+
+from engine.model.bundle import load_bundle
+from engine.model.cards import classifier_card, classifier_facts, portable_recipe, pretrained_card, save_finetuned, save_pretrained
 from engine.model.classifier import zero_head
+from engine.model.init import initial_model
 from engine.recipe.finetuning import FinetuneRecipe
 
 FACTS = {
@@ -55,7 +58,7 @@ def test_facts_hold_what_the_card_shows_and_no_path():
     assert probe["steps"] == "C = 0.01"
 
 
-def test_a_classifier_is_kept_with_its_head_its_card_and_no_path(tmp_path):
+def test_a_classifier_is_kept_with_its_head_its_card_and_no_path(random_bundle, tmp_path):
     random_bundle(tmp_path / "base", size=32)
     base = load_bundle(tmp_path / "base")
     model = dataclasses.replace(base, head=zero_head(["Edema"], int(base.clip.config.projection_dim)))
@@ -67,3 +70,44 @@ def test_a_classifier_is_kept_with_its_head_its_card_and_no_path(tmp_path):
     said = json.loads((tmp_path / "made" / "mmclip.json").read_text("utf-8"))
     assert said["provenance"]["versions"] == {"torch": "2"} and said["provenance"]["base"] == "tiny"
     assert "/home/me" not in json.dumps(said)
+
+
+def test_a_pretrained_bundle_has_the_final_weights_and_no_path(make_recipe, tmp_path):
+    recipe = make_recipe(model={"text": {"width": 16, "layers": 1, "heads": 2, "context": 40}})
+    initial = initial_model(recipe, ["no pleural effusion", "pneumonia"])
+    weights = {name: tensor + 1 for name, tensor in initial.module.clip.state_dict().items()}
+    facts = {"recipe": recipe.model_dump(mode="json"), "recipe_hash": "r" * 64, "data_hash": "d" * 64}
+    facts |= {"sources": [], "versions": {"python": "3"}, "seed": 0}
+    save_pretrained(tmp_path / "mine", initial, weights, recipe, facts, steps=5, paired=3, unpaired=2)
+    kept = load_bundle(tmp_path / "mine" / "bundle")
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in kept.clip.state_dict().items())
+    assert kept.provenance["steps"] == 5
+    assert {key: kept.provenance[key] for key in facts if key != "recipe"} == {key: facts[key] for key in facts if key != "recipe"}
+    assert str(tmp_path) not in json.dumps(kept.provenance)
+    assert "pretrained for 5 steps" in (tmp_path / "mine" / "bundle" / "README.md").read_text()
+
+
+def test_a_pretrained_card_says_what_is_known_and_that_nothing_was_judged(make_recipe):
+    card = pretrained_card(make_recipe(seed=7), steps=5, paired=3, unpaired=2, data_hash="d" * 64, recipe_hash="r" * 64)
+    assert card.startswith("RESEARCH USE ONLY - not for clinical use.")
+    assert "5 steps of 64 images with a report and 64 without, seed 7" in card
+    assert "Images: 3 with text" in card
+    assert f"data {'d' * 12}, recipe {'r' * 12}." in card
+    assert "Not evaluated" in card
+
+
+def test_a_portable_recipe_has_no_folders_of_this_machine():
+    recipe = {
+        "sources": [{"kind": "table", "file": "/home/me/table.csv", "root": "data"}],
+        "model": {"init": "/models/clip"},
+        "entities": "/ner/x",
+        "head": {"init": "text", "prompts": "/home/me/words.yaml"},
+        "steps": 5,
+    }
+    assert portable_recipe(recipe) == {
+        "sources": [{"kind": "table", "file": "table.csv", "root": "data"}],
+        "model": {"init": "clip"},
+        "entities": "x",
+        "head": {"init": "text", "prompts": "words.yaml"},
+        "steps": 5,
+    }

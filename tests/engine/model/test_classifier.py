@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import ConfigError
-from engine.model.bundle import random_bundle
 from engine.model.classifier import Classifier, bce_loss, class_balance, layer_scales, pos_weights, randomised, text_head, zero_head
 from engine.model.zero_shot import words_by_finding, zero_shot
 from engine.recipe.prompts import PromptRecipe
@@ -24,7 +23,7 @@ PROMPTS = PromptRecipe.model_validate(
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
+def bundle(random_bundle, tmp_path_factory):
     return random_bundle(tmp_path_factory.mktemp("toy") / "toy")
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.model.grad_cache import aligned, losses_in_parts, parts_of_step, split, with_noise
+from engine.model.grad_cache import align_share, micro_batch_losses, micro_batches_per_step, split_batch, with_mask_noise
 from engine.model.losses import align_loss
 from engine.model.mmclip import ALL_OBJECTIVES, MMCLIP
-from engine.training.distributed import ALONE
+from engine.training.distributed import SINGLE_PROCESS
 from engine.training.parallel import compile_blocks, compiled, recompute_blocks
 
 MakeModel = Callable[..., MMCLIP]
@@ -28,7 +28,7 @@ def large(reports: Batch) -> Batch:
     batch["images"] = torch.randn(6, 3, 32, 32, generator=generator)
     batch["unpaired_images"] = torch.randn(5, 3, 32, 32, generator=generator)
     draws = torch.Generator().manual_seed(3)
-    return with_noise(batch, 16, lambda rows, columns: torch.rand(rows, columns, generator=draws))
+    return with_mask_noise(batch, 16, lambda rows, columns: torch.rand(rows, columns, generator=draws))
 
 
 def learned(model: MMCLIP, parts: Iterator[dict[str, Tensor]]) -> tuple[dict[str, float], dict[str, Tensor]]:
@@ -72,8 +72,8 @@ def test_parts_have_the_losses_and_gradients_of_the_whole_batch(
     expected, gradients = learned(model, iter([model.losses(batch, prompts=prompts)]))
     found, of_parts = learned(
         model,
-        losses_in_parts(
-            model, lambda piece, is_last, **k: model(piece, **k), batch, parts, ALONE, prompts=prompts, objectives=ALL_OBJECTIVES
+        micro_batch_losses(
+            model, lambda piece, is_last, **k: model(piece, **k), batch, parts, SINGLE_PROCESS, prompts=prompts, objectives=ALL_OBJECTIVES
         ),
     )
     assert found == pytest.approx(expected, rel=1e-6)
@@ -83,7 +83,9 @@ def test_parts_have_the_losses_and_gradients_of_the_whole_batch(
 def test_one_part_of_one_process_is_the_batch_itself(make_model: MakeModel, large: Batch, prompts: Prompts) -> None:
     model = make_model()
     expected, gradients = learned(model, iter([model.losses(large, prompts=prompts)]))
-    run = losses_in_parts(model, lambda piece, is_last, **k: model(piece, **k), large, 1, ALONE, prompts=prompts, objectives=ALL_OBJECTIVES)
+    run = micro_batch_losses(
+        model, lambda piece, is_last, **k: model(piece, **k), large, 1, SINGLE_PROCESS, prompts=prompts, objectives=ALL_OBJECTIVES
+    )
     found, of_parts = learned(model, run)
     assert found == pytest.approx(expected, rel=1e-6)
     same(of_parts, gradients, 2e-6)
@@ -97,12 +99,12 @@ def test_gradients_are_exchanged_with_the_last_part_alone(make_model: MakeModel,
         told.append((is_last, len(piece["images"]), len(piece.get("unpaired_images", ()))))
         return model(piece, **arguments)
 
-    list(losses_in_parts(model, run, large, 4, ALONE, prompts=prompts, objectives=["mim"]))
+    list(micro_batch_losses(model, run, large, 4, SINGLE_PROCESS, prompts=prompts, objectives=["mim"]))
     assert told == [(False, 1, 1), (False, 2, 1), (False, 1, 1), (True, 2, 2)]
 
 
 def test_every_row_comes_once_with_its_own_numbers(large: Batch) -> None:
-    pieces = split(large, 4)
+    pieces = split_batch(large, 4)
     for name, tensor in large.items():
         assert torch.equal(torch.cat([piece[name] for piece, _ in pieces if name in piece]), tensor)
     assert [(rows.start, rows.stop) for _, rows in pieces] == [(0, 1), (1, 3), (3, 4), (4, 6)]
@@ -110,14 +112,14 @@ def test_every_row_comes_once_with_its_own_numbers(large: Batch) -> None:
 
 def test_a_part_may_hold_pairs_alone(large: Batch) -> None:
     few = large | {name: large[name][:1] for name in ("unpaired_images", "unpaired_patch_noise")}
-    held = ["unpaired_images" in piece for piece, _ in split(few, 3)]
+    held = ["unpaired_images" in piece for piece, _ in split_batch(few, 3)]
     assert held == [False, False, True], "the last part has every kind of row"
 
 
 def test_masks_do_not_depend_on_the_part(make_model: MakeModel, large: Batch, prompts: Prompts) -> None:
     model = make_model()
-    everything = model.look(large, prompts=prompts)["hidden"]
-    pieces = [(piece, model.look(piece, prompts=prompts)["hidden"]) for piece, _ in split(large, 3)]
+    everything = model.cached_features(large, prompts=prompts)["hidden"]
+    pieces = [(piece, model.cached_features(piece, prompts=prompts)["hidden"]) for piece, _ in split_batch(large, 3)]
     paired = torch.cat([hidden[: len(piece["images"])] for piece, hidden in pieces])
     unpaired = torch.cat([hidden[len(piece["images"]) :] for piece, hidden in pieces])
     assert torch.equal(torch.cat([paired, unpaired]), everything)
@@ -150,7 +152,7 @@ def test_local_losses_on_gathered_features_are_the_global_loss(half: bool) -> No
     both = torch.stack([image, text], dim=1).detach()
     asked: list[Tensor] = []
     found = [
-        aligned(both[mine, 0], both[mine, 1], scale, OneOfTwo(rank, both[theirs], asked), half=half)
+        align_share(both[mine, 0], both[mine, 1], scale, OneOfTwo(rank, both[theirs], asked), half=half)
         for rank, (mine, theirs) in enumerate([(slice(0, 3), slice(3, 6)), (slice(3, 6), slice(0, 3))])
     ]
     torch.testing.assert_close(found[0].loss + found[1].loss, loss.detach())
@@ -185,4 +187,4 @@ def test_compiled_blocks_and_masks_have_no_break_and_change_nothing(make_model: 
 )
 def test_a_step_is_taken_in_parts_of_the_size_that_was_asked_for(make_recipe, paired, unpaired, most, world, parts):
     recipe = make_recipe(batch={"paired": paired, "unpaired": unpaired}, compute={"micro_batch": most})
-    assert parts_of_step(recipe, world) == parts
+    assert micro_batches_per_step(recipe, world) == parts

@@ -7,7 +7,7 @@ import pytest
 from transformers import CLIPModel
 
 from engine.errors import ModelError, NotFinite
-from engine.model.bundle import load_bundle, random_bundle, save_bundle
+from engine.model.bundle import load_bundle, save_bundle
 from engine.model.bundle_folder import MANIFEST
 from engine.model.head import HEAD, Head, findings_of
 
@@ -19,7 +19,7 @@ def head():
 
 
 @pytest.fixture
-def saved(tmp_path, head):
+def saved(random_bundle, tmp_path, head):
     base = random_bundle(tmp_path / "base")
     save_bundle(tmp_path / "classifier", base.clip, base.tokenizer, base.preprocessing, name="toy", head=head)
     return base, tmp_path / "classifier"

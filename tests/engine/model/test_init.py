@@ -5,8 +5,7 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 from engine.errors import ConfigError, ModelError
-from engine.model.bundle import random_bundle
-from engine.model.init import prompt_tokens, starting_model
+from engine.model.init import initial_model, prompt_tokens
 from engine.recipe.pretraining import PretrainRecipe
 
 TOWER = {"width": 16, "layers": 1, "heads": 2}
@@ -33,54 +32,54 @@ def recipe(**changes: Any) -> PretrainRecipe:
 
 
 def test_the_seed_decides_new_weights():
-    first, again = (starting_model(recipe(), TEXTS).module.state_dict() for _ in range(2))
-    other = starting_model(recipe(seed=1), TEXTS).module.state_dict()
+    first, again = (initial_model(recipe(), TEXTS).module.state_dict() for _ in range(2))
+    other = initial_model(recipe(seed=1), TEXTS).module.state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["clip.visual_projection.weight"], other["clip.visual_projection.weight"])
 
 
 def test_the_order_and_number_of_texts_do_not_change_the_vocabulary():
-    once = starting_model(recipe(), TEXTS).tokenizer.get_vocab()
-    again = starting_model(recipe(), [*reversed(TEXTS), *TEXTS]).tokenizer.get_vocab()
+    once = initial_model(recipe(), TEXTS).tokenizer.get_vocab()
+    again = initial_model(recipe(), [*reversed(TEXTS), *TEXTS]).tokenizer.get_vocab()
     assert once == again
 
 
 def test_towers_have_the_sizes_of_the_recipe_and_the_vocabulary():
-    starting = starting_model(recipe(), TEXTS)
-    config = starting.module.clip.config
+    initial = initial_model(recipe(), TEXTS)
+    config = initial.module.clip.config
     assert (config.vision_config.hidden_size, config.vision_config.image_size, config.projection_dim) == (16, 32, 16)
-    assert config.text_config.vocab_size == len(starting.tokenizer)
-    assert starting.context == config.text_config.max_position_embeddings == 16
+    assert config.text_config.vocab_size == len(initial.tokenizer)
+    assert initial.context == config.text_config.max_position_embeddings == 16
 
 
-def test_existing_weights_come_with_their_tokenizer_and_constants(tmp_path):
+def test_existing_weights_come_with_their_tokenizer_and_constants(random_bundle, tmp_path):
     bundle = random_bundle(tmp_path / "old")
-    starting = starting_model(recipe(model={"init": str(tmp_path / "old"), "text": TOWER | {"context": 32}}, tokenizer={}), TEXTS)
-    assert starting.tokenizer.get_vocab() == bundle.tokenizer.get_vocab()
-    assert (starting.preprocessing.mean, starting.context) == (bundle.preprocessing.mean, bundle.context)
-    ours, theirs = starting.module.clip.state_dict(), bundle.clip.state_dict()
+    initial = initial_model(recipe(model={"init": str(tmp_path / "old"), "text": TOWER | {"context": 32}}, tokenizer={}), TEXTS)
+    assert initial.tokenizer.get_vocab() == bundle.tokenizer.get_vocab()
+    assert (initial.preprocessing.mean, initial.context) == (bundle.preprocessing.mean, bundle.context)
+    ours, theirs = initial.module.clip.state_dict(), bundle.clip.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_existing_weights_take_no_new_vocabulary(tmp_path):
+def test_existing_weights_take_no_new_vocabulary(random_bundle, tmp_path):
     random_bundle(tmp_path / "old")
     with pytest.raises(ConfigError, match=r"both `model\.init` and `tokenizer.vocab`"):
-        starting_model(recipe(model={"init": str(tmp_path / "old")}), TEXTS)
+        initial_model(recipe(model={"init": str(tmp_path / "old")}), TEXTS)
 
 
-def test_positions_of_existing_weights_are_fitted_to_the_recipe(tmp_path):
+def test_positions_of_existing_weights_are_fitted_to_the_recipe(random_bundle, tmp_path):
     bundle = random_bundle(tmp_path / "old")
     image, text = TOWER | {"size": 48, "patch": 16}, TOWER | {"context": 20}
-    starting = starting_model(recipe(model={"init": str(tmp_path / "old"), "image": image, "text": text}, tokenizer={}), TEXTS)
-    assert (starting.preprocessing.size, starting.context, starting.tokenizer.model_max_length) == (48, 20, 20)
+    initial = initial_model(recipe(model={"init": str(tmp_path / "old"), "image": image, "text": text}, tokenizer={}), TEXTS)
+    assert (initial.preprocessing.size, initial.context, initial.tokenizer.model_max_length) == (48, 20, 20)
     pixels = torch.randn(2, 3, 48, 48)
     with torch.no_grad():
-        ours = starting.module.encode_images(pixels)
+        ours = initial.module.encode_images(pixels)
         theirs = bundle.clip.vision_model(pixels, interpolate_pos_encoding=True).last_hidden_state
-        torch.testing.assert_close(ours, starting.module.clip.vision_model.post_layernorm(theirs), atol=1e-5, rtol=0)
+        torch.testing.assert_close(ours, initial.module.clip.vision_model.post_layernorm(theirs), atol=1e-5, rtol=0)
     image["size"] = 40
-    with pytest.raises(ConfigError, match="pictures of 40 pixels do not divide into the weights' patches of 16"):
-        starting_model(recipe(model={"init": str(tmp_path / "old"), "image": image | {"patch": 8}}, tokenizer={}), TEXTS)
+    with pytest.raises(ConfigError, match="images of 40 pixels do not divide into the weights' patches of 16"):
+        initial_model(recipe(model={"init": str(tmp_path / "old"), "image": image | {"patch": 8}}, tokenizer={}), TEXTS)
 
 
 def test_a_checkpoint_of_another_library_is_a_beginning_too(tmp_path):
@@ -117,27 +116,27 @@ def test_a_checkpoint_of_another_library_is_a_beginning_too(tmp_path):
     theirs["token_embedding.weight"] = clip.text_model.embeddings.token_embedding.weight
     file = tmp_path / "clip.pt"
     torch.save({name: value.detach() for name, value in theirs.items()}, file)
-    with pytest.raises(ModelError, match=r"cannot tell its activation and its preprocessing from clip\.pt.*mmclip models import"):
-        starting_model(recipe(model={"init": str(file)}, tokenizer={}), TEXTS)
+    with pytest.raises(ModelError, match=r"clip\.pt does not name the activation and the preprocessing.*mmclip models import"):
+        initial_model(recipe(model={"init": str(file)}, tokenizer={}), TEXTS)
     facts = {name: torch.tensor(value) for name, value in (("input_resolution", 32), ("context_length", 16), ("vocab_size", 49408))}
     torch.save({name: value.detach() for name, value in theirs.items()} | facts, file)
-    starting = starting_model(recipe(model={"init": str(file)}, tokenizer={}), TEXTS)
-    state = starting.module.clip.state_dict()
+    initial = initial_model(recipe(model={"init": str(file)}, tokenizer={}), TEXTS)
+    state = initial.module.clip.state_dict()
     assert all(torch.equal(state[name], value) for name, value in clip.state_dict().items())
-    assert starting.tokenizer("a photo of a cat")["input_ids"] == [49406, 320, 1125, 539, 320, 2368, 49407]
+    assert initial.tokenizer("a photo of a cat")["input_ids"] == [49406, 320, 1125, 539, 320, 2368, 49407]
 
 
 @pytest.mark.parametrize(("mode", "rows"), [("joined", 1), ("separate", 2)])
 def test_prompts_are_one_row_or_one_each(mode, rows):
     changed = recipe(prompt={"findings": ["Pneumonia", "Effusion"], "mode": mode})
-    starting = starting_model(changed, TEXTS)
-    ids, padding = prompt_tokens(changed, starting)
+    initial = initial_model(changed, TEXTS)
+    ids, padding = prompt_tokens(changed, initial)
     assert ids.shape == padding.shape == (rows, 16)
-    said = [starting.tokenizer.decode(row[~hidden], skip_special_tokens=True) for row, hidden in zip(ids, padding, strict=True)]
+    said = [initial.tokenizer.decode(row[~hidden], skip_special_tokens=True) for row, hidden in zip(ids, padding, strict=True)]
     assert said == (["pneumonia, effusion"] if mode == "joined" else ["pneumonia", "effusion"])
 
 
 def test_prompts_that_would_be_cut_are_refused():
     long = recipe(prompt={"findings": ["Pneumonia and a great deal of other words that never end"] * 2})
     with pytest.raises(ConfigError, match=r"joined prompts need \d+ tokens, the text tower has 16"):
-        prompt_tokens(long, starting_model(long, TEXTS))
+        prompt_tokens(long, initial_model(long, TEXTS))

@@ -11,22 +11,22 @@ from PIL import Image
 from torch import Tensor
 
 from engine.model.flops import step_flops
-from engine.model.mask_monitor import Watch
+from engine.model.mask_monitor import MaskMonitor
 from engine.model.mmclip import MMCLIP
 from engine.model.preprocessing import Preprocessing
 
 MakeModel = Callable[..., MMCLIP]
-MakeWatch = Callable[..., Watch]
+MakeWatch = Callable[..., MaskMonitor]
 
 
 @pytest.fixture
 def make_watch(make_model: MakeModel, batch: dict[str, Tensor], prompts: tuple[Tensor, Tensor]) -> MakeWatch:
-    def make(writes: bool = True, halves: tuple[str, ...] = ("images", "unpaired_images"), **sections: Any) -> Watch:
+    def make(writes: bool = True, halves: tuple[str, ...] = ("images", "unpaired_images"), **sections: Any) -> MaskMonitor:
         rows = {name: tensor for name, tensor in batch.items() if name in halves or "images" not in name}
         if "images" not in halves:
             rows = {"unpaired_images": rows["unpaired_images"]}
         sections = {"warmup": {"iterations": 2, "mask": "random"}, "batch": {"paired": 6, "unpaired": 4}} | sections
-        return Watch(
+        return MaskMonitor(
             make_model(**sections),
             Preprocessing(32, "squash", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
             prompts,

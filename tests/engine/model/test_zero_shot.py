@@ -98,7 +98,7 @@ def test_a_phrase_is_embedded_once_and_reaches_its_findings():
 
 
 def test_words_without_a_finite_embedding_are_refused():
-    with pytest.raises(NotFinite, match="words of the recipe"):
+    with pytest.raises(NotFinite, match="phrases of the recipe"):
         words_by_finding(recipe(), lambda texts: np.full((len(texts), 2), np.nan))
 
 

@@ -95,9 +95,7 @@ def test_pictures_and_findings_do_not_change_each_other(bundle, words):
     assert heatmaps(bundle, [], word_margins(words, score="softmax_pair", pool="max")).shape == (0, 3, 2, 2)
 
 
-def test_a_model_that_gives_nan_is_refused(tmp_path, words):
-    from engine.model.bundle import random_bundle
-
+def test_a_model_that_gives_nan_is_refused(random_bundle, tmp_path, words):
     broken = random_bundle(tmp_path / "broken")
     with torch.no_grad():
         broken.clip.vision_model.post_layernorm.weight.fill_(float("nan"))

@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from engine.errors import NotFinite
-from engine.model.bundle import random_bundle
 from engine.scoring.scorers import encode
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
+def bundle(random_bundle, tmp_path_factory):
     return random_bundle(tmp_path_factory.mktemp("model") / "toy")
 
 
@@ -45,7 +44,7 @@ def test_no_pictures_are_no_features(bundle):
     assert encode(bundle, [], 8).shape == (0, 32)
 
 
-def test_a_model_of_nan_is_refused(tmp_path, pictures):
+def test_a_model_of_nan_is_refused(random_bundle, tmp_path, pictures):
     sick = random_bundle(tmp_path / "sick")
     with torch.no_grad():
         sick.clip.visual_projection.weight.fill_(float("nan"))

@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from engine.errors import ModelError
-from engine.model.bundle import random_bundle
 from engine.scoring.scorers import joint_hash, prob_mean, weight_soup
 
 
 @pytest.fixture(scope="module")
-def bundles(tmp_path_factory):
+def bundles(random_bundle, tmp_path_factory):
     folder = tmp_path_factory.mktemp("members")
     return [random_bundle(folder / f"member{seed}", seed=seed) for seed in range(3)]
 
@@ -43,7 +42,7 @@ def test_the_order_of_the_members_does_not_count(bundles):
     assert joint_hash(["a", "b"], "prob_mean") != joint_hash(["a", "b"], "weight_soup")
 
 
-def test_another_architecture_is_refused(bundles, tmp_path):
+def test_another_architecture_is_refused(random_bundle, bundles, tmp_path):
     with pytest.raises(ModelError, match="another architecture"):
         weight_soup([bundles[0], random_bundle(tmp_path / "larger", size=64)])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine.errors import RecipeError, UsageError
-from engine.model.bundle import load_bundle, random_bundle, save_bundle
+from engine.model.bundle import load_bundle, save_bundle
 from engine.model.head import Head
 from engine.scoring.targets import what_is_asked
 
@@ -14,7 +14,7 @@ FINDINGS = ("Edema", "Fracture")
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory):
+def toy(random_bundle, tmp_path_factory):
     return random_bundle(tmp_path_factory.mktemp("asked") / "toy")
 
 

@@ -66,7 +66,7 @@ def test_a_flipped_bit_is_named_by_its_file_and_hash(saved, new_toy, checkpoints
     content[-1] ^= 1
     path.write_bytes(content)
     assert checkpoints.last_good()[0] == 2
-    with pytest.raises(ModelError, match=r"step-00000004 .* weights.safetensors does not agree with its sha256"):
+    with pytest.raises(ModelError, match=r"step-00000004 .* weights.safetensors does not match its sha256"):
         checkpoints.load(4, *new_toy())
 
 

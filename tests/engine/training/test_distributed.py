@@ -6,20 +6,20 @@ import pytest
 import torch
 
 from engine.errors import ConfigError, EngineError, UsageError
-from engine.training.distributed import ALONE, Ranks, Signals, is_lost_peer, joined, local_device, resolved_device
+from engine.training.distributed import SINGLE_PROCESS, Ranks, Signals, is_lost_peer, joined, local_device, resolved_device
 
 CPU = torch.device("cpu")
 
 
 def test_alone_every_exchange_is_the_identity():
     rows = torch.arange(6.0).view(3, 2)
-    assert torch.equal(ALONE.gathered(rows), rows)
-    assert torch.equal(ALONE.summed(rows), rows)
-    assert ALONE.summed_on_host([1.5]) == [1.5]
-    assert ALONE.agreed("value") == "value"
-    ALONE.heed_signals()
+    assert torch.equal(SINGLE_PROCESS.gathered(rows), rows)
+    assert torch.equal(SINGLE_PROCESS.summed(rows), rows)
+    assert SINGLE_PROCESS.summed_on_host([1.5]) == [1.5]
+    assert SINGLE_PROCESS.agreed("value") == "value"
+    SINGLE_PROCESS.check_signals()
     done = []
-    ALONE.first(lambda: done.append(1))
+    SINGLE_PROCESS.first(lambda: done.append(1))
     assert done == [1]
 
 
@@ -33,7 +33,7 @@ def test_each_process_keeps_its_own_rows_of_one_draw():
     def seeded():
         return torch.Generator().manual_seed(4)
 
-    everything = ALONE.uniform(6, 5, seeded())
+    everything = SINGLE_PROCESS.uniform(6, 5, seeded())
     assert torch.equal(torch.cat([Ranks(rank, 3).uniform(2, 5, seeded()) for rank in range(3)]), everything)
 
 
@@ -43,16 +43,16 @@ def test_images_that_cannot_be_shared_are_refused_with_the_nearest_numbers():
         Ranks(0, 4).share(6, "batch.paired")
 
 
-def test_a_deferred_signal_is_noted_then_obeyed():
+def test_a_deferred_signal_is_recorded_then_raised():
     heard = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
     try:
         signals = Signals()
         signals.defer()
         signal.raise_signal(signal.SIGTERM)
-        assert (signals.noted, heard) == (signal.SIGTERM, [])
+        assert (signals.pending, heard) == (signal.SIGTERM, [])
         with pytest.raises(SystemExit) as stopped:
-            signals.obey(signal.SIGTERM)
+            signals.raise_signal(signal.SIGTERM)
         assert stopped.value.code == 143
         signal.raise_signal(signal.SIGTERM)
         assert heard == [signal.SIGTERM], "while what was done is saved, a second signal is noted again"

@@ -1,25 +1,25 @@
 import torch
 from torch import nn
 
-from engine.training.parallel import Spread, like, whole_tensor
+from engine.training.parallel import ParallelModule, like, whole_tensor
 
 
 def test_one_process_runs_the_module_itself():
     module = nn.Linear(3, 2)
-    spread = Spread(module, parallel="fsdp", blocks=[module])
+    parallel_module = ParallelModule(module, parallel="fsdp", blocks=[module])
     x = torch.ones(1, 3)
-    assert torch.equal(spread(x, is_last=False), module(x))
+    assert torch.equal(parallel_module(x, is_last=False), module(x))
     assert not hasattr(module.weight, "device_mesh")
 
 
 def test_gradients_are_shortened_and_never_lengthened():
     module = nn.Linear(3, 2)
-    spread = Spread(module)
+    parallel_module = ParallelModule(module)
     module(torch.ones(1, 3)).sum().backward()
     before = torch.cat([parameter.grad.flatten() for parameter in module.parameters()])
-    spread.finish_gradients(1e3)
+    parallel_module.finish_gradients(1e3)
     assert torch.equal(torch.cat([parameter.grad.flatten() for parameter in module.parameters()]), before)
-    spread.finish_gradients(0.5)
+    parallel_module.finish_gradients(0.5)
     torch.testing.assert_close(torch.cat([parameter.grad.flatten() for parameter in module.parameters()]), before / before.norm() * 0.5)
 
 

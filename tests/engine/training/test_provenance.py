@@ -8,7 +8,7 @@ import torch
 from engine.errors import EngineError, OutputError
 from engine.recipe.pretraining import PretrainRecipe
 from engine.tables.run_log import RUN, RunLog, code_version
-from engine.training.distributed import ALONE
+from engine.training.distributed import SINGLE_PROCESS
 from engine.training.provenance import device_facts, memory_hint, outcome_recorded, pretraining_facts, recipe_hash, run_identity
 
 CPU = torch.device("cpu")
@@ -38,7 +38,7 @@ def test_a_recipe_is_another_by_what_changes_what_is_learned_alone() -> None:
 
 @pytest.mark.parametrize(("compile_", "is_compiled"), [("auto", False), ("always", True), ("never", False)])
 def test_a_run_opens_with_what_it_runs_on(compile_: str, is_compiled: bool) -> None:
-    facts = pretraining_facts(recipe(seed=3, compute={"compile": compile_}), CPU, ALONE)
+    facts = pretraining_facts(recipe(seed=3, compute={"compile": compile_}), CPU, SINGLE_PROCESS)
     assert (facts["seed"], facts["steps"]) == (3, 0)
     assert (facts["device"]["kind"], facts["device"]["processes"], facts["device"]["compiled"]) == ("cpu", 1, is_compiled)
     assert facts["recipe"]["batch"]["paired"] == 4

@@ -10,7 +10,7 @@ import pytest
 
 from engine.training.loop import Step
 from engine.training.monitor import Vitals
-from engine.training.tensorboard import Board
+from engine.training.tensorboard import TensorBoardWriter
 
 needs_tensorboard = pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="the extra [tensorboard] is not installed")
 
@@ -26,11 +26,11 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 @needs_tensorboard
 def test_numbers_of_a_run_become_curves(tmp_path: Path) -> None:
-    board = Board(tmp_path)
+    board = TensorBoardWriter(tmp_path)
     for number in (1, 2):
-        board.show(Step(number, {"mim": 1.0 / number, "align": 2.0}, 3.0, 0.5, 8.0, 0.25))
-    board.show(Vitals(2, 16.0, 0.4, 1.5, {"paired": {"hidden": 0.75}}))
-    board.show("an event without numbers")
+        board.write(Step(number, {"mim": 1.0 / number, "align": 2.0}, 3.0, 0.5, 8.0, 0.25))
+    board.write(Vitals(2, 16.0, 0.4, 1.5, {"paired": {"hidden": 0.75}}))
+    board.write("an event without numbers")
     board.close()
     assert curves(tmp_path) == {
         "loss/mim": [(1, 1.0), (2, 0.5)],
@@ -47,8 +47,8 @@ def test_numbers_of_a_run_become_curves(tmp_path: Path) -> None:
 
 @needs_tensorboard
 def test_vitals_without_utilisation_leave_its_curve_out(tmp_path: Path) -> None:
-    board = Board(tmp_path)
-    board.show(Vitals(2, 16.0, None, 1.5, {}))
+    board = TensorBoardWriter(tmp_path)
+    board.write(Vitals(2, 16.0, None, 1.5, {}))
     board.close()
     assert set(curves(tmp_path)) == {"speed/images_per_second", "memory_gib"}
 
@@ -59,11 +59,11 @@ def test_without_the_package_the_error_says_what_to_install(tmp_path: Path) -> N
 import sys
 from pathlib import Path
 from engine.errors import ConfigError
-from engine.training.tensorboard import Board
+from engine.training.tensorboard import TensorBoardWriter
 assert not {{"tensorboard", "torch.utils.tensorboard"}} & set(sys.modules)
 sys.modules["tensorboard"] = None
 try:
-    Board(Path({str(tmp_path)!r}))
+    TensorBoardWriter(Path({str(tmp_path)!r}))
 except ConfigError as error:
     print(error)
 """

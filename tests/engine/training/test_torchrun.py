@@ -72,7 +72,7 @@ for name, fate, settings in commands:
     Path(f"{name}-exit-{os.environ['RANK']}").write_text(str(code))
 sys.exit(code)
 """
-"""Several runs in one pair of processes, since starting the pair takes longest; then `mmclip pretrain`, whose second process may strike
+"""Several runs in one pair of processes, since initial the pair takes longest; then `mmclip pretrain`, whose second process may strike
 itself down once a checkpoint is there."""
 
 Losses = list[tuple[int, dict[str, float]]]

@@ -165,7 +165,7 @@ def test_sizes_that_the_file_does_not_bear_out_are_refused(tmp_path, old, new, w
     raw = zipfile.ZipFile(tmp_path / "toy.pt").read("toy/data.pkl")
     if old not in raw:  # the memo's numbers differ between versions of torch
         pytest.skip("this torch writes its pickles in other words")
-    with pytest.raises(ModelError, match=rf"is damaged or lies about its sizes: .*{why}"):
+    with pytest.raises(ModelError, match=rf"is damaged or claims wrong sizes: .*{why}"):
         read_checkpoint(rewritten(tmp_path / "toy.pt", old, new))
 
 

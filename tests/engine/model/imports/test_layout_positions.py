@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPModel
 
 from engine.errors import ConfigError
-from engine.model.imports.layout import IMAGE_POSITIONS, fitted, image_positions, text_positions
+from engine.model.imports.layout import IMAGE_POSITIONS, image_positions, resized_clip, text_positions
 
 TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 
@@ -28,14 +28,14 @@ def clip():
 
 
 def test_nothing_changes_where_nothing_is_asked(clip):
-    assert fitted(clip, antialias=True) is clip
-    assert fitted(clip, image_size=32, context=12, antialias=False) is clip
+    assert resized_clip(clip, antialias=True) is clip
+    assert resized_clip(clip, image_size=32, context=12, antialias=False) is clip
 
 
 @pytest.mark.parametrize("size", [8, 24, 40, 64])
 def test_another_size_has_the_features_of_transformers_own_interpolation(clip, size):
     pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
-    ours = fitted(clip, image_size=size, antialias=False).get_image_features(pixels).pooler_output
+    ours = resized_clip(clip, image_size=size, antialias=False).get_image_features(pixels).pooler_output
     theirs = clip.get_image_features(pixels, interpolate_pos_encoding=True).pooler_output
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
@@ -71,13 +71,13 @@ def test_text_positions_keep_the_first_and_repeat_the_last(old, new):
 @pytest.mark.parametrize("context", [5, 12, 20])
 def test_texts_that_still_fit_keep_their_features(clip, context):
     ids = torch.tensor([[0, 7, 9, 1, 1]])
-    ours = fitted(clip, context=context, antialias=True).get_text_features(ids).pooler_output
+    ours = resized_clip(clip, context=context, antialias=True).get_text_features(ids).pooler_output
     torch.testing.assert_close(ours, clip.get_text_features(ids).pooler_output)
 
 
 def test_the_configuration_follows_and_the_source_stays(clip):
     before = clip.state_dict()[IMAGE_POSITIONS].clone()
-    changed = fitted(clip, image_size=64, context=20, antialias=True)
+    changed = resized_clip(clip, image_size=64, context=20, antialias=True)
     assert (changed.config.vision_config.image_size, changed.config.text_config.max_position_embeddings) == (64, 20)
     assert (clip.config.vision_config.image_size, clip.config.text_config.max_position_embeddings) == (32, 12)
     assert torch.equal(clip.state_dict()[IMAGE_POSITIONS], before)
@@ -86,17 +86,17 @@ def test_the_configuration_follows_and_the_source_stays(clip):
 
 def test_fitting_leaves_the_global_generator_alone(clip):
     before = torch.get_rng_state()
-    fitted(clip, image_size=64, antialias=True)
+    resized_clip(clip, image_size=64, antialias=True)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(("size", "near"), [(30, 32), (33, 32), (4, 8), (9000, 9000)])
 def test_a_size_without_whole_patches_names_a_near_one(clip, size, near):
     with pytest.raises(ConfigError, match=rf"do not divide into the weights' patches of 8\. Try: a size of {near}"):
-        fitted(clip, image_size=size, antialias=True)
+        resized_clip(clip, image_size=size, antialias=True)
 
 
 @pytest.mark.parametrize("context", [1, 2, 5000])
 def test_a_context_that_holds_no_text_is_refused(clip, context):
     with pytest.raises(ConfigError, match=f"a context of {context} tokens holds no text"):
-        fitted(clip, context=context, antialias=True)
+        resized_clip(clip, context=context, antialias=True)

@@ -7,7 +7,7 @@ import pytest
 
 from engine.errors import ModelError
 from engine.model.imports.open_clip import CONFIG, read_open_clip
-from engine.model.imports.published import LOOKS
+from engine.model.imports.published import PUBLISHED_PREPROCESSING
 
 PLAIN = {
     "model_cfg": {
@@ -15,7 +15,7 @@ PLAIN = {
         "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32},
         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12},
     },
-    "preprocess_cfg": {"mean": list(LOOKS["clip"].mean), "std": list(LOOKS["clip"].std)},
+    "preprocess_cfg": {"mean": list(PUBLISHED_PREPROCESSING["clip"].mean), "std": list(PUBLISHED_PREPROCESSING["clip"].std)},
 }
 
 
@@ -60,16 +60,16 @@ def test_heads_and_epsilon_are_told_where_they_are_unusual(described):
 
 @pytest.mark.parametrize(("mode", "resize"), [("shortest", "crop"), ("longest", "pad"), ("squash", "squash"), (None, "crop")])
 def test_preprocessing_is_the_configuration_s(described, mode, resize):
-    look = described(preprocess={"mean": [0.5] * 3, "std": [0.25] * 3, "resize_mode": mode, "interpolation": "bicubic"}).look
-    assert (look.resize, look.mean, look.std) == (resize, (0.5,) * 3, (0.25,) * 3)
+    images = described(preprocess={"mean": [0.5] * 3, "std": [0.25] * 3, "resize_mode": mode, "interpolation": "bicubic"}).preprocessing
+    assert (images.resize, images.mean, images.std) == (resize, (0.5,) * 3, (0.25,) * 3)
 
 
 def test_a_configuration_without_preprocessing_means_clip_s(described):
-    assert described(preprocess={"mean": None, "std": None}).look == LOOKS["clip"]
+    assert described(preprocess={"mean": None, "std": None}).preprocessing == PUBLISHED_PREPROCESSING["clip"]
 
 
 def test_padding_with_a_colour_is_refused(described):
-    with pytest.raises(ModelError, match="pads pictures with another colour than black"):
+    with pytest.raises(ModelError, match="pads images with another colour than black"):
         described(preprocess={"resize_mode": "longest", "fill_color": 127})
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import ModelError
-from engine.model.imports.pickle_reader import MOST_STEPS, Name, StoredTensor, Thing, read_pickle
+from engine.model.imports.pickle_reader import MOST_STEPS, GlobalName, PickledObject, StoredTensor, read_pickle
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
@@ -114,8 +114,8 @@ def test_the_machine_cannot_be_talked_into_importing(tmp_path):
 def test_a_module_of_an_archive_is_its_attributes():
     raw = b"\x80\x02c__torch__.clip\nCLIP\n)\x81}X\x01\0\0\0nK\x07sb."
     found = read_pickle(raw, "toy.pt")
-    assert isinstance(found, Thing)
-    assert (found.kind, found.attributes) == (Name("__torch__.clip", "CLIP"), {"n": 7})
+    assert isinstance(found, PickledObject)
+    assert (found.kind, found.attributes) == (GlobalName("__torch__.clip", "CLIP"), {"n": 7})
 
 
 def stored(storage=b"FloatStorage", key=b"0", numel=b"K\x06", offset=b"K\x00", shape=b"K\x02K\x03\x86", strides=b"K\x03K\x01\x86"):

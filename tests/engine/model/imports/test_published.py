@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.model.imports.published import CHEXZERO, LOOKS, OPEN_CLIP, OPENAI, known_file
+from engine.model.imports.published import CHEXZERO, OPEN_CLIP, OPENAI, PUBLISHED_PREPROCESSING, known_file
 from engine.model.preprocessing import CLIP_MEAN
 
 UNKNOWN = "f" * 64
@@ -12,21 +12,21 @@ UNKNOWN = "f" * 64
 def test_openai_s_files_are_known_by_their_bytes(sha256):
     known = known_file("renamed.bin", sha256)
     assert known is not None
-    assert (known.maker, known.activation, known.look) == ("openai", "quick_gelu", "clip")
+    assert (known.maker, known.activation, known.preprocessing) == ("openai", "quick_gelu", "clip")
 
 
 @pytest.mark.parametrize(("name", "sha256"), CHEXZERO.items())
 def test_chexzero_s_files_are_known_by_their_bytes_and_by_name(name, sha256):
     for known in (known_file("renamed.pt", sha256), known_file(name, UNKNOWN), known_file(name[:-3] + ".safetensors", UNKNOWN)):
         assert known is not None
-        assert (known.maker, known.activation, known.look) == ("chexzero", "quick_gelu", "chexzero")
+        assert (known.maker, known.activation, known.preprocessing) == ("chexzero", "quick_gelu", "chexzero")
 
 
 @pytest.mark.parametrize(("digits", "activation"), OPEN_CLIP.items())
 def test_open_clip_s_releases_are_known_by_the_digits_in_their_names(digits, activation):
     known = known_file("any.pt", digits + "0" * 56)
     assert known is not None
-    assert (known.maker, known.activation, known.look) == ("open_clip", activation, "clip")
+    assert (known.maker, known.activation, known.preprocessing) == ("open_clip", activation, "clip")
 
 
 def test_openai_s_facts_are_known_before_a_name():
@@ -47,7 +47,7 @@ def test_digests_are_whole_and_different():
     assert all(len(each) == 8 and int(each, 16) for each in OPEN_CLIP)
 
 
-def test_looks_are_in_grey_values_from_0_to_1():
-    assert LOOKS["clip"].mean == CLIP_MEAN
-    chexzero = LOOKS["chexzero"]
+def test_means_and_deviations_are_in_grey_values_from_0_to_1():
+    assert PUBLISHED_PREPROCESSING["clip"].mean == CLIP_MEAN
+    chexzero = PUBLISHED_PREPROCESSING["chexzero"]
     assert [255 * value for value in (*chexzero.mean, *chexzero.std)] == pytest.approx([101.48761] * 3 + [83.43944] * 3)

@@ -11,10 +11,10 @@ from transformers import CLIPConfig, CLIPModel
 from transformers.utils import logging
 
 from engine.errors import InputMissing, ModelError, OutputError, UsageError
-from engine.model.bundle import load_bundle, random_bundle
+from engine.model.bundle import load_bundle
 from engine.model.bundle_folder import file_hash
 from engine.model.imports.layout import image_positions
-from engine.model.imports.published import CHEXZERO, LOOKS
+from engine.model.imports.published import CHEXZERO, PUBLISHED_PREPROCESSING
 from engine.model.imports.source import import_model, save_imported
 from engine.model.tokenizer import tokenize
 
@@ -72,7 +72,11 @@ def test_openai_s_archive_needs_no_words_and_has_openai_s_features(reference, sa
     assert about["sha256"] == file_hash(tmp_path / "ViT-B-32.pt")
     assert about["activation"]["value"] == "quick_gelu"
     assert "input_resolution, context_length and vocab_size" in about["activation"]["because"]
-    assert (found.preprocessing.resize, found.preprocessing.mean, found.preprocessing.size) == ("crop", LOOKS["clip"].mean, 24)
+    assert (found.preprocessing.resize, found.preprocessing.mean, found.preprocessing.size) == (
+        "crop",
+        PUBLISHED_PREPROCESSING["clip"].mean,
+        24,
+    )
 
 
 def test_half_precision_is_read_as_float32(make_reference, save_script, tmp_path):
@@ -112,7 +116,7 @@ def test_weights_alone_are_told_their_activation_and_preprocessing(reference, we
         torch.save({"epoch": 1, "state_dict": named} if kind == "training" else weights, file)
     found = import_model(file, **TOLD)
     assert_features(found, reference)
-    assert found.provenance["imported"]["activation"]["because"] == "it was asked for"
+    assert found.provenance["imported"]["activation"]["because"] == "given by --activation"
 
 
 def test_gelu_is_another_model(make_reference, tmp_path):
@@ -127,15 +131,15 @@ def test_gelu_is_another_model(make_reference, tmp_path):
 @pytest.mark.parametrize(
     ("told", "missing", "unsaid"),
     [
-        ({}, "its activation and its preprocessing", None),
-        ({"activation": "gelu"}, "its preprocessing", "--activation"),
-        ({"preprocessing": "clip"}, "its activation", "--preprocessing"),
+        ({}, "the activation and the preprocessing", None),
+        ({"activation": "gelu"}, "the preprocessing", "--activation"),
+        ({"preprocessing": "clip"}, "the activation", "--preprocessing"),
     ],
 )
 def test_what_is_not_known_is_asked_for_and_never_guessed(saved, told, missing, unsaid):
     with pytest.raises(ModelError) as caught:
         import_model(saved, **told)
-    assert f"cannot tell {missing} from clip.pt" in str(caught.value)
+    assert f"clip.pt does not name {missing}" in str(caught.value)
     assert unsaid is None or unsaid not in str(caught.value)
 
 
@@ -162,7 +166,7 @@ def test_chexzero_keeps_its_own_preprocessing(reference, weights, tmp_path):
 def test_another_name_is_told_that_it_is_chexzero(reference, saved):
     found = import_model(saved, preprocessing="chexzero")
     assert_features(found, reference)
-    assert found.provenance["imported"]["activation"]["because"] == "CheXzero goes on from OpenAI's weights"
+    assert found.provenance["imported"]["activation"]["because"] == "CheXzero starts from OpenAI's weights"
     assert (found.preprocessing.resize, found.provenance["imported"]["maker"]) == ("pad", "chexzero")
 
 
@@ -266,7 +270,7 @@ def test_open_clip_gives_the_same_features(open_clip, tmp_path, quick_gelu, size
 
 
 @pytest.fixture
-def hugging_face(tmp_path):
+def hugging_face(random_bundle, tmp_path):
     """A folder as transformers writes it, and the model in it."""
     random_bundle(tmp_path / "toy", seed=4)
     folder = tmp_path / "toy"
@@ -319,7 +323,7 @@ def test_an_activation_that_the_configuration_says_is_not_overridden(hugging_fac
         import_model(folder, activation="gelu")
 
 
-def test_a_bundle_keeps_its_preprocessing_and_its_past(tmp_path):
+def test_a_bundle_keeps_its_preprocessing_and_its_past(random_bundle, tmp_path):
     random_bundle(tmp_path / "toy")
     first = save_imported(import_model(tmp_path / "toy", name="first"), tmp_path / "first")
     second = import_model(first, preprocessing="chexzero", context=20)
