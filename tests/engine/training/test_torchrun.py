@@ -1,4 +1,4 @@
-"""Real runs of two processes under torchrun, on a CPU, against the same runs of one."""
+"""Real runs of two processes on a CPU, under torchrun or started by hand, against the same runs of one."""
 
 import json
 import os
@@ -54,6 +54,13 @@ from engine.recipe.loader import load_recipe
 from engine.recipe.pretraining import PretrainRecipe
 from mmclip_cli.app import run
 runs, commands = json.loads(sys.argv[1])
+if "RANK" not in os.environ:  # without torchrun: what is imported by now is imported once
+    import socket
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ["RANK"] = os.environ["LOCAL_RANK"] = "0" if (second := os.fork()) else "1"
 for name, settings, options in runs:
     recipe = load_recipe("toy.yaml", PretrainRecipe, settings)
     list(pretrain(recipe, Path(name), device="cpu", data=Path("data"), **options))
@@ -72,8 +79,8 @@ for name, fate, settings in commands:
     Path(f"{name}-exit-{os.environ['RANK']}").write_text(str(code))
 sys.exit(code)
 """
-"""Several runs in one pair of processes, since initial the pair takes longest; then `mmclip pretrain`, whose second process may strike
-itself down once a checkpoint is there."""
+"""Several runs in one pair of processes, since starting the pair takes longest; then `mmclip pretrain`, whose second process may send
+itself a signal once a checkpoint is there."""
 
 Losses = list[tuple[int, dict[str, float]]]
 Run = tuple[str, list[str], dict[str, Any]]
@@ -98,21 +105,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def two_processes(folder: Path, runs: Sequence[Run], commands: Sequence[Command]) -> subprocess.Popen[str]:
+def two_processes(folder: Path, runs: Sequence[Run], commands: Sequence[Command], *, torchrun: bool = True) -> subprocess.Popen[str]:
     (folder / "script.py").write_text(SCRIPT)
     root = Path(__file__).resolve().parents[3]
     path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "script.py",
-        json.dumps([runs, commands]),
-    ]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if torchrun else []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    command = [sys.executable, *launcher, "script.py", json.dumps([runs, commands])]
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -149,11 +148,11 @@ def one(alone: Callable[..., Path]) -> Path:
 def runs(folder: Path, one: Path, alone: Callable[..., Path]) -> dict[str, Path]:
     """Runs of two processes, by name; the last two were ended by a signal to the second process, and to torchrun."""
     alone("one-then-two", max_steps=2)
-    asked: list[Run] = [
+    planned: list[Run] = [
         ("ddp", [], {}),
         ("fsdp", [FSDP], {}),
-        ("parts", ["compute.micro_batch=2"], {}),
-        ("fsdp-parts", [FSDP, "compute.micro_batch=2", "compute.checkpoint_activations=true"], {}),
+        ("micro-batches", ["compute.micro_batch=2"], {}),
+        ("fsdp-micro-batches", [FSDP, "compute.micro_batch=2", "compute.checkpoint_activations=true"], {}),
         *(("broken-ddp", [], options) for options in ({"max_steps": 2}, {"resume": True})),
         *(("broken-fsdp", [FSDP], options) for options in ({"max_steps": 2}, {"resume": True})),
         *(("adamw", [FSDP, "optimizer.name=adamw", "optimizer.lr=1e-4"], options) for options in ({"max_steps": 2}, {"resume": True})),
@@ -162,11 +161,11 @@ def runs(folder: Path, one: Path, alone: Callable[..., Path]) -> dict[str, Path]
     ]
     saving_rarely = ["checkpoint.every=4"]
     commands = [("second-struck", int(signal.SIGTERM), saving_rarely), ("torchrun-struck", 0, saving_rarely)]
-    with two_processes(folder, asked, commands) as pair:
+    with two_processes(folder, planned, commands) as pair:
         wait_for(folder / "torchrun-struck/checkpoints/step-00000004", pair)
         pair.send_signal(signal.SIGTERM)
         pair.communicate(timeout=200)
-    return {name: folder / name for name, *_ in (*asked, *commands)}
+    return {name: folder / name for name, *_ in (*planned, *commands)}
 
 
 def wait_for(path: Path, pair: subprocess.Popen[str]) -> None:
@@ -185,9 +184,9 @@ def agree(run: Path, one: Path) -> None:
         torch.testing.assert_close(weights_of(run)[name], weight, rtol=1e-6, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("name", ["ddp", "fsdp", "parts", "fsdp-parts"])
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "micro-batches", "fsdp-micro-batches"])
 def test_two_processes_learn_what_one_learns(runs: dict[str, Path], one: Path, name: str) -> None:
-    """The same global batch, the same masks; in parts, sharded, with blocks computed again: all the same."""
+    """The same global batch, the same masks; in micro-batches, sharded, with recomputed blocks: all the same."""
     agree(runs[name], one)
 
 
@@ -219,7 +218,7 @@ def test_only_the_first_process_writes(runs: dict[str, Path]) -> None:
 
 
 def test_when_one_dies_the_other_stops_and_the_last_checkpoint_is_good(folder: Path, one: Path) -> None:
-    with two_processes(folder, [], [("killed", int(signal.SIGKILL), [])]) as pair:
+    with two_processes(folder, [], [("killed", int(signal.SIGKILL), [])], torchrun=False) as pair:
         wait_for(folder / "killed/checkpoints/step-00000004", pair)
         struck = time.monotonic()
         said, _ = pair.communicate(timeout=200)
