@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.data.sources.label_files import label_text
 from engine.errors import UsageError
 from engine.recipe.evaluation import EvaluationRecipe, Parts
 from engine.tables.labels import plain_name
@@ -80,6 +79,8 @@ def read_list(path: Path, images: Iterable[str]) -> frozenset[str]:
         InputMissing, ReadError: it cannot be read.
         ConfigError: it names no image of the data set.
     """
+    from engine.data.sources.label_files import label_text  # engine.data.sources imports this module
+
     known = {stem_of(image) for image in images}
     columns: dict[int, set[str]] = {}
     for row in csv.reader(io.StringIO(label_text(path), newline="")):
