@@ -59,6 +59,25 @@ def plain_values(vr: str, value: bytes, *, little: bool, ascii_text: bool) -> li
     return [number(part) for part in parts] if all(map(form.fullmatch, parts)) else None
 
 
+_COMMA_NUMBER = re.compile(r"\s*[+-]?(\d+(,\d*)?|,\d+|\d*\.\d*)([eE][+-]?\d+)?\s*")
+_TEXT_VRS = frozenset({"DS", "IS", "CS", "LO", "LT", "SH", "ST", "UC", "UT", "UN"})
+
+
+def comma_decimals(value: bytes) -> list[float] | None:
+    """The numbers of a decimal string that was written with decimal commas (`2500,5`, `0,14\\0,14`); None for anything else.
+
+    PS3.5 6.2 has points alone. A part with a comma and a point, or with two commas, may mean thousands and is no number here.
+    """
+    text = value.rstrip(_PADDING).decode("latin-1")
+    parts = text.split("\\")
+    if "," not in text or not text.isascii() or not all(map(_COMMA_NUMBER.fullmatch, parts)):
+        return None
+    try:
+        return [float(part.replace(",", ".")) for part in parts]
+    except ValueError:  # a point alone
+        return None
+
+
 logging.getLogger("pydicom").addHandler(logging.NullHandler())
 logging.getLogger("pydicom").propagate = False
 
@@ -256,6 +275,9 @@ class _Reader:
             plain = plain_values(vr, raw, little=self.little, ascii_text=self.ascii_text)
             if plain is not None:
                 return plain
+        if vr in _TEXT_VRS and _VRS[keyword] in ("DS", "IS") and (numbers := comma_decimals(raw)) is not None:
+            self.flags.append("decimal_comma")
+            return numbers
         dataset, tags = self.parsed
         try:
             value = dataset[tags[_TAGS[keyword]]].value

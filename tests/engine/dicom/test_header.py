@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from engine.dicom.elements import outline, read_meta
-from engine.dicom.header import Header, read_header
+from engine.dicom.header import Header, comma_decimals, read_header
 from engine.dicom.reasons import Refusal
 
 
@@ -235,3 +236,52 @@ def test_padding_goes_and_what_it_hides_does_not(make: SimpleNamespace, header_o
     content = make.to_bytes(make.radiograph(SOPInstanceUID="1.2.3.4.59"))
     at = content.rindex(b"1.2.3.4.59")
     assert header_of(content[:at] + raw + content[at + 10 :]).sop_instance_uid == uid
+
+
+@pytest.mark.parametrize(
+    ("value", "numbers"),
+    [
+        (b"2500,5", [2500.5]),
+        (b"0,14\\0,28 ", [0.14, 0.28]),
+        (b" -,5E3\\+1,e-2\\7", [-500.0, 0.01, 7.0]),
+        (b"0,5\\0.25", [0.5, 0.25]),
+        (b"1.234,5", None),
+        (b"1,234,567", None),
+        (b"0.14,0.14", None),
+        (b"0,5\\.", None),
+        (b"2500.5", None),
+        (b",", None),
+        (b"a,5", None),
+        (b"", None),
+    ],
+)
+def test_decimal_commas(value: bytes, numbers: list[float] | None) -> None:
+    assert comma_decimals(value) == numbers
+
+
+@pytest.mark.parametrize("uid", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_header_of_decimal_commas_is_that_of_points(make: SimpleNamespace, header_of, uid: str, count: int) -> None:
+    numbers = {"WindowCenter": ["2011.5"] * count, "WindowWidth": ["3033.5"] * count, "RescaleSlope": "1.55", "RescaleIntercept": "-7.55"}
+    ds = make.radiograph(PixelSpacing=["0.44", "0.22"], **numbers)
+    ds.file_meta.TransferSyntaxUID = uid
+    points = make.to_bytes(ds)
+    commas = points
+    for number in (b"2011.5", b"3033.5", b"1.55", b"-7.55", b"0.44", b"0.22"):
+        commas = commas.replace(number, number.replace(b".", b","))
+    expected, got = header_of(points), header_of(commas)
+    for name in ("windows", "slope", "intercept", "aspect"):
+        assert getattr(got, name) == getattr(expected, name), name
+    assert got.windows == ((2011.5, 3033.5),) * count and got.aspect == 2.0 and not got.invalid
+    assert set(got.flags) - set(expected.flags) == {"decimal_comma"}
+
+
+@pytest.mark.parametrize("vr", [b"LO", b"SH", b"CS", b"IS"])
+def test_a_comma_is_read_in_other_text_too(make: SimpleNamespace, header_of, vr: bytes) -> None:
+    header = header_of(patched(make.to_bytes(make.radiograph(RescaleSlope="0.5")), 0x00281053, b"0,50", vr))
+    assert header.slope == 0.5 and "decimal_comma" in header.flags
+
+
+def test_a_pixel_aspect_ratio_with_commas(make: SimpleNamespace, header_of) -> None:
+    header = header_of(make.to_bytes(make.radiograph(PixelAspectRatio=[200, 100])).replace(b"200\\100 ", b"2,0\\1,0 "))
+    assert header.aspect == 2.0 and set(header.flags) == {"aspect", "decimal_comma"}
