@@ -22,7 +22,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from engine.dicom.reader_version import reader_version, same_readers, why_outdated
-from engine.dicom.reasons import Outcome
+from engine.dicom.reasons import NOT_IN_MEAN, Outcome
 from engine.errors import InputMissing, NotFinite, TooManyFailures
 from engine.intake.files import Item, check_inputs, input_items
 from engine.intake.limits import LIMITS, Limits, as_settings
@@ -233,7 +233,7 @@ def score(
                     sheets[event.image] = folder.path(event.image)
                 yield event
             clock.lap("heatmaps")
-        grouped, study_count = results.studies(aggregate)
+        grouped, study_count = results.studies(aggregate, NOT_IN_MEAN)
         studies = grouped.changed(lambda frame: _calibrated(frame, maps))
         labelled = (joined or Joined({}, {})).frame(findings)
         rows = _figures(studies, labelled, run, findings) if joined else []

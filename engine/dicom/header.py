@@ -89,13 +89,14 @@ _KEYWORDS = (
     *("PixelPaddingRangeLimit", "BurnedInAnnotation", "SyntheticData", "WindowCenter", "WindowWidth", "VOILUTFunction", "RescaleIntercept"),
     *("RescaleSlope", "ModalityLUTSequence", "VOILUTSequence", "ViewCodeSequence", "PresentationLUTShape", "AnatomicRegionSequence"),
     *("PatientSpeciesDescription", "PatientSpeciesCodeSequence", "AcquisitionDeviceProcessingDescription"),
-    *("SeriesDescription", "ProtocolName"),
+    *("SeriesDescription", "ProtocolName", "DerivationDescription", "QualityControlImage"),
 )
 _TAGS = {keyword: int(tag) for keyword in _KEYWORDS if (tag := tag_for_keyword(keyword)) is not None}
 _VRS = {keyword: str(dictionary_VR(tag)) for keyword, tag in _TAGS.items()}
 """Of PS3.6; it may name several, as "US or SS"."""
 _IN_ORDER = sorted(_TAGS.values())
 _CHARACTER_SET = _TAGS["SpecificCharacterSet"]
+_PATIENT_NAME = 0x00100010
 _TABLES = frozenset({_TAGS["ModalityLUTSequence"], _TAGS["VOILUTSequence"]})
 _LARGEST_VALUE = 1 << 18
 _LARGEST_TABLES = 1 << 20
@@ -136,6 +137,9 @@ class Header:
     series: str = ""
     species: tuple[Code, ...] = ()
     device_processing: str = ""
+    derivation: str = ""
+    quality_control: str = ""
+    phantom: bool = False
     presentation_intent: str = ""
     image_type: tuple[str, ...] = ()
     patient_orientation: tuple[str, ...] = ()
@@ -233,9 +237,12 @@ class _Reader:
             view=self.local_text("ViewPosition").upper(),
             views=self.codes("ViewCodeSequence"),
             regions=self.codes("AnatomicRegionSequence"),
-            series=" / ".join(filter(None, map(self.text, ("SeriesDescription", "ProtocolName")))),
+            series=" / ".join(filter(None, map(self.local_text, ("SeriesDescription", "ProtocolName")))),
             species=self.species(),
-            device_processing=self.text("AcquisitionDeviceProcessingDescription"),
+            device_processing=self.local_text("AcquisitionDeviceProcessingDescription"),
+            derivation=self.local_text("DerivationDescription"),
+            quality_control=self.text("QualityControlImage").upper(),
+            phantom=self.names_phantom(),
             presentation_intent=self.text("PresentationIntentType").upper(),
             image_type=self.texts("ImageType"),
             patient_orientation=self.texts("PatientOrientation"),
@@ -308,6 +315,11 @@ class _Reader:
             except UnicodeError:  # not that encoding; or another value representation, decoded already
                 continue
         return text
+
+    def names_phantom(self) -> bool:
+        """Whether the patient's name or ID says that a phantom was taken; the name itself is not kept."""
+        found = (self.element(tag) for tag in (_PATIENT_NAME, _TAGS["PatientID"]))
+        return any(element and b"PHANTOM" in bytes(self.data[element.value : element.stop]).upper() for element in found)
 
     def number(self, keyword: str) -> int | None:
         values = self.values(keyword)

@@ -133,6 +133,7 @@ FLAGS: dict[str, str] = {
     "burned_in_unknown": "the header does not say whether text is burned into the pixels; they are searched all the same",
     "color_as_grey": "three equal channels, read as one",
     "decimal_comma": "a decimal number is written with a comma (window, slope, pixel spacing); it was read as a point",
+    "dual_energy": "a dual-energy bone or soft-tissue image, or another subtraction, by its tags; not in the study's score",
     "guessed_transfer_syntax": "no file meta group; the encoding was recognised from the data set",
     "invalid_uid": "a UID with letters, leading zeros or more than 64 characters",
     "looks_lateral": "looks like a lateral, whatever its tags say, and so like no frontal chest (measured: engine/dicom/README.md)",
@@ -141,11 +142,15 @@ FLAGS: dict[str, str] = {
     "orientation": "rotated or mirrored by its tags, or by its looks (measured: engine/dicom/README.md)",
     "out_of_distribution": "does not look like a frontal chest radiograph (measured: engine/dicom/README.md), or the header says animal",
     "padding": "padding was excluded from the range of grey",
+    "phantom": "a phantom or quality-control image, by its tags; not in the study's score",
     "polarity": "a frontal chest that looks inverted: the lungs are bright after all the header's steps (measured: engine/dicom/README.md)",
     "recoded": "the same SOP instance was read before in another encoding, or with its grey scale inverted",
+    "rejected_image": "the tags say that the exposure was rejected, or made for quality control; not in the study's score",
+    "rib_view": "taken for ribs, sternum, clavicle, scapula, shoulder or spine, by its tags; not in the study's score",
     "second_decoder": "the first decoder refused the compressed picture, a second one (GDCM) read it: an oddity, or damage it overlooked",
     "secondary_capture": "a secondary capture: how it came to its grey values is unknown",
     "synthetic": "the header says that the content was made, not acquired: Synthetic Data (0008,001C) is YES",
+    "tomosynthesis": "a slice of a tomosynthesis or tomography, by its tags; not in the study's score",
     "trailing_bytes": "zero bytes follow the data set",
     "uid_conflict": "a series UID in two studies, or a study UID with two patients",
     "unused_bits": "bits above BitsStored hold something; they were ignored, as the standard asks, unless more_bits is there too",
@@ -161,6 +166,7 @@ FLAG_ADVICE: dict[str, str] = {
     "burned_in_unknown": "never pass this picture on without looking at it: it may hold text that names the patient",
     "color_as_grey": "nothing; the grey original would be smaller",
     "decimal_comma": "nothing for the score; have the sender corrected",
+    "dual_energy": "its score is in images.csv only; correct the tags where they are wrong",
     "guessed_transfer_syntax": "nothing; have the sender write whole DICOM files",
     "invalid_uid": "have the sender corrected before the study is matched with others by its UID",
     "looks_lateral": "look at the picture; leave the score out where it is a lateral, and have ViewPosition corrected",
@@ -169,11 +175,15 @@ FLAG_ADVICE: dict[str, str] = {
     "orientation": "leave the score out, or have the picture turned and score it again: the models know upright pictures",
     "out_of_distribution": "look at the picture; leave the score out where it shows no frontal chest",
     "padding": "nothing",
+    "phantom": "its score is in images.csv only; correct the tags where they are wrong",
     "polarity": "look at the picture: if it is inverted, have PhotometricInterpretation corrected and score it again",
     "recoded": "leave one of the two out: both count in the study's score",
+    "rejected_image": "its score is in images.csv only; correct the tags where they are wrong",
+    "rib_view": "its score is in images.csv only; correct the tags where they are wrong",
     "second_decoder": "look at the picture before trusting its score; have the sender write a stream to the letter of its standard",
     "secondary_capture": "prefer the original where there is one",
     "synthetic": "never count it among patients",
+    "tomosynthesis": "its score is in images.csv only; correct the tags where they are wrong",
     "trailing_bytes": "nothing",
     "uid_conflict": "find out which of the studies or patients is right before joining anything by these UIDs",
     "unused_bits": "look at the image where bright areas matter; have the sender clear the bits, or correct BitsStored",
@@ -181,6 +191,9 @@ FLAG_ADVICE: dict[str, str] = {
 }
 """What to do about a flag; the picture is scored all the same."""
 
+
+NOT_IN_MEAN = frozenset({"dual_energy", "phantom", "rejected_image", "rib_view", "tomosynthesis"})
+"""Flags of images that are no plain frontal exposure: scored one by one, and left out of the score of their study."""
 
 FAILURES = frozenset(
     {

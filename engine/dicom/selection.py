@@ -1,28 +1,33 @@
-"""Which pictures are scored: frontal chest radiographs for presentation, told by SOP class, modality, body part, view and intent.
+"""Which images are scored: frontal chest radiographs for presentation, by SOP class, modality, body part, view and intent.
 
 What tags decide, and what happens where they are blank:
-  - SOP class: Computed Radiography, Digital X-Ray, Secondary Capture of any kind (flagged); no other. FOR PROCESSING is turned away,
-    by the class or by the tag.
+  - SOP class: Computed Radiography, Digital X-Ray, Secondary Capture of any kind (flagged); no other. FOR PROCESSING is rejected, by the
+    class or by the tag. Where the data set names no class the file meta group does.
   - Modality: CR, DX, RG or DR, or several of these. Blank passes for the first two classes, not for captures.
-  - BodyPartExamined: the chest in the words of many languages, alone or with other parts (CHEST_ABDOMEN). Ribs, sternum, clavicle and
-    thoracic spine are other parts, and so is a word that is not known. Blank, or words that say nothing (PORTABLE), pass;
-    there AnatomicRegionSequence decides by its codes.
-  - ViewPosition and ViewCodeSequence: lateral, oblique or lateral decubitus in either turns the picture away. Where neither names a view,
-    SeriesDescription and ProtocolName do, unless they name both kinds ("Chest PA and lateral"); then PatientOrientation (rows that run to
-    the front or the back are a lateral's). Where no tag says that the view is frontal the flag is `view_unknown`.
-  - ImageType: localizers and pictures computed from something else than a radiograph are turned away.
+  - BodyPartExamined: the chest in the words of many languages (vocabulary.py), alone or with other parts (CHEST_ABDOMEN). Ribs, sternum,
+    clavicle and thoracic spine are other parts, and so is a word that is not known. Blank, or words that say nothing (PORTABLE), pass;
+    there AnatomicRegionSequence decides by its codes. Words that mean chest or breast (PECHO, BRYST, BRUST) are the chest unless the view
+    is one of mammography; RIB CAGE is the chest where a tag says that the view is frontal.
+  - What a de-identifier left (ANONYMIZED, REDACTED, XXX) counts as blank, in BodyPartExamined, ViewPosition, Modality and the patient's
+    species, with the flag `bad_attribute`.
+  - ViewPosition and ViewCodeSequence: lateral, oblique or lateral decubitus in either rejects the image. Where neither names a view,
+    SeriesDescription, ProtocolName and BodyPartExamined do, unless they name both kinds ("Chest PA and lateral"); then PatientOrientation
+    (rows that run to the front or the back are a lateral's). Where no tag says that the view is frontal the flag is `view_unknown`.
+  - ImageType: localizers and images computed from something else than a radiograph are rejected.
+  - Dual-energy bone and soft-tissue images, tomosynthesis, phantoms, rejected exposures and rib views (special_exposures.py) are flagged,
+    scored image by image, and left out of the score of their study. A study that has no other image has no row in `scores.csv`.
   - Animals, by PatientSpeciesDescription or by what the device was told to process, are flagged `out_of_distribution`.
   - StudyDescription is not read: it names what was asked for. No text is passed on.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from engine.dicom import vocabulary
 from engine.dicom.reasons import Refusal
+from engine.dicom.vocabulary import SAYS_NOTHING, SIDEWAYS_TERMS, is_placeholder, names_frontal, names_sideways, words_of
 
 if TYPE_CHECKING:
     from engine.dicom.header import Code, Header
@@ -43,48 +48,7 @@ MIN_SIDE = 64
 """Pixels; thumbnails and remnants below this are not scored."""
 
 
-# --- words ----------------------------------------------------------------------------------------------------------------------
-
-
-_LONGEST = 1000
-"""Letters of a tag that are read; a code string has 16."""
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a tag in capital letters without accents, whatever stands between them: "Tórax (a.p.)" -> TORAX, AP."""
-    plain = "".join(letter for letter in unicodedata.normalize("NFKD", text[:_LONGEST].upper()) if not unicodedata.combining(letter))
-    plain = re.sub(r"\b([A-Z])[.-]?([A-Z])\b\.?", r"\1\2", unicodedata.normalize("NFC", plain))
-    return re.findall(r"[^\W\d_]+", plain)
-
-
 # --- body part ------------------------------------------------------------------------------------------------------------------
-
-_CHEST_PARTS = (
-    *("CHEST", "CHST", "THORAX", "TORAX", "TORACE", "THORAKS", "TORAKS", "LUNG", "PULM", "POUMON", "POITRINE", "BRUSTKORB", "BORSTKAS"),
-    *("BRYSTKASS", "BROSTKORG", "RINTAKEH", "KEUHKO", "KLATK", "HRUDNI", "MELLKAS", "AKCIGER", "MEDIASTIN", "HEART"),
-    *("肺", "흉부", "폐", "ЛЕГКИ", "ΠΝΕΥΜ", "صدر", "חזה", "ทรวงอก"),
-)
-"""Parts of words: compounds and endings go with them (CHESTPA, RTG KLATKI PIERSIOWEJ)."""
-_CHEST_WORDS = frozenset(
-    (
-        *("BRUST", "THX", "CXR", "TORSE", "RINTA", "TUDO", "PLUCA", "PLICE"),
-        *("PLUC", "BORST", "GOGUS", "CARDIAC", "HERZ", "COEUR", "BABYGRAM", "ОГК"),
-    )
-)
-_OF_THE_CHEST = ("THORAC", "THORAK", "TORAC", "TORAK", "GRUDN", "ГРУД", "ΘΩΡΑ", "胸")
-"""THORACIC, THORACAL, TORACICA: of the chest, or of the spine behind it."""
-_SPINE_PARTS = (
-    *("SPIN", "VERTEBR", "WIRBEL", "RACHIS", "COLUMN", "COLONN", "COLUNA", "LUMB", "CERVIC", "DORSAL", "POZVON"),
-    *("ПОЗВОН", "ΣΠΟΝΔ", "椎"),
-)
-_SAYS_NOTHING = frozenset(
-    (
-        *("UNKNOWN", "UNK", "OTHER", "OTHERS", "BODY", "WHOLEBODY", "WHOLE", "ENTIRE", "TRUNK", "TORSO", "UNDEFINED", "UNSPECIFIED", "NOT"),
-        *("SPECIFIED", "APPLICABLE", "NONE", "NULL", "NIL", "NA", "N", "A", "MISC", "MISCELLANEOUS", "VARIOUS", "GENERAL", "DEFAULT"),
-        *("PART", "PORT", "PORTABLE", "BEDSIDE", "MOBILE", "VIEW", "VIEWS", "FRONTAL", "PA", "AP", "ERECT", "SUPINE"),
-        *("ADULT", "CHILD", "PEDIATRIC", "PAEDIATRIC", "INFANT", "NEONATE"),
-    )
-)
 
 _CHEST_CODES = frozenset(
     {
@@ -101,18 +65,8 @@ _STANDARD_SCHEMES = frozenset({"SRT", "SNM3", "99SDM", "SCT"})
 
 
 def is_chest(body_part: str) -> bool | None:
-    """True or False where BodyPartExamined says so, None where it is blank or says nothing (PS3.3 C.8.11.1.1; free text in CR).
-
-    What includes the chest is one (CHEST_ABDOMEN, two values); its bones alone are none (RIBS, STERNUM, CLAVICLE, TSPINE): they are
-    taken with another exposure, often obliquely. A word of no meaning to us is another part.
-    """
-    words = words_of(body_part)
-    if not words or _SAYS_NOTHING.issuperset(words):
-        return None
-    bones = any(part in word for word in words for part in _SPINE_PARTS)
-    if any(part in word for word in words for part in _CHEST_PARTS):
-        return True
-    return not bones and (not _CHEST_WORDS.isdisjoint(words) or any(part in word for word in words for part in _OF_THE_CHEST))
+    """True or False where BodyPartExamined says so, None where it is blank or says nothing (PS3.3 C.8.11.1.1; free text in CR)."""
+    return None if is_placeholder(body_part) else vocabulary.names_chest(body_part)
 
 
 def _is_chest_region(region: Code) -> bool | None:
@@ -125,10 +79,31 @@ def _is_chest_region(region: Code) -> bool | None:
 def shows_chest(header: Header) -> bool | None:
     """True or False where the tags say which part of the body was taken, None where they do not."""
     said = is_chest(header.body_part)
+    if said and vocabulary.may_be_breast(header.body_part) and _is_mammogram(header):
+        return False
+    if said is False and vocabulary.names_rib_cage(header.body_part) and names_view(header):
+        return True
     if said is not None or not header.regions:
         return said
     answers = [_is_chest_region(region) for region in header.regions]
     return True if True in answers else None if None in answers else False
+
+
+_MAMMOGRAPHY_VIEWS = frozenset({"CC", "MLO", "LMO", "ML", "LM", "XCC", "XCCL", "XCCM", "FB", "SIO", "ISO", "AT", "CV", "CCID", "MLOID"})
+"""Of ViewPosition in mammography: what CR plates of breasts say."""
+_MAMMOGRAPHY_CODES = frozenset(
+    {
+        "R-102D0", "R-10224", "R-1024A", "R-10226", "R-10228", "R-10230", "R-10242", "R-40AAA", "R-10244", "R-1024B",
+        "399188001", "399260004", "399192008", "399368009", "399352003", "399099002", "399162004", "441555000", "399196006", "399101009",
+    }
+)  # fmt: skip
+"""CID 4014 'View for Mammography' (SNOMED RT and CT)."""
+
+
+def _is_mammogram(header: Header) -> bool:
+    """Whether a tag names a view of mammography."""
+    words = {*words_of(header.view), *words_of(header.series)}
+    return not _MAMMOGRAPHY_VIEWS.isdisjoint(words) or any(code.value in _MAMMOGRAPHY_CODES for code in header.views)
 
 
 _HUMAN_CODES = frozenset({"337915000", "L-85B00"})
@@ -141,7 +116,7 @@ def is_animal(header: Header) -> bool:
     for species in header.species:
         words = words_of(species.meaning)
         human = species.value in _HUMAN_CODES or not _HUMAN_WORDS.isdisjoint(words)
-        if not human and (species.value or not _SAYS_NOTHING.issuperset(words)):
+        if not human and (species.value or not SAYS_NOTHING.issuperset(words)) and not is_placeholder(species.meaning):
             return True
     return not _ANIMALS.isdisjoint(words_of(header.device_processing))
 
@@ -149,13 +124,9 @@ def is_animal(header: Header) -> bool:
 # --- view -----------------------------------------------------------------------------------------------------------------------
 
 FRONTAL_VIEWS = frozenset({"PA", "AP", "", "APAX", "AXIAL", "ANTEROPOSTERIOR", "POSTEROANTERIOR", "FRONTAL", "AP_SUPINE", "AP_ERECT"})
-LATERAL_VIEWS = frozenset(
-    {"LL", "RL", "LLD", "RLD", "LLO", "RLO", "LAT", "LATERAL", "RAO", "LAO", "RPO", "LPO", "LO", "RO", "OBLIQUE", "XTL"}
-)
+LATERAL_VIEWS = SIDEWAYS_TERMS | {"LAT", "LATERAL", "LO", "RO", "OBLIQUE", "XTL"}
 """Laterals, obliques and lateral decubitus: terms of ViewPosition (C.8.7.1.1.1, C.8.11.5.1.1), and common words."""
-_SPELLED_OUT = frozenset({"LAT", "LLAT", "RLAT", "OBL", "OBLI", "SEITLICH", "XTABLE"})
-_LATERAL_WORDS = LATERAL_VIEWS | _SPELLED_OUT | {"SIDE", "SEITE"}
-_LATERAL_PARTS = ("LATER", "OBLIQ", "OBLIC", "PROFIL", "PERFIL", "BOCZN", "БОКОВ", "側", "侧")
+_LATERAL_WORDS = LATERAL_VIEWS | {"SIDE"}
 _FRONTAL_CODES = frozenset({"R-10214", "R-40888", "R-10206", "R-10202", "272479007", "399348003", "399033003"})
 _LATERAL_CODES = frozenset(
     {
@@ -171,33 +142,17 @@ _LATERAL_CODES = frozenset(
 
 
 def says_lateral(view: str) -> bool:
-    """Whether words name a lateral, oblique or lateral decubitus view, in whatever company ("CHEST LAT ERECT", "L-L", "Profil gauche").
-
-    Decubitus alone is taken for lateral decubitus; lying on the back (supine, dorsal) is a frontal picture.
-    """
+    """Whether words of ViewPosition name a lateral, oblique or lateral decubitus view, in whatever company."""
     words = words_of(view)
-    if not _LATERAL_WORDS.isdisjoint([*words, "".join(words)]) or _spells_out_lateral(words):
-        return True
-    return "DECUB" in view.upper() and not any(word.startswith(("SUPIN", "DORSAL")) for word in words)
-
-
-def _spells_out_lateral(words: list[str]) -> bool:
-    if not _SPELLED_OUT.isdisjoint(words):
-        return True
-    both = ("BILAT", "UNILAT", "IPSILAT", "CONTRALAT")  # of sides, not of views
-    return any(part in word for word in words if not word.startswith(both) for part in _LATERAL_PARTS)
-
-
-def _says_frontal(view: str) -> bool:
-    words = words_of(view)
-    return not (FRONTAL_VIEWS - {""}).isdisjoint([*words, "".join(words)])
+    return not _LATERAL_WORDS.isdisjoint([*words, "".join(words)]) or names_sideways(view)
 
 
 def names_view(header: Header) -> bool:
     """Whether a tag says that the view is frontal."""
-    if _says_frontal(header.view) or any(code.value in _FRONTAL_CODES or _says_frontal(code.meaning) for code in header.views):
+    if names_frontal(header.view) or any(code.value in _FRONTAL_CODES or names_frontal(code.meaning) for code in header.views):
         return True
-    return _says_frontal(header.series) and not _spells_out_lateral(words_of(header.series))
+    described = _described(header)
+    return names_frontal(described) and not names_sideways(described)
 
 
 def is_lateral(header: Header) -> bool:
@@ -208,9 +163,15 @@ def is_lateral(header: Header) -> bool:
         return True
     if names_view(header):
         return False
-    if _spells_out_lateral(words_of(header.series)) and not _says_frontal(header.series):
+    described = _described(header)
+    if names_sideways(described) and not names_frontal(described):
         return True
     return _directions(header.patient_orientation)[:1] in ("A", "P")
+
+
+def _described(header: Header) -> str:
+    """What names a view where ViewPosition does not."""
+    return f"{header.series} / {header.body_part}"
 
 
 def is_turned(orientation: tuple[str, ...]) -> bool:
@@ -229,7 +190,7 @@ def _directions(orientation: tuple[str, ...]) -> str:
 # --- what the header rules out --------------------------------------------------------------------------------------------------
 
 _DERIVED = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "MPR", "MIP", "MINIP", "DRR", "REFORMATTED"})
-"""Words of ImageType (C.7.6.1.1.2) that name pictures made of something else than a radiograph."""
+"""Words of ImageType (C.7.6.1.1.2) that name images made of something else than a radiograph."""
 
 
 def refuse_class(sop_class: str, modality: str, *, has_picture: bool) -> None:

@@ -23,6 +23,7 @@ from engine.dicom.grey import least_side, to_picture
 from engine.dicom.header import Header, read_header
 from engine.dicom.pixels import FAMILIES, SecondDecoder, Stored, expected_bytes, read_pixels, refuse_length
 from engine.dicom.reasons import Refusal
+from engine.dicom.special_exposures import exposure_flags
 from engine.dicom.view_check import picture_flags
 from engine.intake.containers import is_named_as_picture, kind_of, load_inside
 from engine.intake.limits import LIMITS, Limits
@@ -246,7 +247,7 @@ def _flags_of(header: Header) -> list[str]:
         flags.append("view_unknown")
     if selection.is_turned(header.patient_orientation):
         flags.append("orientation")
-    return flags
+    return [*flags, *exposure_flags(header)]
 
 
 _WINDOW = frozenset({"WindowCenter", "WindowWidth"})

@@ -12,13 +12,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from engine.dicom.reasons import FAILURES
+from engine.dicom.reasons import FAILURES, NOT_IN_MEAN
 from engine.intake.duplicates import Registry
 from engine.intake.files import Item
 from engine.intake.read_result import Reading, coarse_picture
 from engine.scoring.feature_cache import FeatureCache
 from engine.scoring.image_features import FileResult
-from engine.tables.columns import FLAG_SEPARATOR, joined_flags, plain_code, split_flags
+from engine.tables.columns import FLAG_SEPARATOR, has_flag, joined_flags, plain_code, split_flags
 from engine.tables.identity import Names
 from engine.tables.labels import Joined, Labels, join
 from engine.tables.results import ResultRow, Results
@@ -120,7 +120,7 @@ class ScoringRun:
         if not truth:
             return None
         frame = self.results.frame("study", "outcome", "flags", "file", where=pl.col("outcome").is_in(["score", "duplicate"]))
-        scored = dict.fromkeys(frame.filter(pl.col("outcome") == "score")["study"], "")
+        scored = dict.fromkeys(frame.filter((pl.col("outcome") == "score") & ~has_flag(NOT_IN_MEAN))["study"], "")
         conflicts = frame.filter(pl.col("flags").str.split(FLAG_SEPARATOR).list.contains("uid_conflict"))["study"]
         scored |= {study: "uid_conflict" for study in conflicts if study in scored}
         by_name = {self.names.hashed(study): study for study in scored} if self.names.retain_uids else {}

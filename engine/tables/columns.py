@@ -7,7 +7,7 @@ a comment line. In Parquet it is in the file's metadata.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO, RawIOBase
 from pathlib import Path
@@ -114,6 +114,11 @@ def neutral(text: str) -> str:
 def joined_flags(flags: Sequence[str]) -> str:
     """Flags as one cell."""
     return FLAG_SEPARATOR.join(flags)
+
+
+def has_flag(flags: Iterable[str]) -> pl.Expr:
+    """Whether the column `flags` holds one of these."""
+    return pl.col("flags").fill_null("").str.split(FLAG_SEPARATOR).list.eval(pl.element().is_in(sorted(flags))).list.any()
 
 
 def split_flags(cell: str | None) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -137,14 +137,14 @@ class Results:
         """private/files.parquet: whose files these are."""
         return self.batches(*PRIVATE_COLUMNS)
 
-    def studies(self, aggregate: Aggregate) -> tuple[Batches, int]:
+    def studies(self, aggregate: Aggregate, left_out: Collection[str] = frozenset()) -> tuple[Batches, int]:
         """scores.* and its number of rows: one row per study with a scored image, in the order of the inputs.
 
-        A study's score is the mean, or the maximum, over its images of outcome `score`; duplicates have scores but are not counted again.
-        Flags are those of any of its images.
+        A study's score is the mean, or the maximum, over its images of outcome `score`; duplicates have scores but are not counted again,
+        nor are images with a flag of `left_out`. Flags are those of any of its images.
         """
         images = self.batches("study", "flags", *self.findings, where=pl.col("outcome") == "score")
-        return study_table(images, self.findings, aggregate)
+        return study_table(images, self.findings, aggregate, left_out)
 
     def spread(self) -> float:
         """How far apart the scores of a finding lie at most, over all scored images; 0 where there are none."""

@@ -208,6 +208,20 @@ def test_a_study_of_two_images(run, studies, tmp_path, aggregate):
     assert found.studies["Edema"][0] == pytest.approx(both.mean() if aggregate == "mean" else both.max())
 
 
+def test_an_image_that_is_no_plain_exposure_is_left_out_of_its_study(run, studies, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    patient, bone = {"PatientID": "P"}, {"SeriesDescription": "Chest PA DE Bone"}
+    copy(studies / "in" / "synthetic_01.dcm", folder / "1.dcm", StudyInstanceUID="1.2.7", **patient)
+    copy(studies / "in" / "synthetic_02.dcm", folder / "2.dcm", StudyInstanceUID="1.2.7", **patient, **bone)
+    copy(studies / "in" / "synthetic_03.dcm", folder / "3.dcm", StudyInstanceUID="1.2.8", **patient, **bone)
+    found = published(run(folder))
+    plain, other, _ = found.images["Edema"].to_list()
+    assert plain != other and found.images["flags"].str.contains("dual_energy").to_list() == [False, True, True]
+    assert found.studies.select("n_images", "Edema").rows() == [(1, plain)], "a study of such images alone has no row"
+    assert "dual_energy" in found.studies["flags"].item()
+
+
 def test_the_same_picture_in_every_encoding_gets_the_same_score(run, make_studies, tmp_path):
     folder = tmp_path / "in"
     make_studies.copy_real(folder)

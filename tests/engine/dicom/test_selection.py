@@ -177,7 +177,7 @@ def test_frontal_views_by_word(view: str) -> None:
         ("Thorax p.a.", True, False),
         ("Chest PA and LAT", False, False),
         ("Ribs bilateral", False, False),
-        ("CHEST RO LL RAO", False, False),
+        ("CHEST RO LL RAO", False, True),
         ("", False, False),
     ],
 )
@@ -228,3 +228,36 @@ def test_selection(changes: dict[str, object], code: str) -> None:
 )
 def test_patient_orientation_tells_turned_pictures(orientation: tuple[str, ...], turned: bool) -> None:
     assert is_turned(orientation) is turned
+
+
+@pytest.mark.parametrize("word", ["PECHO", "BRYST", "Brust", "PIERŚ"])
+def test_a_word_for_breast_or_chest_is_the_chest_unless_the_view_is_a_mammogram_s(word: str) -> None:
+    assert reason_of(Header(body_part=word)) == reason_of(Header(body_part=word, view="PA")) == ""
+    for header in (Header(body_part=word, view="MLO"), Header(body_part=word, view="CC"), Header(body_part=word, series="L CC")):
+        assert reason_of(header) == "wrong_body_part"
+    for code, _ in mammography_views():
+        assert reason_of(Header(body_part=word, views=(Code(code, "SCT"),))) == "wrong_body_part"
+    assert reason_of(Header(body_part="CHEST", view="CC")) == ""
+
+
+def mammography_views() -> list[tuple[str, str]]:
+    """(code, meaning) of CID 4014 'View for Mammography'."""
+    named: list[str] = cid_concepts[4014]["SCT"]
+    listed = [(code, meaning) for name in named for code, (meaning, lists) in concepts["SCT"][name].items() if 4014 in lists]
+    return [(code, meaning) for code, meaning in listed if "specimen" not in meaning]
+
+
+def test_a_rib_cage_is_the_chest_where_the_view_is_frontal() -> None:
+    assert reason_of(Header(body_part="RIB CAGE", view="PA")) == "" == reason_of(Header(body_part="RIBCAGE", series="Chest AP"))
+    assert reason_of(Header(body_part="RIB CAGE")) == "wrong_body_part"
+
+
+@pytest.mark.parametrize("text", ["Anonymous", "REDACTED", "XXX"])
+def test_what_a_de_identifier_left_is_blank(text: str) -> None:
+    header = Header(body_part=text, view=text, species=(Code("", "", text),))
+    assert is_chest(text) is None and reason_of(header) == "" and not selection.is_animal(header)
+
+
+@pytest.mark.parametrize("body_part", ["TORACE LL", "CHEST LAT", "ОГК бок"])
+def test_a_body_part_may_name_the_view(body_part: str) -> None:
+    assert reason_of(Header(body_part=body_part)) == "lateral_view" and reason_of(Header(body_part=body_part, view="PA")) == ""

@@ -45,3 +45,18 @@ def test_many_studies_keep_their_order():
     assert count == 3000
     assert grouped.frame()["study"].to_list() == names
     assert grouped.frame()["flags"].unique().to_list() == [""]
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "max"])
+@given(images=IMAGES, size=st.integers(1, 20), at_once=st.integers(1, 4))
+def test_images_that_are_left_out_change_no_score(aggregate, images, size, at_once):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "STUDIES_AT_ONCE", at_once)
+        grouped, count = study_table(batches(images, size), ["a"], aggregate, {"polarity"})
+        got = grouped.frame()
+    counted = [each for each in images if "polarity" not in each[2]]
+    plain, _ = study_table(batches(counted, size), ["a"], aggregate)
+    assert got.drop("flags").sort("study").equals(plain.frame().drop("flags").sort("study"))
+    assert count == got.height, "a study of nothing else has no row"
+    for study, flags in got.select("study", "flags").iter_rows():
+        assert flags == joined_flags(sorted(set().union(*(each[2] for each in images if each[0] == study)))), "the flags stay"
