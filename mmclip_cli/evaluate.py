@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import asdict
 from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,7 +16,7 @@ from mmclip_cli.options import DryRun, Json, Quiet, Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from engine.evaluation.events import Event, ModelFigures
+    from engine.evaluation.events import EvaluationPlan, Event, ModelFigures
 
 EXAMPLES = (
     "mmclip evaluate --scores mmclip-out --labels labels.csv",
@@ -61,8 +62,7 @@ def command(
     from engine.evaluate import evaluate
     from engine.evaluation.from_scores import judge
 
-    if (recipe is None) == (scores is None) or (scores is None) != (labels is None):
-        raise UsageError("evaluate takes a RECIPE, or --scores with --labels", hint="mmclip evaluate eval/paper")
+    _check_arguments(recipe, scores, labels)
     events: Iterator[Any]
     if recipe is not None:
         events = evaluate(
@@ -83,6 +83,21 @@ def command(
             raise UsageError("--model, --against and --set belong to a recipe", hint="leave them out with --scores")
         events = judge(scores, labels, calibrate=calibrate, out=out, dry_run=dry_run)
     _watch(events, out, json=json, quiet=quiet)
+
+
+def _check_arguments(recipe: str | None, scores: Path | None, labels: Path | None) -> None:
+    """Raise UsageError unless there is either a recipe, or scores with labels."""
+    from engine.errors import UsageError
+
+    if recipe is not None:
+        if scores is not None or labels is not None:
+            raise UsageError("evaluate takes a RECIPE, or --scores with --labels, not both", hint=f"mmclip evaluate {recipe}")
+    elif scores is None and labels is None:
+        raise UsageError("evaluate takes a RECIPE, or --scores with --labels", hint=f"{EXAMPLES[2]}, or {EXAMPLES[0]}")
+    elif labels is None:
+        raise UsageError("--scores needs --labels", why="figures need a table of labels", hint="--labels labels.csv")
+    elif scores is None:
+        raise UsageError("--labels needs --scores", why="a RECIPE brings its own labels", hint="--scores mmclip-out")
 
 
 def _watch(events: Iterator[Event], out: Path, *, json: bool, quiet: bool) -> None:
@@ -109,6 +124,9 @@ def _watch(events: Iterator[Event], out: Path, *, json: bool, quiet: bool) -> No
             match event:
                 case EvaluationPlan():
                     planned = event
+                    for row in event.rows if not quiet else ():
+                        for notice in row.notices:
+                            console.log(f"{row.evaluation}: {notice}", level="warning")
                 case EvaluationSkipped() if not quiet:
                     console.log(f"{event.evaluation}: {event.needs}", level="warning")
                 case EvaluationNotice() if not quiet:
@@ -126,7 +144,7 @@ def _watch(events: Iterator[Event], out: Path, *, json: bool, quiet: bool) -> No
                     if bar is not None:
                         bar.update()
                         if bar.disable and not quiet and seen % LOGGED_FILES == 0:
-                            console.log("looking", images=seen)
+                            console.log("encoding", images=seen)
                 case ModelFigures():
                     measured.append(event)
                 case TablesWritten():
@@ -138,15 +156,28 @@ def _watch(events: Iterator[Event], out: Path, *, json: bool, quiet: bool) -> No
                         _say(event.tables, measured, out)
                     return
     if planned is not None:
-        _say_plan(planned.rows, json=json)
+        _say_plan(planned, json=json)
 
 
-def _say_plan(rows: tuple[tuple[str, str], ...], *, json: bool) -> None:
-    """What a dry run found."""
+def _say_plan(plan: EvaluationPlan, *, json: bool) -> None:
+    """Print what a dry run found: what each row lacks, its splits, and the labels of each finding."""
     if json:
-        console.say_json({"rows": [{"evaluation": name, "needs": needs or None} for name, needs in rows]})
-    else:
-        console.table(["evaluation", "ready"], [[name, needs or "yes"] for name, needs in rows])
+        console.say_json({"device": plan.device or None, "rows": [{**asdict(row), "needs": row.needs or None} for row in plan.rows]})
+        return
+    console.table(["evaluation", "ready"], [[row.evaluation, row.needs or "yes"] for row in plan.rows])
+    for row in plan.rows:
+        if not row.splits:
+            continue
+        console.say("")
+        console.say(row.evaluation)
+        heads = ["split", "images", "studies", "patients"]
+        console.table(heads, [[name, *(counts.get(head, "-") for head in heads[1:])] for name, counts in row.splits.items()])
+        splits = list(row.splits)
+        heads = ["finding", *(f"{split}: {which}" for split in splits for which in ("positive", "negative"))]
+        console.table(heads, [[name, *(count for split in splits for count in counts[split])] for name, counts in row.labels.items()])
+    if plan.device:
+        console.say("")
+        console.say(f"models run on {plan.device}")
 
 
 def _say(tables: dict[str, list[dict[str, Any]]], measured: list[ModelFigures], out: Path) -> None:

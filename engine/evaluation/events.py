@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,30 @@ from engine.metrics.findings import FindingFigures
 
 
 @dataclass(frozen=True)
-class EvaluationPlan:
-    """The rows that will be measured: (title, what it lacks), "" where nothing is missing."""
+class RowPlan:
+    """A row before its first image is read.
 
-    rows: tuple[tuple[str, str], ...]
+    Attributes:
+        evaluation: title.
+        needs: what the row lacks, "" where nothing is missing; the counts are then there.
+        splits: split -> number of images, studies and patients.
+        labels: finding -> split -> studies with and without the finding.
+        notices: what to know beforehand, findings without a positive for instance.
+    """
+
+    evaluation: str
+    needs: str = ""
+    splits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    labels: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """All that is known before the first image is read; `device` is cpu or cuda, "" where no model runs."""
+
+    rows: tuple[RowPlan, ...]
+    device: str = ""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from engine.data.splits import TEST, VALIDATION, drawn, refuse_leakage
 from engine.errors import ConfigError, InputMissing, LabelsError, NotFinite, ReadError, UsageError
-from engine.evaluation.events import EvaluationFinished, EvaluationNotice, EvaluationPlan, Event, TablesWritten
+from engine.evaluation.events import EvaluationFinished, EvaluationNotice, EvaluationPlan, Event, RowPlan, TablesWritten
 from engine.evaluation.output import CALIBRATION, clear_evaluation, publish_evaluation, publish_evaluation_record
 from engine.evaluation.studies import ScoredStudies, age_bands, calibrated, fit_calibration_maps, nonfinite_counts, validation_thresholds
 from engine.evaluation.tables import EvaluationTables
@@ -88,7 +88,7 @@ def judge(
     joined = join([truth], studies, dict.fromkeys(scored.frame["study"], ""))
     findings = tuple(name for name in scored.findings if name in truth.values)
     title = f"{labels.stem} on {scores.name}"
-    yield EvaluationPlan(((title, ""),))
+    yield EvaluationPlan((RowPlan(title),))
     if dry_run:
         return
     yield from (EvaluationNotice(each) for each in joined.notices())

@@ -166,10 +166,19 @@ def scorer_of(bundle: Bundle, words: PromptRecipe, findings: Sequence[str]) -> S
     head = bundle.head
     if head is None:
         return WordScorer.of(bundle, words)
-    known = {plain_name(name): place for place, name in enumerate(head.findings)}
-    if unknown := [name for name in findings if plain_name(name) not in known]:
-        raise ConfigError(f"classifier {bundle.name} does not know {', '.join(unknown)}", why=f"it knows {', '.join(head.findings)}")
-    return HeadScorer(head, tuple(known[plain_name(name)] for name in findings))
+    return HeadScorer(head, classifier_columns(bundle.name, head.findings, findings))
+
+
+def classifier_columns(name: str, known: Sequence[str], findings: Sequence[str]) -> tuple[int, ...]:
+    """The columns of a classifier's scores for these findings; `known` are all its findings.
+
+    Raises:
+        ConfigError: the classifier does not know a finding.
+    """
+    columns = {plain_name(each): column for column, each in enumerate(known)}
+    if unknown := [each for each in findings if plain_name(each) not in columns]:
+        raise ConfigError(f"classifier {name} does not know {', '.join(unknown)}", why=f"it knows {', '.join(known)}")
+    return tuple(columns[plain_name(each)] for each in findings)
 
 
 # Several checkpoints as one answer: the mean of their scores, or one model with the mean of their weights.

@@ -1,6 +1,7 @@
 """Evaluation from a table of pictures to figures, with toy models: what is measured, refused, remembered and said of what is missing."""
 
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -8,9 +9,9 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from engine.errors import ConfigError, LabelsError, ModelError, UsageError
+from engine.errors import ConfigError, LabelsError, ModelError, OutputError, UsageError
 from engine.evaluate import BASELINE, evaluate
-from engine.evaluation.events import EvaluationFinished, EvaluationPlan, EvaluationSkipped, ImageEncoded, ModelFigures
+from engine.evaluation.events import EvaluationFinished, EvaluationSkipped, ImageEncoded, ModelFigures
 from engine.model.bundle import load_bundle, save_bundle
 from engine.model.head import Head
 from engine.tables.calibrations import read_calibration
@@ -199,7 +200,7 @@ def test_a_split_with_a_patient_in_two_parts_is_refused(folder, tmp_path):
     frame.with_columns(pl.concat_str(pl.lit(f"{folder}/"), "file").alias("file")).write_csv(tmp_path / "table.csv")
     (tmp_path / "row.yaml").write_text((folder / "row.yaml").read_text().replace(f"{folder}/table.csv", f"{tmp_path}/table.csv"))
     with pytest.raises(LabelsError, match=r"leakage.*30 patients in test and validation"):
-        list(evaluate(tmp_path / "row.yaml", settings=["parts={test: test, validation: valid}"], out=tmp_path / "out", workers=1))
+        list(evaluate(tmp_path / "row.yaml", settings=["parts={test: test, validation: valid}"], out=tmp_path / "out", dry_run=True))
 
 
 def test_what_is_missing_is_an_error_of_one_recipe_and_a_cell_of_a_set(folder, tmp_path):
@@ -228,10 +229,33 @@ def test_every_row_of_the_paper_s_table_has_a_value_or_says_what_it_needs(tmp_pa
             assert row[column].startswith(("needs data set ", "not published")) or float(row[column]) > 0
 
 
-def test_a_dry_run_writes_nothing(folder, tmp_path):
-    events = list(evaluate(folder / "row.yaml", out=tmp_path / "out", dry_run=True))
-    assert events == [EvaluationPlan((("drawn studies", ""),))]
+def test_a_dry_run_counts_what_the_run_counts_and_writes_nothing(folder, tmp_path):
+    (plan,) = evaluate(folder / "row.yaml", out=tmp_path / "out", dry_run=True)
     assert not (tmp_path / "out").exists()
+    (row,) = plan.rows
+    assert (row.splits["test"]["patients"] + row.splits["train"]["patients"], plan.device) == (30, "cuda" if _has_gpu() else "cpu")
+    assert row.notices == ("no AUROC, because the test studies have no positive or no negative: Fracture",)
+    events, finished = run(folder, tmp_path / "out")
+    assert events[0] == plan
+    for figures in finished.tables["metrics"][:3]:
+        positives, negatives = row.labels[figures["finding"]]["test"]
+        assert (figures["n"], figures["n_positive"]) == (positives + negatives, positives)
+
+
+def _has_gpu():
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def test_a_dry_run_finds_a_damaged_model_and_a_full_disk(folder, tmp_path, monkeypatch):
+    shutil.copytree(folder / "toy", tmp_path / "toy")
+    (tmp_path / "toy" / "config.json").write_text("{}")
+    with pytest.raises(ModelError):
+        list(evaluate(folder / "row.yaml", model=str(tmp_path / "toy"), out=tmp_path / "out", dry_run=True))
+    monkeypatch.setattr("engine.evaluate.FEATURE_BYTES", 10**18)
+    with pytest.raises(OutputError, match="not enough disk space"):
+        list(evaluate(folder / "row.yaml", out=tmp_path / "out", dry_run=True))
 
 
 @pytest.mark.parametrize(
@@ -244,22 +268,20 @@ def test_a_dry_run_writes_nothing(folder, tmp_path):
         ([], {"device": "cuda"}, UsageError, "no GPU"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(folder, tmp_path, settings, options, error, why):
-    if options.get("device") == "cuda":
-        import torch
-
-        if torch.cuda.is_available():
-            pytest.skip("there is a GPU here")
+def test_what_cannot_be_measured_is_refused_by_the_dry_run_already(folder, tmp_path, settings, options, error, why):
+    if options.get("device") == "cuda" and _has_gpu():
+        pytest.skip("there is a GPU here")
     settings = [each.replace("FOLDER", str(folder)) for each in settings]
     options = {key: value.replace("FOLDER", str(folder)) if isinstance(value, str) else value for key, value in options.items()}
     with pytest.raises(error, match=why):
-        list(evaluate(folder / "row.yaml", settings=settings, out=tmp_path, workers=1, **options))
+        list(evaluate(folder / "row.yaml", settings=settings, out=tmp_path, workers=1, dry_run=True, **options))
 
 
 def test_models_of_two_architectures_make_no_soup(random_bundle, folder, tmp_path):
     random_bundle(tmp_path / "large", size=64)
-    with pytest.raises(ModelError, match="another architecture"):
-        run(folder, tmp_path / "out", settings=[f"models=[{folder}/toy, {tmp_path}/large]", "ensemble=weight_soup"])
+    with pytest.raises(ModelError, match="model 2 of the soup has another architecture"):
+        settings = [f"models=[{folder}/toy, {tmp_path}/large]", "ensemble=weight_soup"]
+        list(evaluate(folder / "row.yaml", settings=settings, out=tmp_path / "out", dry_run=True))
 
 
 def test_a_part_of_a_data_set_is_judged_and_said_to_be_a_part(folder, tmp_path):
@@ -269,7 +291,7 @@ def test_a_part_of_a_data_set_is_judged_and_said_to_be_a_part(folder, tmp_path):
     (tmp_path / "row.yaml").write_text((folder / "row.yaml").read_text().replace(f"{folder}/table.csv", f"{tmp_path}/table.csv"))
     _, finished = run(tmp_path, tmp_path / "out")
     assert finished.run["evaluations"][0]["dropped"] == {"file_missing": 15}
-    assert finished.tables["table"][0]["note"].endswith("15 images of the tables are not here")
+    assert finished.tables["table"][0]["note"].endswith("15 images of the tables are missing")
 
 
 def test_classifiers_are_rows_of_their_own(folder, tmp_path):
@@ -277,6 +299,8 @@ def test_classifiers_are_rows_of_their_own(folder, tmp_path):
     width = bundle.clip.config.projection_dim
     head = Head(("Edema", "Pneumonia"), np.ones((2, width), np.float32), np.zeros(2, np.float32))
     save_bundle(tmp_path / "one", bundle.clip, bundle.tokenizer, bundle.preprocessing, name="one", head=head)
+    with pytest.raises(ConfigError, match="does not know Fracture"):
+        list(evaluate(folder / "row.yaml", settings=[f"classifiers={{1 %: {tmp_path}/one}}"], out=tmp_path / "out", dry_run=True))
     events, _ = run(
         folder, tmp_path / "out", settings=[f"classifiers={{1 %: {tmp_path}/one, 10 %: {tmp_path}/one}}", "findings=[Edema, Pneumonia]"]
     )
