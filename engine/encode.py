@@ -24,7 +24,7 @@ from engine.model.bundle import Bundle, load_bundle
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from engine.intake.read_result import Reading
+    from engine.intake.read_result import ReadResult
 
 Image = str | os.PathLike[str] | npt.NDArray[np.generic]
 
@@ -68,14 +68,14 @@ class MMCLIPModel:
             return list(arrays.values())
         from engine.intake.workers import read_files
 
-        readings = iter(list(read_files(paths, size=self.bundle.preprocessing.size, workers=1, pictures=True)))
+        readings = iter(list(read_files(paths, size=self.bundle.preprocessing.size, workers=1, plain_images=True)))
         return [arrays[place] if place in arrays else _readable(next(readings)) for place in range(len(images))]
 
 
-def _readable(reading: Reading) -> npt.NDArray[np.uint8]:
-    if reading.picture is None:
+def _readable(reading: ReadResult) -> npt.NDArray[np.uint8]:
+    if reading.image is None:
         raise ReadError("the file could not be read as a chest radiograph", why=reading.reason or reading.outcome)
-    return reading.picture
+    return reading.image
 
 
 def _as_grey(array: object) -> npt.NDArray[np.uint8]:

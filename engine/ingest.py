@@ -32,7 +32,7 @@ from engine.data.sources.published import sources_in
 from engine.data.store import PixelStore
 from engine.dicom.reasons import FAILURES
 from engine.errors import InputMissing, UsageError
-from engine.intake.files import check_inputs, input_items
+from engine.intake.files import check_inputs, input_files
 from engine.recipe.document import Document
 from engine.recipe.loader import KINDS, check_recipe, find_recipe, kind_of, read_recipe
 from engine.recipe.sources import Sources, Squares
@@ -203,7 +203,7 @@ def _from_folders(
             f"every file is read again: private/{_JOURNAL} was written by a build before 2026-12-02, in a format that is not used now"
         )
         journal.unlink()
-    items = input_items(folders, {}, leave_out=[out])
+    items = input_files(folders, {}, leave_out=[out])
     read = 0
     steps = ingest_folder(items, Names(site_key()), place, recipe.store_size, recipe.resize, workers=workers, verify=verify)
     while True:
@@ -249,7 +249,7 @@ def _plan_of_sources(recipe: Sources) -> Planned:
 def _plan_of_folders(folders: Sequence[Path], out: Path) -> Planned:
     left: Counter[str] = Counter()
     files = 0
-    for item in input_items(folders, {}, leave_out=[out]):
+    for item in input_files(folders, {}, leave_out=[out]):
         files += item.decided is None
         left.update([item.decided[1]] if item.decided else [])
     return Planned(files, dict(sorted(left.items())), 0)

@@ -24,19 +24,19 @@ from numpy.typing import NDArray
 from engine.dicom.reader_version import reader_version, same_readers, why_outdated
 from engine.dicom.reasons import NOT_IN_MEAN, Outcome
 from engine.errors import InputMissing, NotFinite, TooManyFailures
-from engine.intake.files import Item, check_inputs, input_items
+from engine.intake.files import InputFile, check_inputs, input_files
 from engine.intake.limits import LIMITS, Limits, as_settings
 from engine.metrics.calibration import CalibrationMap
 from engine.metrics.findings import FindingFigures, figures
 from engine.scoring.feature_cache import FeatureCache, cached_contents
-from engine.scoring.heatmap_sheets import Drawn, Sheets, Wanted, drawn_sheets
+from engine.scoring.heatmap_sheets import HeatmapSheet, SheetFolder, SheetRequest, heatmap_sheets
 from engine.scoring.heatmaps import Margins
 from engine.scoring.image_features import count_files, file_results, with_features
 from engine.scoring.output import OUTPUTS, add_metrics, add_tables, changed_outputs, clear_previous, contents_hash
 from engine.scoring.run_state import SEVERAL, ScoringRun, Vector
 from engine.scoring.scorers import encode
-from engine.scoring.targets import Asked, what_is_asked
-from engine.tables.atomic import locked, make_folder, together
+from engine.scoring.targets import ScoringTargets, scoring_targets
+from engine.tables.atomic import atomic_group, locked, make_folder
 from engine.tables.batches import Batches
 from engine.tables.calibrations import Calibration, read_calibration
 from engine.tables.columns import NOTICE, check_findings, file_hash, read_later
@@ -51,7 +51,7 @@ from engine.tables.studies import Aggregate
 if TYPE_CHECKING:
     from engine.model.bundle import Bundle
 
-__all__ = ["Drawn", "Event", "Finished", "Notice", "Planned", "Published", "Seen", "Started", "score"]
+__all__ = ["Event", "FileDone", "Finished", "HeatmapSheet", "Notice", "Planned", "Published", "Started", "score"]
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -77,7 +77,7 @@ class Notice:
 
 
 @dataclass(frozen=True)
-class Seen:
+class FileDone:
     """One input file has its row. `reused`: it was known by its content and cost no reading."""
 
     image: str
@@ -120,7 +120,7 @@ class Finished:
     run: dict[str, Any]
 
 
-Event = Started | Notice | Seen | Drawn | Planned | Published | Finished
+Event = Started | Notice | FileDone | HeatmapSheet | Planned | Published | Finished
 
 
 def score(
@@ -177,14 +177,14 @@ def score(
     """
     clock = Clock()
     check_inputs(inputs)
-    asked = what_is_asked(prompts, model)
+    asked = scoring_targets(prompts, model)
     findings = asked.findings
     check_findings(findings)
     tables = {path: UserImageTable(path) for path in inputs if is_image_table(path)}
     truth = [read_labels(labels, findings)] if labels else [own for each in tables.values() if (own := each.labels(findings))]
     names = Names(site_key(), retain_uids)
     cores = workers or len(os.sched_getaffinity(0))
-    items = input_items(inputs, tables, leave_out=[out, labels] if labels else [out], min_age=min_age)
+    items = input_files(inputs, tables, leave_out=[out, labels] if labels else [out], min_age=min_age)
     if dry_run:
         files = count_files(items, cached_contents(_shards(_load(model, device), out)), workers=cores)
         yield Planned(files.files, files.known, files.left_out)
@@ -210,7 +210,7 @@ def score(
         with closing(found), closing(cache):
             for each, features in with_features(found, lambda pictures: encode(bundle, pictures, size), size):
                 image, settled = run.take(each, features, each.scores if features is None else scores_of(features[None])[0])
-                yield Seen(image, settled.outcome, settled.reason, each.known)
+                yield FileDone(image, settled.outcome, settled.reason, each.known)
                 if run.outdated and not said:
                     said = True
                     yield from map(Notice, _outdated(cache))
@@ -226,9 +226,9 @@ def score(
         drawn: Counter[str] = Counter()
         sheets: dict[str, Path] = {}
         if heatmaps:
-            folder = Sheets(out)
+            folder = SheetFolder(out)
             for event in _draw(run, bundle, asked, asked.margins(bundle, scorer), folder, cores, limits):
-                if isinstance(event, Drawn):
+                if isinstance(event, HeatmapSheet):
                     drawn["reused" if event.reused else "drawn"] += 1
                     sheets[event.image] = folder.path(event.image)
                 yield event
@@ -239,7 +239,7 @@ def score(
         rows = _figures(studies, labelled, run, findings) if joined else []
         for name in changed_outputs(out):
             yield Notice(f"{name} was changed after the last run had written it; it is written anew")
-        with together() as outputs:
+        with atomic_group() as outputs:
             add_tables(outputs, out, studies, results.images(), results.private())
             if joined:
                 add_metrics(outputs, out, [row.as_row() for row in rows], joined.account)
@@ -286,7 +286,7 @@ def _outdated(cache: FeatureCache) -> Iterator[str]:
         yield f"{rows} files of the feature cache were {reason}; those that are still there are read again"
 
 
-def _maps(path: Path | None, bundle: Bundle, asked: Asked, aggregate: Aggregate) -> Calibration | None:
+def _maps(path: Path | None, bundle: Bundle, asked: ScoringTargets, aggregate: Aggregate) -> Calibration | None:
     scored_by = asked.account(bundle)["sha256"]
     return read_calibration(path, model=bundle.content_hash, prompts=scored_by, aggregate=aggregate) if path else None
 
@@ -298,22 +298,22 @@ def _calibrated(studies: pl.DataFrame, maps: Calibration | None) -> pl.DataFrame
 
 
 def _draw(
-    run: ScoringRun, bundle: Bundle, asked: Asked, margins_of: Margins, sheets: Sheets, workers: int, limits: Limits
-) -> Iterator[Drawn | Notice]:
+    run: ScoringRun, bundle: Bundle, asked: ScoringTargets, margins_of: Margins, sheets: SheetFolder, workers: int, limits: Limits
+) -> Iterator[HeatmapSheet | Notice]:
     """A sheet for every scored image. Features are not enough for that: where it is missing, its file is read once more."""
     rows = run.results.frame("image", "content_hash", *run.results.findings, where=pl.col("outcome") == "score").iter_rows()
     wanted = (
-        Wanted(image, item, content_hash, dict(zip(run.results.findings, scores, strict=True)))
+        SheetRequest(image, item, content_hash, dict(zip(run.results.findings, scores, strict=True)))
         for item, (image, content_hash, *scores) in zip(run.scored or (), rows, strict=True)
     )
 
-    def pictures(items: Iterator[Item]) -> Iterator[tuple[str, NDArray[np.uint8] | None]]:
+    def pictures(items: Iterator[InputFile]) -> Iterator[tuple[str, NDArray[np.uint8] | None]]:
         with closing(file_results(items, None, size=bundle.preprocessing.size, workers=workers, limits=limits)) as found:
-            yield from ((each.reading.content_hash, each.reading.picture) for each in found)
+            yield from ((each.reading.content_hash, each.reading.image) for each in found)
 
     recipe = asked.account(bundle)
     made_with = (bundle.content_hash, recipe["sha256"], f"made by {bundle.name} with {recipe['name']}")
-    gone = yield from drawn_sheets(wanted, pictures, sheets, bundle, margins_of, made_with)
+    gone = yield from heatmap_sheets(wanted, pictures, sheets, bundle, margins_of, made_with)
     if gone:
         yield Notice(f"{gone} scored images have no heatmap: their files changed or went away while the run was at work")
 

@@ -95,7 +95,7 @@ def command(
     """
     from engine.html_report import report
     from engine.intake.limits import limits_from
-    from engine.score import Drawn, Finished, Notice, Planned, Published, Seen, score
+    from engine.score import FileDone, Finished, HeatmapSheet, Notice, Planned, Published, score
 
     events = score(
         inputs,
@@ -120,12 +120,12 @@ def command(
     with console.closing(events) as watched, console.progress(None, what="score", unit="file", quiet=quiet, leave=False) as bar:
         for event in watched:
             match event:
-                case Seen():
+                case FileDone():
                     seen += 1
                     bar.update()
                     if bar.disable and not quiet and seen % LOGGED_FILES == 0:
                         console.log("scoring", files=seen)
-                case Drawn():
+                case HeatmapSheet():
                     if not drawn:
                         bar.reset()
                         bar.set_description("heatmaps")

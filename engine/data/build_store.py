@@ -24,7 +24,7 @@ from engine.intake.containers import file_facts
 if TYPE_CHECKING:
     import polars as pl
 
-    from engine.intake.read_result import Reading
+    from engine.intake.read_result import ReadResult
 
 CHUNK = 256
 """Pictures between two syncs to the disk: what a kill can cost."""
@@ -82,7 +82,7 @@ def fill_store(
                 if reason == "not_dicom" and _is_pointer(looked.file, looked.bytes):
                     reason = "lfs_pointer"
                 facts = {"size": looked.bytes, "mtime_ns": looked.mtime_ns}
-                writer.add(looked.image, reading.picture, **facts, sha256=reading.content_hash, reason=reason)
+                writer.add(looked.image, reading.image, **facts, sha256=reading.content_hash, reason=reason)
             dropped += writer.known[looked.image].reason is not None
             if len(writer) >= CHUNK:
                 writer.commit()
@@ -103,15 +103,15 @@ class Looked:
 
 
 def fresh(
-    images: Iterator[tuple[str, Path]], known: Mapping[str, Entry], size: int, workers: int, verify: bool, *, pictures: bool = True
-) -> Generator[tuple[Looked, Reading | None], None, None]:
+    images: Iterator[tuple[str, Path]], known: Mapping[str, Entry], size: int, workers: int, verify: bool, *, plain_images: bool = True
+) -> Generator[tuple[Looked, ReadResult | None], None, None]:
     """Each image (id and file), in order, with its reading; None where `known` has it and its file did not change.
 
     Args:
         known: image id -> size, time and SHA-256 of the file that it was made from.
         size: shorter side of the pictures; workers: processes, which start only when there is something to read.
         verify: compare SHA-256 instead of the time of change.
-        pictures: read PNG and JPEG too.
+        plain_images: read PNG and JPEG too.
     """
     waiting: deque[Looked] = deque()
 
@@ -128,7 +128,7 @@ def fresh(
     if first is not None:
         from engine.intake.workers import read_files
 
-        for reading in read_files(chain([first], paths), size=size, workers=workers, pictures=pictures):
+        for reading in read_files(chain([first], paths), size=size, workers=workers, plain_images=plain_images):
             while not waiting[0].to_read:
                 yield waiting.popleft(), None
             yield waiting.popleft(), reading

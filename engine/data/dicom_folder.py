@@ -18,9 +18,9 @@ from engine.data.build_store import CHUNK, Filled, Looked, fresh
 from engine.data.sources.image_table import COLUMNS
 from engine.data.store import Entry, Resize, StoreWriter, filling
 from engine.dicom.reader_version import reader_version, same_readers
-from engine.intake.duplicates import Registry
-from engine.intake.files import Item
-from engine.intake.read_result import Reading
+from engine.intake.duplicates import DuplicateIndex
+from engine.intake.files import InputFile
+from engine.intake.read_result import ReadResult
 from engine.scoring.feature_cache import FeatureCache, cached_files
 from engine.scoring.run_state import result_row
 from engine.tables.columns import IMAGE_COLUMNS, PRIVATE_COLUMNS
@@ -45,7 +45,7 @@ class Ingested:
 
 
 def ingest_folder(
-    items: Iterable[Item],
+    items: Iterable[InputFile],
     names: Names,
     store: Path,
     size: int,
@@ -62,7 +62,7 @@ def ingest_folder(
         ConfigError, LockHeld, ReadError, OutputError: as `engine.data.store.filling`.
     """
     shards = ShardFolder(store.parent, f"{size}-{resize}", reader_version(), _NO_FEATURES, same_readers())
-    cache, walked = FeatureCache(shards), list[Item]()
+    cache, walked = FeatureCache(shards), list[InputFile]()
 
     def to_look_at() -> Iterator[tuple[str, Path]]:
         for item in items:
@@ -70,32 +70,32 @@ def ingest_folder(
             if item.decided is None:
                 yield text_of_path(item.path), item.path
 
-    registry, rows, done, read, dropped = Registry(), _Rows(names, store.name), 0, 0, 0
+    duplicates, rows, done, read, dropped = DuplicateIndex(), _Rows(names, store.name), 0, 0, 0
     place = 0
 
     def decided() -> None:
         """Rows of the files that needed no opening, up to the next one that did."""
         nonlocal place
         while place < len(walked) and (verdict := walked[place].decided) is not None:
-            rows.add(walked[place], Reading(walked[place].path, *verdict), None)
+            rows.add(walked[place], ReadResult(walked[place].path, *verdict), None)
             place += 1
 
     with filling(store, size, resize) as writer, _NewRows(cache, writer) as new_rows:
         entries = _unchanged(cache, writer, names)
-        for looked, fresh_reading in fresh(to_look_at(), entries, size, workers, verify, pictures=False):
+        for looked, fresh_reading in fresh(to_look_at(), entries, size, workers, verify, plain_images=False):
             decided()
             item, place = walked[place], place + 1
             reading = _known_reading(cache, looked, entries) if fresh_reading is None else fresh_reading
-            settled = registry.settle(reading)
+            settled = duplicates.resolve(reading)
             image = rows.name_of(item, settled)
             if settled.outcome == "score" and image in rows.images:
-                settled = settled.without_picture("duplicate", "same_pixels")
+                settled = settled.without_image("duplicate", "same_pixels")
             if fresh_reading is not None:
                 read += 1
                 new_rows.add(looked, reading)
                 if settled.outcome == "score":
                     facts = {"size": looked.bytes, "mtime_ns": looked.mtime_ns}
-                    writer.add(image, settled.picture, **facts, sha256=settled.content_hash, reason=None)
+                    writer.add(image, settled.image, **facts, sha256=settled.content_hash, reason=None)
             row = writer.known[image].row if settled.outcome == "score" else None
             rows.add(item, settled, row)
             done, dropped = done + 1, dropped + (row is None)
@@ -125,7 +125,7 @@ def _unchanged(cache: FeatureCache, writer: StoreWriter, names: Names) -> dict[s
     return entries
 
 
-def _known_reading(cache: FeatureCache, looked: Looked, entries: Mapping[str, Entry]) -> Reading:
+def _known_reading(cache: FeatureCache, looked: Looked, entries: Mapping[str, Entry]) -> ReadResult:
     known = cache.get(entries[looked.image].sha256)
     assert known is not None  # as `_unchanged` has found it
     return known.reading(looked.file)
@@ -139,10 +139,10 @@ class _Rows:
         self.images: dict[str, dict[str, Any]] = {}
         self.files: list[dict[str, Any]] = []
 
-    def name_of(self, item: Item, reading: Reading) -> str:
+    def name_of(self, item: InputFile, reading: ReadResult) -> str:
         return str(result_row(item, reading, None, self.names).public["image"])
 
-    def add(self, item: Item, reading: Reading, row: int | None) -> None:
+    def add(self, item: InputFile, reading: ReadResult, row: int | None) -> None:
         result = result_row(item, reading, None, self.names)
         self.files.append(result.private | {name: result.public[name] for name in ("image", "outcome", "reason")})
         if row is None:
@@ -174,7 +174,7 @@ class _NewRows:
 
     def __init__(self, cache: FeatureCache, writer: StoreWriter) -> None:
         self.cache, self.writer = cache, writer
-        self.waiting: list[tuple[Looked, Reading]] = []
+        self.waiting: list[tuple[Looked, ReadResult]] = []
 
     def __enter__(self) -> _NewRows:
         return self
@@ -182,7 +182,7 @@ class _NewRows:
     def __exit__(self, *_: object) -> None:
         self.commit()
 
-    def add(self, looked: Looked, reading: Reading) -> None:
+    def add(self, looked: Looked, reading: ReadResult) -> None:
         self.waiting.append((looked, reading))
 
     def commit(self) -> None:

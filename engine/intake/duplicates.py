@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from engine.intake.read_result import COARSE, Reading, coarse_picture
-from engine.tables.temp_store import Scratch
+from engine.intake.read_result import COARSE, ReadResult, coarse_image
+from engine.tables.temp_store import TempStore
 
 _SAME_GREY = 4.0
 """Of 255: coarse pictures of one radiograph in two encodings (lossy ones included) differ by less, other radiographs by far more."""
@@ -17,7 +17,7 @@ _SAME_GREY = 4.0
 
 @dataclass(frozen=True)
 class _Copy:
-    """What is kept of one scored copy of a SOP instance; coarse: as `coarse_picture` gives it."""
+    """What is kept of one scored copy of a SOP instance; coarse: as `coarse_image` gives it."""
 
     transfer_syntax: str | None
     pixel_hash: str | None
@@ -53,7 +53,7 @@ def _digest(text: str) -> bytes:
 
 
 @dataclass
-class Registry:
+class DuplicateIndex:
     """Settles readings one by one, in the order they come; what it must know of each is kept on the disk (engine.tables.temp_store).
 
     The first of several equal files is scored, later ones are duplicates (`same_pixels`): the same bytes, or the same SOP instance UID
@@ -65,30 +65,30 @@ class Registry:
     ones, `final_flags` tells for any reading once the run is over.
     """
 
-    scratch: Scratch = field(default_factory=Scratch)
+    scratch: TempStore = field(default_factory=TempStore)
     conflicting: set[bytes] = field(default_factory=set)
 
-    def settle(self, reading: Reading) -> Reading:
+    def resolve(self, reading: ReadResult) -> ReadResult:
         """The reading with its final outcome; its flags may still grow, see final_flags."""
-        if reading.outcome != "score" or reading.picture is None:
+        if reading.outcome != "score" or reading.image is None:
             return reading
         if self.scratch.first("content", bytes.fromhex(reading.content_hash)[:12]) is not None:
-            return reading.without_picture("duplicate", "same_pixels")
+            return reading.without_image("duplicate", "same_pixels")
         if reading.sop_instance_uid:
             instance = _digest(reading.sop_instance_uid)
             copies = [_Copy.unpacked(each) for each in self.scratch.values("copy", instance)]
-            copy = _Copy(reading.transfer_syntax, reading.pixel_hash, coarse_picture(reading.picture))
+            copy = _Copy(reading.transfer_syntax, reading.pixel_hash, coarse_image(reading.image))
             if any(copy.repeats(known) for known in copies):
-                return reading.without_picture("duplicate", "same_pixels")
+                return reading.without_image("duplicate", "same_pixels")
             if copies and not any(copy.recodes(known) for known in copies):
-                return reading.without_picture("reject", "uid_conflict")
+                return reading.without_image("reject", "uid_conflict")
             if copies:
                 reading = replace(reading, flags=(*reading.flags, "recoded"))
             self.scratch.add("copy", instance, copy.packed())
         self._connect(reading)
         return replace(reading, flags=self.final_flags(reading))
 
-    def _connect(self, reading: Reading) -> None:
+    def _connect(self, reading: ReadResult) -> None:
         series, study, patient = (_digest(uid or "") for uid in (reading.series_instance_uid, reading.study_instance_uid, reading.patient))
         if reading.series_instance_uid and self.scratch.first("study of series", series, study) not in (None, study):
             self.conflicting.add(series)
@@ -96,7 +96,7 @@ class Registry:
         if known not in (None, patient):
             self.conflicting.add(study)
 
-    def final_flags(self, reading: Reading) -> tuple[str, ...]:
+    def final_flags(self, reading: ReadResult) -> tuple[str, ...]:
         """The flags of a settled reading, conflicts found after it included."""
         uids = (reading.series_instance_uid, reading.study_instance_uid)
         if "uid_conflict" not in reading.flags and any(uid and _digest(uid) in self.conflicting for uid in uids):

@@ -43,7 +43,7 @@ _UNFINISHED = re.compile(
 
 
 @dataclass(frozen=True)
-class Found:
+class WalkedFile:
     """One file of the walk. outcome None: worth opening; else what was decided by name and kind alone, with its reason code."""
 
     path: Path
@@ -51,7 +51,7 @@ class Found:
     reason: str | None = None
 
 
-def find_files(inputs: Sequence[Path], *, min_age: float = 0.0) -> Iterator[Found]:
+def find_files(inputs: Sequence[Path], *, min_age: float = 0.0) -> Iterator[WalkedFile]:
     """Every file below the inputs exactly once per input, folders sorted by the bytes of their names, so that runs agree on the order.
 
     Args:
@@ -73,14 +73,14 @@ def find_files(inputs: Sequence[Path], *, min_age: float = 0.0) -> Iterator[Foun
             yield _judge(given, kind, min_age)
 
 
-def _walk(folder: Path, min_age: float) -> Iterator[Found]:
+def _walk(folder: Path, min_age: float) -> Iterator[WalkedFile]:
     pending: list[Path] = [folder]
     while pending:
         current = pending.pop()
         try:
             names = sorted(os.listdir(os.fsencode(current)))  # noqa: PTH208 - names alone: a folder may hold a hundred thousand
         except OSError:
-            yield Found(current, "reject", "unreadable")
+            yield WalkedFile(current, "reject", "unreadable")
             continue
         folders: list[Path] = []
         for name in map(os.fsdecode, names):
@@ -88,14 +88,14 @@ def _walk(folder: Path, min_age: float) -> Iterator[Found]:
             try:
                 status = path.lstat()
             except FileNotFoundError:
-                yield Found(path, "reject", "vanished")
+                yield WalkedFile(path, "reject", "vanished")
                 continue
             except OSError:
-                yield Found(path, "reject", "unreadable")
+                yield WalkedFile(path, "reject", "unreadable")
                 continue
             if stat.S_ISDIR(status.st_mode):
                 if name.lower() in _JUNK_FOLDERS or _TRASH.fullmatch(name):
-                    yield Found(path, "skip", "os_junk")
+                    yield WalkedFile(path, "skip", "os_junk")
                 else:
                     folders.append(path)
             else:
@@ -103,31 +103,31 @@ def _walk(folder: Path, min_age: float) -> Iterator[Found]:
         pending.extend(reversed(folders))
 
 
-def _judge(path: Path, status: os.stat_result, min_age: float) -> Found:
+def _judge(path: Path, status: os.stat_result, min_age: float) -> WalkedFile:
     name = path.name
     if stat.S_ISLNK(status.st_mode):
-        return Found(path, "skip", "symlink")
+        return WalkedFile(path, "skip", "symlink")
     if not stat.S_ISREG(status.st_mode):
-        return Found(path, "skip", "not_regular")
+        return WalkedFile(path, "skip", "not_regular")
     bare = name.lower()
     if bare in _JUNK or _LEFT_OVER.match(name):
-        return Found(path, "skip", "os_junk")
+        return WalkedFile(path, "skip", "os_junk")
     if bare == "dicomdir":
-        return Found(path, "skip", "dicomdir")
+        return WalkedFile(path, "skip", "dicomdir")
     if _UNFINISHED.search(name) or (min_age > 0 and 0 <= time.time() - max(status.st_mtime, status.st_ctime) < min_age):
-        return Found(path, "skip", "in_progress")
-    return Found(path)
+        return WalkedFile(path, "skip", "in_progress")
+    return WalkedFile(path)
 
 
 @dataclass(frozen=True)
-class Item:
+class InputFile:
     """One input file, and what its user said of it beside the file.
 
     Attributes:
         given: what an image table calls the file.
         decided: outcome and reason where they need no opening.
         study, patient, view: from an image table; None where it does not tell.
-        picture: PNG and JPEG are welcome too, because a table named the file.
+        plain_image: PNG and JPEG are read too, as a table names the file.
     """
 
     path: Path
@@ -136,7 +136,7 @@ class Item:
     study: str | None = None
     patient: str | None = None
     view: str | None = None
-    picture: bool = False
+    plain_image: bool = False
 
 
 def check_inputs(inputs: Sequence[Path]) -> None:
@@ -154,9 +154,9 @@ def check_inputs(inputs: Sequence[Path]) -> None:
             raise InputMissing(f"input {number} of {len(inputs)} cannot be opened", hint="check the rights on it") from None
 
 
-def input_items(
+def input_files(
     inputs: Sequence[Path], tables: Mapping[Path, UserImageTable], *, leave_out: Sequence[Path] = (), min_age: float = 0.0
-) -> Iterator[Item]:
+) -> Iterator[InputFile]:
     """Every file of the inputs in a stable order.
 
     Args:
@@ -177,10 +177,10 @@ def input_items(
         for found in find_files([given], min_age=min_age):
             if inside and any(found.path.resolve().is_relative_to(path) for path in inside):
                 continue
-            yield Item(found.path, decided=(found.outcome, found.reason or "") if found.outcome else None)
+            yield InputFile(found.path, decided=(found.outcome, found.reason or "") if found.outcome else None)
 
 
-def _of_row(row: TableRow) -> Item:
+def _of_row(row: TableRow) -> InputFile:
     decided: tuple[Outcome, str] | None = None
     try:
         if not stat.S_ISREG(row.file.stat().st_mode):
@@ -193,4 +193,4 @@ def _of_row(row: TableRow) -> Item:
         decided = ("reject", "unreadable")
     if decided is None and (says_lateral(row.view or "") or (row.view or "").strip().upper() == "L"):
         decided = ("reject", "lateral_view")
-    return Item(row.file, row.given, decided, row.study, row.patient, row.view, picture=True)
+    return InputFile(row.file, row.given, decided, row.study, row.patient, row.view, plain_image=True)

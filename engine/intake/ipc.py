@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from engine.dicom.reasons import DETAILS, FLAGS, OUTCOMES, REASONS
-from engine.intake.read_result import KNOWN, Reading
+from engine.intake.read_result import KNOWN, ReadResult
 
 _LENGTHS = struct.Struct("<II")
 _LARGEST_HEAD, _LARGEST_BODY = 1 << 20, 256 << 20
 """Bytes of JSON, and of a picture: what claims more is no message."""
 _HASH = re.compile("(?:[0-9a-f]{64})?")
 """SHA-256, or '' where no byte was read."""
-_TEXTS = tuple(field.name for field in fields(Reading) if field.name not in {"path", "picture", "flags", "rows", "columns"})
+_TEXTS = tuple(field.name for field in fields(ReadResult) if field.name not in {"path", "image", "flags", "rows", "columns"})
 
 
 def pack(head: Mapping[str, Any], body: bytes = b"") -> bytes:
@@ -54,16 +54,16 @@ def message_in(buffer: bytearray) -> tuple[dict[str, Any], bytes] | None:
     return parsed, rest
 
 
-def pack_reading(reading: Reading, *, spent: bool) -> bytes:
+def pack_reading(reading: ReadResult, *, spent: bool) -> bytes:
     """A reading as a message; its path stays behind, the parent knows it. `spent`: the child wants to be replaced."""
-    picture = reading.picture
+    picture = reading.image
     head = {name: getattr(reading, name) for name in (*_TEXTS, "flags", "rows", "columns")}
     head["spent"] = spent
     head["shape"] = None if picture is None else picture.shape
     return pack(head, b"" if picture is None else picture.tobytes())
 
 
-def unpack_reading(path: Path, head: Mapping[str, Any], body: bytes) -> Reading:
+def unpack_reading(path: Path, head: Mapping[str, Any], body: bytes) -> ReadResult:
     """The reading of a message, its codes those of the policy: a child that was taken over may write anything.
 
     Raises:
@@ -87,4 +87,4 @@ def unpack_reading(path: Path, head: Mapping[str, Any], body: bytes) -> Reading:
     if head["shape"] is not None:
         height, width = head["shape"]
         picture = np.frombuffer(body, np.uint8).reshape(height, width).copy()
-    return Reading(path=path, flags=flags, rows=head["rows"], columns=head["columns"], picture=picture, **texts)
+    return ReadResult(path=path, flags=flags, rows=head["rows"], columns=head["columns"], image=picture, **texts)

@@ -15,7 +15,7 @@ KNOWN = "known"
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class ReadResult:
     """One file: its outcome, why, and, where it is scored, its picture.
 
     outcome 'score' has a picture and no reason; every other outcome has a reason (reasons.REASONS) and no picture. content_hash is the
@@ -42,18 +42,18 @@ class Reading:
     study_instance_uid: str | None = None
     patient: str | None = None
     detail: str = ""
-    picture: NDArray[np.uint8] | None = None
+    image: NDArray[np.uint8] | None = None
 
-    def without_picture(self, outcome: Outcome, reason: str) -> Reading:
+    def without_image(self, outcome: Outcome, reason: str) -> ReadResult:
         """The same file with another outcome, its picture dropped."""
-        return replace(self, outcome=outcome, reason=reason, picture=None)
+        return replace(self, outcome=outcome, reason=reason, image=None)
 
 
 COARSE = (16, 16)
 """Rows and columns of a coarse picture, by which copies of one radiograph are known."""
 
 
-def coarse_picture(picture: NDArray[np.uint8]) -> bytes:
+def coarse_image(picture: NDArray[np.uint8]) -> bytes:
     """Means of a picture (H, W) over COARSE cells, row by row: what `settle` compares, and the same again when taken of itself."""
     if picture.shape == COARSE:
         return picture.tobytes()

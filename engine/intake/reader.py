@@ -1,4 +1,4 @@
-"""One file -> Reading, in the process that calls it; workers.py calls it in processes that may die.
+"""One file -> ReadResult, in the process that calls it; workers.py calls it in processes that may die.
 
 The steps stand in `read_file` in the order in which reasons.py ranks their reasons. Any fault of the file becomes the reading's reason;
 nothing here raises for what a file holds, save MemoryError inside a process whose memory is limited (which becomes `resource_limit`).
@@ -27,7 +27,7 @@ from engine.dicom.special_exposures import exposure_flags
 from engine.dicom.view_check import picture_flags
 from engine.intake.containers import is_named_as_picture, kind_of, load_inside
 from engine.intake.limits import LIMITS, Limits
-from engine.intake.read_result import KNOWN, Reading
+from engine.intake.read_result import KNOWN, ReadResult
 
 
 @dataclass
@@ -38,8 +38,8 @@ class _Facts:
     known: dict[str, Any] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
 
-    def reading(self, outcome: reasons.Outcome, reason: str | None, **more: Any) -> Reading:
-        return Reading(self.path, outcome, reason, tuple(dict.fromkeys(self.flags)), **{**self.known, **more})
+    def reading(self, outcome: reasons.Outcome, reason: str | None, **more: Any) -> ReadResult:
+        return ReadResult(self.path, outcome, reason, tuple(dict.fromkeys(self.flags)), **{**self.known, **more})
 
 
 def read_file(
@@ -47,15 +47,15 @@ def read_file(
     *,
     size: int,
     limits: Limits = LIMITS,
-    pictures: bool = False,
+    plain_images: bool = False,
     known: Container[bytes] = frozenset(),
     hash_only: bool = False,
     second: SecondDecoder | None = None,
-) -> Reading:
+) -> ReadResult:
     """Read one file whole and turn it into a picture of shorter side `size`, or into the reason why not.
 
     Args:
-        pictures: also read plain PNG and JPEG files (the files that an image table names), which are skipped or rejected otherwise.
+        plain_images: also read plain PNG and JPEG files (the files that an image table names), which are skipped or rejected otherwise.
         known: SHA-256 digests (32 bytes) of contents that need no reading: a skip for the reason `KNOWN`.
         hash_only: stop at the hash, as if every content were known.
         second: a decoder for codestreams that the first one raises an error for. It may crash: only a process that may die names one.
@@ -67,7 +67,7 @@ def read_file(
         facts.known["content_hash"] = digest.hexdigest()
         if hash_only or digest.digest() in known:
             return facts.reading("skip", KNOWN)
-        return _read(data, facts, size, limits, pictures, second)
+        return _read(data, facts, size, limits, plain_images, second)
     except Refusal as refusal:
         return facts.reading(reasons.REASONS[refusal.code].outcome, refusal.code, detail=refusal.detail)
     except (MemoryError, RecursionError):
@@ -113,18 +113,18 @@ def load_bytes(path: Path, most: int) -> bytes:
     raise AssertionError("unreachable")
 
 
-def _read(data: bytes, facts: _Facts, size: int, limits: Limits, pictures: bool, second: SecondDecoder | None) -> Reading:
+def _read(data: bytes, facts: _Facts, size: int, limits: Limits, plain_images: bool, second: SecondDecoder | None) -> ReadResult:
     if not data:
         raise Refusal("empty_file")
     kind = kind_of(data)
     if kind == "picture":
-        if pictures:
+        if plain_images:
             from engine.intake.png_jpeg import read_picture
 
             picture, rows, columns, pixel_hash, flags = read_picture(data, size, limits.pixels)
             facts.flags += flags
             facts.flags += picture_flags(picture)
-            return facts.reading("score", None, rows=rows, columns=columns, pixel_hash=pixel_hash, picture=picture)
+            return facts.reading("score", None, rows=rows, columns=columns, pixel_hash=pixel_hash, image=picture)
         return facts.reading("skip" if is_named_as_picture(facts.path) else "reject", "not_dicom")
     if kind in ("archive", "os_junk"):
         raise Refusal(kind)
@@ -152,7 +152,7 @@ def _read(data: bytes, facts: _Facts, size: int, limits: Limits, pictures: bool,
     picture, raised = to_picture(stored, header, size, lambda: read(max(stored.rows, stored.columns)))
     facts.flags += raised
     facts.flags += picture_flags(picture)
-    return facts.reading("score", None, pixel_hash=stored.pixel_hash, picture=picture)
+    return facts.reading("score", None, pixel_hash=stored.pixel_hash, image=picture)
 
 
 def _walk(view: memoryview, meta: FileMeta, limits: Limits) -> tuple[memoryview, Outline]:

@@ -52,7 +52,7 @@ def serve(known: int | None = None) -> None:
             Path(os.fsdecode(name)),
             size=head["size"],
             limits=limits,
-            pictures=head["pictures"],
+            plain_images=head["plain_images"],
             known=digests,
             hash_only=head["hash_only"],
             second=decode,

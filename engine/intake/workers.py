@@ -26,7 +26,7 @@ from pathlib import Path
 from engine.errors import EngineError
 from engine.intake.ipc import message_in, pack, unpack_reading
 from engine.intake.limits import LIMITS, Limits
-from engine.intake.read_result import Reading
+from engine.intake.read_result import ReadResult
 
 _NEEDED = re.compile(r"(PYTHON|LD_|DYLD_|LC_)|(LANG|PATH|SYSTEMROOT|FAKETIME)$")
 """What a child gets of the environment: what Python and its libraries start with. No secret (a site key, a password) is passed on."""
@@ -41,23 +41,23 @@ _AHEAD = 32
 
 
 def read_files(
-    files: Iterable[Path | Reading],
+    files: Iterable[Path | ReadResult],
     *,
     size: int,
     workers: int = 2,
     limits: Limits = LIMITS,
-    pictures: bool = False,
+    plain_images: bool = False,
     known: int | None = None,
     hash_only: bool = False,
-) -> Iterator[Reading]:
-    """One Reading per path, in the order of the paths; paths are taken as they are needed.
+) -> Iterator[ReadResult]:
+    """One ReadResult per path, in the order of the paths; paths are taken as they are needed.
 
     Args:
-        files: paths that are worth opening (find.find_files). A Reading among them is handed on in its place.
+        files: paths that are worth opening (find.find_files). A ReadResult among them is handed on in its place.
         size: shorter side of the pictures, pixels.
         workers: child processes. 0 reads in this process: for one trusted file, without any of the limits.
         limits: what one file may cost.
-        pictures: also read plain PNG and JPEG files, as image tables name them.
+        plain_images: also read plain PNG and JPEG files, as image tables name them.
         known: handle of the digests that need no reading (contents.shared); such files are skips for the reason reading.KNOWN.
         hash_only: as if every file were known.
 
@@ -70,22 +70,22 @@ def read_files(
 
         digests = frozenset[bytes]() if known is None else SharedDigests(known)
         for each in files:
-            if isinstance(each, Reading):
+            if isinstance(each, ReadResult):
                 yield each
             else:
-                yield read_file(each, size=size, limits=limits, pictures=pictures, known=digests, hash_only=hash_only)
+                yield read_file(each, size=size, limits=limits, plain_images=plain_images, known=digests, hash_only=hash_only)
         return
     pool: list[_Worker] = []
-    waiting, done = deque[tuple[int, Path]](), dict[int, Reading]()
+    waiting, done = deque[tuple[int, Path]](), dict[int, ReadResult]()
     source, taken, next_out, exhausted, stillborn = iter(files), 0, 0, False, 0
-    head = {"size": size, "pictures": pictures, "limits": asdict(limits), "hash_only": hash_only}
+    head = {"size": size, "plain_images": plain_images, "limits": asdict(limits), "hash_only": hash_only}
     selector = selectors.DefaultSelector()
     try:
         while True:
             while not exhausted and len(waiting) < workers and taken - next_out < workers * _AHEAD:
                 try:
                     each = next(source)
-                    if isinstance(each, Reading):
+                    if isinstance(each, ReadResult):
                         done[taken] = each
                     else:
                         waiting.append((taken, each))
@@ -114,7 +114,7 @@ def read_files(
         selector.close()
 
 
-def _wait(selector: selectors.BaseSelector, pool: list[_Worker], done: dict[int, Reading]) -> int:
+def _wait(selector: selectors.BaseSelector, pool: list[_Worker], done: dict[int, ReadResult]) -> int:
     """Wait for the next answer, death or deadline; finished files go to `done`, dead workers leave the pool.
 
     Gives the number of those that had not become ready.
@@ -187,7 +187,7 @@ class _Worker:
         self.deadline = time.monotonic() + self.limits.seconds
         return True
 
-    def hear(self) -> tuple[int, Reading] | None:
+    def hear(self) -> tuple[int, ReadResult] | None:
         """Read what the child has written: the finished file, or None; sets `dead` at the end of its stream or for what is no answer."""
         try:
             chunk = os.read(self.answers.fileno(), 1 << 20)
@@ -217,7 +217,7 @@ class _Worker:
         self.dead = bool(message[0].get("spent"))
         return number, reading
 
-    def lose(self, reason: str) -> tuple[int, Reading] | None:
+    def lose(self, reason: str) -> tuple[int, ReadResult] | None:
         """Kill the child; the file it was busy with gets `reason`.
 
         Raises:
@@ -228,7 +228,7 @@ class _Worker:
         if hung:
             why = f"a child process stayed silent for {_START:.0f} s before it could read"
             raise EngineError("worker processes do not start", why=why, hint="run `mmclip doctor`")
-        return None if task is None else (task[0], Reading(task[1], "reject", reason))
+        return None if task is None else (task[0], ReadResult(task[1], "reject", reason))
 
     def end(self) -> None:
         """Kill the child and collect it, if it dies in time; safe to call twice."""

@@ -24,7 +24,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from engine.errors import OutputError
-from engine.intake.read_result import COARSE, Reading, coarse_picture
+from engine.intake.read_result import COARSE, ReadResult, coarse_image
 from engine.tables.columns import joined_flags, split_flags
 from engine.tables.shards import ROW_COLUMNS, ShardFolder
 
@@ -63,19 +63,19 @@ class Known:
         """Whether it is a PNG or JPEG, which is only scored where a table or `--images` asks for it."""
         return self.cells["outcome"] == "score" and self.cells["transfer_syntax"] is None
 
-    def reading(self, path: Path) -> Reading:
+    def reading(self, path: Path) -> ReadResult:
         """The read result of a file of that content; its image is the coarse one, which is all that finding duplicates needs."""
         coarse = self.cells["coarse"]
         image = None if coarse is None else np.frombuffer(coarse, np.uint8).reshape(COARSE)
         cells = {name: self.cells[name] for name in _AS_READ}
-        return Reading(path, flags=split_flags(self.cells["flags"]), picture=image, **(cells | {"detail": cells["detail"] or ""}))
+        return ReadResult(path, flags=split_flags(self.cells["flags"]), image=image, **(cells | {"detail": cells["detail"] or ""}))
 
 
-def cache_row(reading: Reading) -> dict[str, Any]:
+def cache_row(reading: ReadResult) -> dict[str, Any]:
     """A read result as a row of the cache: outcome and flags by the file alone, before it is compared with other files of the run."""
     cells: dict[str, Any] = {name: getattr(reading, name) for name in _AS_READ}
     cells["flags"] = joined_flags(reading.flags)
-    cells["coarse"] = None if reading.picture is None else coarse_picture(reading.picture)
+    cells["coarse"] = None if reading.image is None else coarse_image(reading.image)
     return cells
 
 
@@ -138,7 +138,7 @@ class FeatureCache:
         """The SHA-256 of every known content, 32 bytes each, rising."""
         return bytes(self._digests.tobytes())
 
-    def add(self, reading: Reading, features: Vector | None, **file: str | int) -> None:
+    def add(self, reading: ReadResult, features: Vector | None, **file: str | int) -> None:
         """A new row, unless its reason may not hold in another run; `file`: path, bytes and mtime_ns where they are to be kept."""
         if not reading.content_hash or reading.reason in NOT_KEPT:
             return

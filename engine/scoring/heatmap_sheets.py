@@ -37,7 +37,7 @@ def sheet_key(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-class Sheets:
+class SheetFolder:
     """The sheets of an output folder.
 
     Raises:
@@ -84,7 +84,7 @@ SHEET = 1
 
 
 @dataclass(frozen=True)
-class Drawn:
+class HeatmapSheet:
     """A scored image has its sheet of heatmaps. `reused`: an earlier run drew it, from the same picture, model and prompts."""
 
     image: str
@@ -92,7 +92,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Wanted(Generic[Source]):
+class SheetRequest(Generic[Source]):
     """A scored image: its name, where its picture comes from, the SHA-256 of the file it was scored from, and a score per finding."""
 
     image: str
@@ -101,14 +101,14 @@ class Wanted(Generic[Source]):
     scores: Mapping[str, float]
 
 
-def drawn_sheets(
-    wanted: Iterable[Wanted[Source]],
+def heatmap_sheets(
+    wanted: Iterable[SheetRequest[Source]],
     pictures: Callable[[Iterator[Source]], Iterator[tuple[str, Picture | None]]],
-    sheets: Sheets,
+    sheets: SheetFolder,
     bundle: Bundle,
     margins_of: Margins,
     made_with: Sequence[str],
-) -> Generator[Drawn, None, int]:
+) -> Generator[HeatmapSheet, None, int]:
     """Every image with its sheet, of several of one name the first; returns how many lack one, as their files changed or went away.
 
     Args:
@@ -118,12 +118,12 @@ def drawn_sheets(
         margins_of: what is asked of a patch (engine.scoring.targets).
         made_with: what else makes a sheet this one and no other; the last of it is written on it.
     """
-    missing: list[tuple[Wanted[Source], str]] = []
+    missing: list[tuple[SheetRequest[Source], str]] = []
     seen: set[str] = set()
     for each in wanted:
         key = sheet_key(SHEET, made_with, each.content_hash, [round(score, 4) for score in each.scores.values()])
         if each.image not in seen and sheets.holds(each.image, key):
-            yield Drawn(each.image, reused=True)
+            yield HeatmapSheet(each.image, reused=True)
         elif each.image not in seen:
             missing.append((each, key))
         seen.add(each.image)
@@ -138,5 +138,5 @@ def drawn_sheets(
             picture, {name: maps[name] for name in scores}, scores, lines=[made_with[-1], NOTICE], texts={KEY: key, "Comment": NOTICE}
         )
         sheets.write(each.image, page)
-        yield Drawn(each.image, reused=False)
+        yield HeatmapSheet(each.image, reused=False)
     return gone

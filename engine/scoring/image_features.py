@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.intake.files import Item
+from engine.intake.files import InputFile
 from engine.intake.limits import LIMITS, Limits
-from engine.intake.read_result import KNOWN, Reading
+from engine.intake.read_result import KNOWN, ReadResult
 from engine.intake.shared_digests import shared_digests
 from engine.intake.workers import read_files
 from engine.scoring.feature_cache import ADD_ROWS, FeatureCache, holds
@@ -30,14 +30,14 @@ Encode = Callable[[Sequence[NDArray[np.uint8]]], Vector]
 class FileResult:
     """An input file with its read result. `known`: from the cache, and then with its `scores` (F,) where it has features."""
 
-    item: Item
-    reading: Reading
+    item: InputFile
+    reading: ReadResult
     scores: Vector | None = None
     known: bool = False
 
 
 def file_results(
-    items: Iterator[Item], cache: FeatureCache | None, *, size: int, workers: int, limits: Limits = LIMITS
+    items: Iterator[InputFile], cache: FeatureCache | None, *, size: int, workers: int, limits: Limits = LIMITS
 ) -> Generator[FileResult, None, None]:
     """Every file with its read result, in the order given. Files are hashed by the worker processes, as a read may hang on a bad disk.
 
@@ -48,19 +48,21 @@ def file_results(
         limits: what one file may cost.
     """
     with shared_digests(b"" if cache is None else cache.digests()) as known:
-        for pictures, stretch in groupby(items, key=lambda item: item.picture):
-            queue: deque[Item] = deque()
-            for reading in read_files(_to_read(stretch, queue), size=size, workers=workers, limits=limits, pictures=pictures, known=known):
+        for plain_images, stretch in groupby(items, key=lambda item: item.plain_image):
+            queue: deque[InputFile] = deque()
+            for reading in read_files(
+                _to_read(stretch, queue), size=size, workers=workers, limits=limits, plain_images=plain_images, known=known
+            ):
                 item = queue.popleft()
                 yield FileResult(item, reading) if reading.reason != KNOWN else _known_result(item, reading.content_hash, cache)
 
 
-def _known_result(item: Item, content_hash: str, cache: FeatureCache | None) -> FileResult:
+def _known_result(item: InputFile, content_hash: str, cache: FeatureCache | None) -> FileResult:
     known = None if cache is None else cache.get(content_hash)
     if known is None:  # the worker process was taken over, or is broken
-        return FileResult(item, Reading(item.path, "reject", "decode_crash"))
-    if known.is_plain_image and not item.picture:  # read by an earlier run, which asked for PNG and JPEG too
-        return FileResult(item, Reading(item.path, "skip", "not_dicom", content_hash=content_hash))
+        return FileResult(item, ReadResult(item.path, "reject", "decode_crash"))
+    if known.is_plain_image and not item.plain_image:  # read by an earlier run, which asked for PNG and JPEG too
+        return FileResult(item, ReadResult(item.path, "skip", "not_dicom", content_hash=content_hash))
     return FileResult(item, known.reading(item.path), known.scores, known=True)
 
 
@@ -73,7 +75,7 @@ class FileCounts:
     left_out: dict[str, int]
 
 
-def count_files(items: Iterable[Item], known: NDArray[np.bytes_], *, workers: int) -> FileCounts:
+def count_files(items: Iterable[InputFile], known: NDArray[np.bytes_], *, workers: int) -> FileCounts:
     """Counts for a dry run. Files are read as far as their hash, and only where any content is `known` (sorted SHA-256 digests)."""
     files = 0
     left_out: Counter[str] = Counter()
@@ -94,13 +96,13 @@ def count_files(items: Iterable[Item], known: NDArray[np.bytes_], *, workers: in
     return FileCounts(files, found, dict(sorted(left_out.items())))
 
 
-def _to_read(items: Iterable[Item], queue: deque[Item]) -> Iterator[Path | Reading]:
+def _to_read(items: Iterable[InputFile], queue: deque[InputFile]) -> Iterator[Path | ReadResult]:
     """The path of each file, or its read result where that is decided; the item itself goes to the end of `queue`."""
     for item in items:
         queue.append(item)
         if item.decided:
             outcome, reason = item.decided
-            yield Reading(item.path, outcome, reason)
+            yield ReadResult(item.path, outcome, reason)
         else:
             yield item.path
 
@@ -128,7 +130,7 @@ def with_features(results: Iterator[FileResult], encode: Encode, batch_size: int
 
 
 def _new_image(result: FileResult) -> NDArray[np.uint8] | None:
-    return result.reading.picture if result.reading.outcome == "score" and not result.known else None
+    return result.reading.image if result.reading.outcome == "score" and not result.known else None
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def file_features(
     Raises:
         OutputError: the cache cannot be written. What `encode` raises.
     """
-    items = iter([Item(path, picture=True) for path in files])
+    items = iter([InputFile(path, plain_image=True) for path in files])
     try:
         with closing(file_results(items, cache, size=size, workers=workers)) as results:
             for number, (each, new) in enumerate(with_features(results, encode, batch_size)):
@@ -190,7 +192,7 @@ def content_features(contents: Sequence[str], image: Callable[[int], NDArray[np.
             chunk = list(new.items())[start : start + ADD_ROWS]
             for (content, _), row in zip(chunk, encode([image(number) for _, number in chunk]), strict=True):
                 made[content] = row
-                cache.add(Reading(Path(), "score", content_hash=content), row)
+                cache.add(ReadResult(Path(), "score", content_hash=content), row)
     finally:
         cache.close()
     for number, content in enumerate(contents):

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from engine.errors import OutputError
-from engine.tables.atomic import Together, flush_folder, together
+from engine.tables.atomic import AtomicGroup, atomic_group, flush_folder
 from engine.tables.batches import Batches
 from engine.tables.columns import METRIC_COLUMNS, NOTICE, file_hash, write_csv, write_parquet
 from engine.tables.run_log import RUN, publish_json
@@ -47,7 +47,7 @@ def clear_previous(out: Path) -> None:
         raise OutputError("cannot replace the results of an earlier run", why=type(error).__name__, hint="another --out") from None
 
 
-def add_tables(files: Together, out: Path, studies: Batches, images: Batches, private: Batches) -> None:
+def add_tables(files: AtomicGroup, out: Path, studies: Batches, images: Batches, private: Batches) -> None:
     """scores.*, images.* and private/files.*, of which the CSV also has study, outcome, reason, detail, flags: one sheet to find a file in.
 
     They wait in `files` to be published. `images` and `private` come in batches of the same rows.
@@ -78,12 +78,12 @@ def publish_metrics(out: Path, rows: Sequence[Mapping[str, Any]], account: Mappi
     Raises:
         OutputError: one cannot be written.
     """
-    with together() as files:
+    with atomic_group() as files:
         add_metrics(files, out, rows, account)
         files.publish()
 
 
-def add_metrics(files: Together, out: Path, rows: Sequence[Mapping[str, Any]], account: Mapping[str, Any]) -> None:
+def add_metrics(files: AtomicGroup, out: Path, rows: Sequence[Mapping[str, Any]], account: Mapping[str, Any]) -> None:
     """The files of `publish_metrics`, waiting to be published."""
     write_csv(pl.DataFrame(list(rows), schema=METRIC_COLUMNS), out / "metrics.csv", to=files)
     publish_json(out / "metrics.json", {"notice": NOTICE, "labels": dict(account), "metrics": list(rows)}, to=files)

@@ -13,9 +13,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from engine.dicom.reasons import FAILURES, NOT_IN_MEAN
-from engine.intake.duplicates import Registry
-from engine.intake.files import Item
-from engine.intake.read_result import Reading, coarse_picture
+from engine.intake.duplicates import DuplicateIndex
+from engine.intake.files import InputFile
+from engine.intake.read_result import ReadResult, coarse_image
 from engine.scoring.feature_cache import FeatureCache
 from engine.scoring.image_features import FileResult
 from engine.tables.columns import FLAG_SEPARATOR, has_flag, joined_flags, plain_code, split_flags
@@ -30,7 +30,7 @@ SEVERAL = 10
 """From so many different images on, equal scores for all of them mean a broken model."""
 
 
-def result_row(item: Item, reading: Reading, scores: NDArray[np.float32] | None, names: Names) -> ResultRow:
+def result_row(item: InputFile, reading: ReadResult, scores: NDArray[np.float32] | None, names: Names) -> ResultRow:
     """A read result, duplicates resolved, as a row of the results.
 
     An image is named by its SOP instance UID, else by its content, else (a file that could not be read) by its path. Its study is the one
@@ -72,26 +72,26 @@ class ScoringRun:
     results: Results
     names: Names
     cache: FeatureCache
-    registry: Registry = field(default_factory=Registry)
+    duplicates: DuplicateIndex = field(default_factory=DuplicateIndex)
     reused: int = 0
     failed: int = 0
     """Files that are damaged or out of reach (reasons.FAILURES)."""
     outdated: int = 0
     """Files that were read again, as another version of the reader had read them."""
-    scored: list[Item] | None = None
+    scored: list[InputFile] | None = None
     """The files of the rows of outcome `score`, in their order, where a list is given: heatmaps are made of them."""
     images: set[bytes] = field(default_factory=set)
     """Coarse images, up to SEVERAL different ones."""
 
-    def take(self, result: FileResult, features: Vector | None, scores: Vector | None) -> tuple[str, Reading]:
+    def take(self, result: FileResult, features: Vector | None, scores: Vector | None) -> tuple[str, ReadResult]:
         """Add a row to the results and, where the file is new, to the cache; the image's name, and its read result after duplicates."""
         item, reading = result.item, result.reading
         if not result.known:
             self.cache.add(reading, features)
             self.outdated += self.cache.is_outdated(reading.content_hash)
-        if reading.picture is not None and len(self.images) < SEVERAL:
-            self.images.add(coarse_picture(reading.picture))
-        settled = self.registry.settle(reading)
+        if reading.image is not None and len(self.images) < SEVERAL:
+            self.images.add(coarse_image(reading.image))
+        settled = self.duplicates.resolve(reading)
         if settled.outcome not in ("score", "duplicate"):
             scores = None
         if settled.outcome == "score" and self.scored is not None:
@@ -104,12 +104,12 @@ class ScoringRun:
 
     def reflag(self) -> None:
         """Conflicts of identity are only all known now: they flag earlier files too."""
-        if self.registry.conflicting:
+        if self.duplicates.conflicting:
             self.results.reflag(self._final_flags)
 
     def _final_flags(self, row: dict[str, Any]) -> str:
         uids = {name: row[name] for name in ("series_instance_uid", "study_instance_uid")}
-        return joined_flags(self.registry.final_flags(Reading(Path(), "score", flags=split_flags(row["flags"]), **uids)))
+        return joined_flags(self.duplicates.final_flags(ReadResult(Path(), "score", flags=split_flags(row["flags"]), **uids)))
 
     def counts(self, studies: int) -> dict[str, Any]:
         """Files by outcome and reason, those that failed among them, studies."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScoringTargets:
     """What is scored: the findings of a prompt recipe, or (`file` and `recipe` None) those of the classifier itself."""
 
     findings: tuple[str, ...]
@@ -29,7 +29,7 @@ class Asked:
     def scorer(self, bundle: Bundle) -> WordScorer | HeadScorer:
         """What answers, its words embedded. Raises NotFinite where the model gives NaN."""
         if self.recipe is None:
-            assert bundle.head is not None  # else `what_is_asked` had refused
+            assert bundle.head is not None  # else `scoring_targets` had refused
             return HeadScorer(bundle.head, tuple(range(len(self.findings))))
         return WordScorer.of(bundle, self.recipe)
 
@@ -37,13 +37,13 @@ class Asked:
         """What heatmaps ask of a patch."""
         if isinstance(scorer, WordScorer):
             return word_margins(scorer.words, score=scorer.recipe.score, pool=scorer.recipe.pool)
-        assert bundle.head is not None  # else `what_is_asked` had refused
+        assert bundle.head is not None  # else `scoring_targets` had refused
         return head_margins(bundle.head)
 
     def account(self, bundle: Bundle) -> dict[str, Any]:
         """The words of run.json about it."""
         if self.file is None or self.recipe is None:
-            assert bundle.head is not None  # else `what_is_asked` had refused
+            assert bundle.head is not None  # else `scoring_targets` had refused
             return {"name": f"the head of {bundle.name}", "version": None, "source": "classifier", "sha256": bundle.head.content_hash}
         return {
             "name": self.file.stem,
@@ -53,7 +53,7 @@ class Asked:
         }
 
 
-def what_is_asked(prompts: str | Path | None, model: str | Path) -> Asked:
+def scoring_targets(prompts: str | Path | None, model: str | Path) -> ScoringTargets:
     """What `score` is to answer, told before the model is loaded.
 
     Args:
@@ -67,7 +67,7 @@ def what_is_asked(prompts: str | Path | None, model: str | Path) -> Asked:
     if prompts is None:
         if own is None:
             raise UsageError("--prompts is missing", why="the model has no findings of its own", hint="--prompts chest14")
-        return Asked(own)
+        return ScoringTargets(own)
     if own is not None:
         raise UsageError(
             "the model is a classifier with findings of its own, and --prompts names others",
@@ -76,4 +76,4 @@ def what_is_asked(prompts: str | Path | None, model: str | Path) -> Asked:
         )
     file = find_recipe(prompts)
     recipe = load_recipe(file, PromptRecipe)
-    return Asked(tuple(recipe.findings), file, recipe)
+    return ScoringTargets(tuple(recipe.findings), file, recipe)

@@ -43,12 +43,12 @@ def publish(path: Path, write: Callable[[BinaryIO], object], *, mode: int = 0o66
     Raises:
         OutputError: it cannot be written; the file that stood there before stands there still, and nothing half-written stays.
     """
-    with together() as files:
+    with atomic_group() as files:
         files.add(path, write, mode=mode)
         files.publish()
 
 
-class Together:
+class AtomicGroup:
     """Files that wait beside their places until all of them are written, so that a disk that fills midway leaves the old ones alone."""
 
     def __init__(self) -> None:
@@ -90,9 +90,9 @@ class Together:
 
 
 @contextmanager
-def together() -> Iterator[Together]:
-    """A `Together` of which nothing half-written stays, however the block ends."""
-    files = Together()
+def atomic_group() -> Iterator[AtomicGroup]:
+    """A `AtomicGroup` of which nothing half-written stays, however the block ends."""
+    files = AtomicGroup()
     try:
         yield files
     finally:

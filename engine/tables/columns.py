@@ -16,7 +16,7 @@ from typing import IO, Any, BinaryIO, cast
 import polars as pl
 
 from engine.errors import ConfigError
-from engine.tables.atomic import Together, publish
+from engine.tables.atomic import AtomicGroup, publish
 from engine.tables.batches import Batches, batches_of
 
 NOTICE = "RESEARCH USE ONLY - not for clinical use"
@@ -133,7 +133,7 @@ def plain_code(text: str | None) -> str | None:
 
 
 def write_csv(
-    table: pl.DataFrame | Batches, path: Path, *, mode: int = 0o666, byte_order_mark: bool = False, to: Together | None = None
+    table: pl.DataFrame | Batches, path: Path, *, mode: int = 0o666, byte_order_mark: bool = False, to: AtomicGroup | None = None
 ) -> None:
     """The table as UTF-8 CSV with six decimals, published whole; cells and column names neutralised, the notice as last column.
 
@@ -163,7 +163,7 @@ def _safe(frame: pl.DataFrame) -> pl.DataFrame:
     return safe.with_columns(pl.lit(None, dtype=pl.String).alias(NOTICE))
 
 
-def write_parquet(table: pl.DataFrame | Batches, path: Path, *, mode: int = 0o666, to: Together | None = None) -> None:
+def write_parquet(table: pl.DataFrame | Batches, path: Path, *, mode: int = 0o666, to: AtomicGroup | None = None) -> None:
     """The table as Parquet (zstd), published whole, the notice and the table's version in the file's metadata.
 
     `to`: it waits there to be published.

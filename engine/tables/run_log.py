@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from engine.tables.atomic import Together, publish
+from engine.tables.atomic import AtomicGroup, publish
 
 RUN, LOG = "run.json", "log.jsonl"
 PACKAGES = (
@@ -120,7 +120,7 @@ def publish_run(folder: Path, facts: Mapping[str, Any], outputs: Iterable[str]) 
     return whole
 
 
-def publish_json(path: Path, value: Mapping[str, Any], *, to: Together | None = None) -> None:
+def publish_json(path: Path, value: Mapping[str, Any], *, to: AtomicGroup | None = None) -> None:
     """One JSON object, indented, UTF-8. `to`: the group of files that it is published with.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any
 from engine.errors import OutputError
 
 
-class Scratch:
+class TempStore:
     """Values by kind and key, in the order they came; memory holds a few megabytes of them, however many there are.
 
     Args:

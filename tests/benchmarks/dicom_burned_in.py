@@ -99,7 +99,7 @@ def main() -> int:
     if given.corpus:
         for path in sorted(path for path in given.corpus.rglob("*") if path.is_file()):
             reading = read_file(path, size=224)
-            if "burned_in" in reading.flags and reading.picture is not None:
+            if "burned_in" in reading.flags and reading.image is not None:
                 print("flagged:", path.relative_to(given.corpus))
     return 0
 

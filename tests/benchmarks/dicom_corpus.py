@@ -21,9 +21,9 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from engine.intake.duplicates import Registry
+from engine.intake.duplicates import DuplicateIndex
 from engine.intake.files import Found, find_files
-from engine.intake.read_result import Reading
+from engine.intake.read_result import ReadResult
 from engine.intake.workers import read_files
 
 POLICY = {
@@ -43,21 +43,21 @@ POLICY = {
 """(expected, got) reason -> why ours differs."""
 
 
-def readings_of(folder: Path, size: int, workers: int) -> list[Reading]:
+def readings_of(folder: Path, size: int, workers: int) -> list[ReadResult]:
     """All files of a folder in the order of the walk, settled."""
     found = list(find_files([folder]))
     read = read_files((item.path for item in found if item.outcome is None), size=size, workers=workers)
-    registry = Registry()
-    settled = [registry.settle(_decided(item) if item.outcome else next(read)) for item in found]
-    return [replace(each, flags=registry.final_flags(each)) for each in settled]
+    duplicates = DuplicateIndex()
+    settled = [duplicates.resolve(_decided(item) if item.outcome else next(read)) for item in found]
+    return [replace(each, flags=duplicates.final_flags(each)) for each in settled]
 
 
-def _decided(item: Found) -> Reading:
+def _decided(item: Found) -> ReadResult:
     assert item.outcome is not None
-    return Reading(item.path, item.outcome, item.reason)
+    return ReadResult(item.path, item.outcome, item.reason)
 
 
-def verdict(reading: Reading, outcome: str, reason: str, note: str) -> str:
+def verdict(reading: ReadResult, outcome: str, reason: str, note: str) -> str:
     """'same', 'alternative', 'copy', 'policy', 'flags' (a flag is missing), 'reason' or 'outcome' (what differs)."""
     if reading.outcome == outcome == "score":
         wanted = {flag.removeprefix("flag:") for flag in reason.split(",") if flag}

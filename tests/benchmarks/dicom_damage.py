@@ -88,9 +88,9 @@ def damaged(stream: bytes, rng: random.Random) -> bytes:
 def outcome(path: Path, sound: np.ndarray) -> str:
     """What became of a damaged file."""
     reading = read_file(path, size=224)
-    if reading.picture is None:
+    if reading.image is None:
         return "turned away"
-    difference = np.abs(reading.picture.astype(int) - sound).mean()
+    difference = np.abs(reading.image.astype(int) - sound).mean()
     return "harmless" if difference < 1 else "wrong"
 
 
@@ -114,7 +114,7 @@ def main() -> int:
                 values = values_of(path, bits)
                 stream = encode(values)
                 write(file, values, stream, syntax, bits)
-                picture: Any = read_file(file, size=224).picture
+                picture: Any = read_file(file, size=224).image
                 sound += picture is not None
                 for _ in range(given.mutants if picture is not None else 0):
                     write(file, values, damaged(stream, rng), syntax, bits)

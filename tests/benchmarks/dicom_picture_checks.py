@@ -145,7 +145,7 @@ def main() -> int:
     with given.manifest.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if is_left_for_measuring(row)]
     for row in rows:
-        picture = read_file(given.manifest.parent / row["file"], size=given.size, pictures=True).picture
+        picture = read_file(given.manifest.parent / row["file"], size=given.size, plain_images=True).image
         if picture is None:
             continue
         answers = {"as it is": picture_flags(picture), "inverted": picture_flags(255 - picture)}

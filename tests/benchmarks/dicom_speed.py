@@ -45,8 +45,8 @@ def ours(path: Path) -> tuple[float, np.ndarray]:
     began = time.process_time()
     reading = read_file(path, size=SIZE)
     spent = time.process_time() - began
-    assert reading.picture is not None, f"{path.name}: {reading.reason}"
-    return spent, centre(reading.picture)
+    assert reading.image is not None, f"{path.name}: {reading.reason}"
+    return spent, centre(reading.image)
 
 
 def theirs(baseline: Path, path: Path) -> tuple[float, np.ndarray]:
@@ -80,7 +80,7 @@ def per_file(paths: list[Path], workers: int) -> tuple[float, float]:
     readings = read_files(paths, size=SIZE, workers=workers)
     next(readings)
     wall, cpu = time.monotonic(), time.process_time()
-    count = sum(reading.picture is not None for reading in readings)
+    count = sum(reading.image is not None for reading in readings)
     assert count == len(paths) - 1
     return (time.monotonic() - wall) / count * 1000, (time.process_time() - cpu) / count * 1000
 

@@ -96,7 +96,7 @@ def main() -> int:
             with tempfile.TemporaryDirectory() as folder:
                 write(path := Path(folder) / "picture.dcm", values, encoding)
                 reading = read_file(path, size=224)
-                assert reading.picture is not None, (encoding, reading.reason)
+                assert reading.image is not None, (encoding, reading.reason)
                 answers[encoding] = "burned_in" in reading.flags
         flagged.update(name for name, answer in answers.items() if answer)
         differs.update(name for name, answer in answers.items() if answer != answers["explicit"])

@@ -113,8 +113,8 @@ def corpus_lines(folder: Path, index: Path) -> Iterator[tuple[str, float, bool]]
         rows = [row for row in csv.DictReader(file) if row["is_radiograph"] == "yes" and row["expected_outcome"] == "score"]
     for row in rows:
         reading = read_file(folder / row["file"], size=224)
-        if reading.picture is not None and "no_window" not in reading.flags:
-            ends = (reading.picture == 0) | (reading.picture == 255)
+        if reading.image is not None and "no_window" not in reading.flags:
+            ends = (reading.image == 0) | (reading.image == 255)
             yield row["file"], float(ends.mean()), not FLAGS.isdisjoint(reading.flags)
 
 

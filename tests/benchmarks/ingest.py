@@ -73,9 +73,9 @@ def main() -> None:
             paths = written(folder, kind, options.pictures)
             frame = pl.DataFrame({"image": [path.name for path in paths], "file": [str(path) for path in paths]})
             began = time.process_time()
-            readings = list(read_files(paths, size=256, workers=0, pictures=True))
+            readings = list(read_files(paths, size=256, workers=0, plain_images=True))
             spent = (time.process_time() - began) / len(paths) * 1000
-            assert all(reading.picture is not None for reading in readings)
+            assert all(reading.image is not None for reading in readings)
             speeds = []
             for workers in options.workers:
                 began = time.monotonic()

@@ -25,7 +25,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from engine.intake.read_result import Reading
+from engine.intake.read_result import ReadResult
 from engine.intake.reader import read_file
 
 SIZE = 64
@@ -177,10 +177,10 @@ def encoded(ds: Dataset, encoding: str) -> Dataset:
 
 
 @pytest.fixture
-def read(tmp_path: Path) -> Callable[..., Reading]:
+def read(tmp_path: Path) -> Callable[..., ReadResult]:
     """Write a data set or bytes to a file and read it in this process."""
 
-    def write_and_read(content: Dataset | bytes, name: str = "picture.dcm", **options: Any) -> Reading:
+    def write_and_read(content: Dataset | bytes, name: str = "picture.dcm", **options: Any) -> ReadResult:
         path = tmp_path / name
         path.write_bytes(to_bytes(content) if isinstance(content, Dataset) else content)
         return read_file(path, **{"size": SIZE, **options})

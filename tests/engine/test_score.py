@@ -22,7 +22,7 @@ from engine.errors import ConfigError, InputMissing, LabelsError, LockHeld, NotF
 from engine.intake.limits import limits_from
 from engine.model.bundle import load_bundle, save_bundle
 from engine.model.head import Head
-from engine.score import Drawn, Finished, Notice, Planned, Published, Seen, Started, score
+from engine.score import FileDone, Finished, HeatmapSheet, Notice, Planned, Published, Started, score
 from engine.scoring.output import OUTPUTS
 from engine.tables.atomic import locked
 from engine.tables.columns import IMAGE_COLUMNS, METRIC_COLUMNS, NOTICE
@@ -264,7 +264,7 @@ def test_a_second_run_reads_nothing_again_and_says_the_same(run, studies, tmp_pa
     run(studies / "in")
     before, csv_before = table_files(tmp_path / "out"), (tmp_path / "out" / "scores.csv").read_bytes()
     events = run(studies / "in")
-    assert all(event.reused for event in events if isinstance(event, Seen))
+    assert all(event.reused for event in events if isinstance(event, FileDone))
     assert table_files(tmp_path / "out") == before
     assert (tmp_path / "out" / "scores.csv").read_bytes() == csv_before
     assert events[-1].run["counts"]["reused"] == 6
@@ -302,7 +302,7 @@ def test_other_prompts_cost_no_pixel_work(run, studies, tmp_path):
     run(studies / "in")
     fresh = published(run(studies / "in", prompts="chest14", out=tmp_path / "fresh")).studies
     events = run(studies / "in", prompts="chest14")
-    assert all(event.reused for event in events if isinstance(event, Seen))
+    assert all(event.reused for event in events if isinstance(event, FileDone))
     assert published(events).studies.equals(fresh)
 
 
@@ -313,7 +313,7 @@ def test_another_model_starts_anew(run, studies, tmp_path, toy):
     save_bundle(tmp_path / "other", bundle.clip, bundle.tokenizer, bundle.preprocessing, name="other")
     first = published(run(studies / "in")).studies
     events = run(studies / "in", model=tmp_path / "other")
-    assert not any(event.reused for event in events if isinstance(event, Seen))
+    assert not any(event.reused for event in events if isinstance(event, FileDone))
     assert not published(events).studies.select(FINDINGS).equals(first.select(FINDINGS))
     assert published(run(studies / "in")).studies.equals(first)
 
@@ -326,10 +326,10 @@ def test_rows_of_another_reader_are_read_again_and_said_once(run, studies, tmp_p
     events = run(studies / "in")
     (notice,) = (event.message for event in events if isinstance(event, Notice))
     assert notice.startswith("6 files of the feature cache were written") and notice.endswith("are read again")
-    assert not any(event.reused for event in events if isinstance(event, Seen))
+    assert not any(event.reused for event in events if isinstance(event, FileDone))
     assert (tmp_path / "out" / "scores.csv").read_bytes() == before
     third = run(studies / "in")
-    assert all(event.reused for event in third if isinstance(event, Seen))
+    assert all(event.reused for event in third if isinstance(event, FileDone))
     assert not any(isinstance(event, Notice) for event in third)
 
 
@@ -341,7 +341,7 @@ def test_only_what_is_new_is_read(run, studies, tmp_path):
     run(folder)
     (tmp_path / "later.dcm").rename(folder / "zz.dcm")
     events = run(folder)
-    assert [event.reused for event in events if isinstance(event, Seen)] == [True] * 5 + [False]
+    assert [event.reused for event in events if isinstance(event, FileDone)] == [True] * 5 + [False]
     whole = published(run(folder, out=tmp_path / "fresh")).studies
     assert published(events).studies.equals(whole)
 
@@ -351,13 +351,13 @@ def test_a_run_that_is_broken_off_keeps_what_was_done(toy, prompts, studies, run
     events = score([studies / "in"], prompts=prompts, model=toy, out=tmp_path / "out", workers=1, batch_size=2)
     seen = 0
     for event in events:
-        seen += isinstance(event, Seen)
+        seen += isinstance(event, FileDone)
         if seen == 3:
             break
     events.close()
     assert not (tmp_path / "out" / "scores.csv").exists()
     rest = run(studies / "in", batch_size=8)
-    assert sum(event.reused for event in rest if isinstance(event, Seen)) == 3
+    assert sum(event.reused for event in rest if isinstance(event, FileDone)) == 3
     scores = published(rest).studies.select(FINDINGS).to_numpy()
     assert scores == pytest.approx(whole.select(FINDINGS).to_numpy(), abs=1e-5)
     with locked(tmp_path / "out"):
@@ -406,7 +406,7 @@ def test_a_file_turned_away_for_a_limit_is_read_again_under_a_higher_one(run, st
     assert low.run["limits"] == {"seconds": 30, "memory_gb": 2, "file_mb": 512, "megapixels": 0.01, "nesting": 64}
     again = run(studies / "in")
     assert published(again).run["counts"]["score"] == 6
-    assert not any(event.reused for event in again if isinstance(event, Seen))
+    assert not any(event.reused for event in again if isinstance(event, FileDone))
 
 
 def test_a_file_nested_too_deep_is_read_again_under_a_higher_limit(run, studies, tmp_path):
@@ -439,7 +439,7 @@ def test_every_scored_image_gets_a_sheet_that_only_its_owner_reads(run, studies,
         assert NOTICE.encode() in path.read_bytes()
         with Image.open(path) as picture:
             picture.load()
-    assert [event.reused for event in events if isinstance(event, Drawn)] == [False] * 6
+    assert [event.reused for event in events if isinstance(event, HeatmapSheet)] == [False] * 6
     assert events[-1].run["heatmaps"] == {"drawn": 6, "reused": 0}
     assert published(run(studies / "in", out=tmp_path / "plain")).run["heatmaps"] is None
     assert not (tmp_path / "plain" / "private" / "heatmaps").exists()
@@ -463,7 +463,7 @@ def test_a_second_run_draws_only_what_is_missing(run, studies, tmp_path, prompts
     gone.unlink()
     damaged.write_bytes(before[damaged][:-5])
     again = run(studies / "in", heatmaps=True)
-    assert {event.image for event in again if isinstance(event, Drawn) and not event.reused} == {gone.stem, damaged.stem}
+    assert {event.image for event in again if isinstance(event, HeatmapSheet) and not event.reused} == {gone.stem, damaged.stem}
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert published(again).studies.equals(scores)
     prompts.write_text(PROMPTS.replace("no edema", "clear lungs"))
@@ -475,7 +475,7 @@ def test_a_picture_that_goes_away_meanwhile_is_said(studies, tmp_path, toy, prom
     shutil.copytree(studies / "in", folder)
     events, seen, after = score([folder], prompts=prompts, model=toy, out=tmp_path / "out", workers=1, heatmaps=True), 0, []
     for event in events:
-        seen += isinstance(event, Seen)
+        seen += isinstance(event, FileDone)
         if seen == 6 and (folder / "synthetic_01.dcm").exists():
             (folder / "synthetic_01.dcm").unlink()
         after.append(event)

@@ -87,4 +87,4 @@ def test_every_encoding_holds_the_same_values(make_studies, tmp_path):
     assert {reading.outcome for reading in readings} == {"score"}
     assert len({reading.transfer_syntax for reading in readings}) == len(make_studies.SYNTAXES)
     for reading in readings[1:]:
-        assert np.abs(reading.picture.astype(int) - readings[0].picture).max() <= 1
+        assert np.abs(reading.image.astype(int) - readings[0].image).max() <= 1

@@ -44,7 +44,7 @@ def read_openi(source: OpeniSource) -> ImageTable:
     pictures = _pictures(root)
     kept: list[dict[str, Any]] = []
     dropped: list[tuple[str, str]] = []
-    counts = {"with_text": 0, "empty": 0, "without_picture": 0}
+    counts = {"with_text": 0, "empty": 0, "without_image": 0}
     for path in sorted((root / OPENI_REPORTS).glob("*.xml"), key=_by_number):
         try:
             uid, images, text = parse_report(path.read_bytes())
@@ -52,7 +52,7 @@ def read_openi(source: OpeniSource) -> ImageTable:
             dropped.append((str(path), "report_damaged"))
             continue
         counts["with_text" if text else "empty"] += 1
-        counts["without_picture"] += not images
+        counts["without_image"] += not images
         uid = uid or path.stem
         key = f"report:{hashlib.sha256(text.encode()).hexdigest()[:16]}" if text else ""
         for number, image in enumerate(images):

@@ -13,7 +13,7 @@ from engine.data.build_store import Filled
 from engine.data.dicom_folder import Ingested, ingest_folder
 from engine.data.sources.image_table import COLUMNS
 from engine.data.store import PixelStore
-from engine.intake.files import input_items
+from engine.intake.files import input_files
 from engine.tables.identity import Names
 
 NAMES = Names(b"a site's key")
@@ -37,7 +37,7 @@ def scans(tmp_path: Path, make_studies: Any) -> Path:
 
 def steps(scans: Path, out: Path, **keys: Any) -> Iterator[Any]:
     (out / "private").mkdir(parents=True, exist_ok=True)
-    items = input_items([scans], {})
+    items = input_files([scans], {})
     return ingest_folder(items, NAMES, out / "pictures", 32, "squash", workers=1, **keys)
 
 

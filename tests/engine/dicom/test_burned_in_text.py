@@ -129,5 +129,5 @@ def test_text_in_a_file_raises_the_flag_in_every_encoding_and_at_every_size(make
 def test_text_in_a_plain_picture_and_in_an_inverted_file_raises_the_flag(make, read, tmp_path):
     picture = written((make.chest(600, 512) >> 4).astype(np.uint8), "SMITH^JOHN 12/03/1957", (30, 40), 12)
     Image.fromarray(picture).save(tmp_path / "plain.png")
-    assert "burned_in" in read((tmp_path / "plain.png").read_bytes(), "other.png", pictures=True).flags
+    assert "burned_in" in read((tmp_path / "plain.png").read_bytes(), "other.png", plain_images=True).flags
     assert "burned_in" in read(make.radiograph(255 - picture, 8, PhotometricInterpretation="MONOCHROME1")).flags

@@ -43,6 +43,6 @@ def test_no_mutant_is_lost(fuzz: ModuleType, make: SimpleNamespace, tmp_path: Pa
     for each in readings:
         assert each.reason not in ("decode_crash", "decode_timeout"), each.path.name
         assert each.outcome == ("score" if each.reason is None else REASONS[each.reason].outcome)
-        assert (each.picture is not None) == (each.outcome == "score")
+        assert (each.image is not None) == (each.outcome == "score")
         assert set(each.flags) <= set(FLAGS)
     assert {"score", "reject"} <= {each.outcome for each in readings}

@@ -51,7 +51,7 @@ def test_what_the_first_decoder_refuses_is_read_in_the_sandbox_and_flagged(
     expected, got = read_files(paths, size=64, workers=1)
     assert (got.outcome, got.reason) == ("score", None)
     assert set(got.flags) - set(expected.flags) == {"second_decoder"}
-    assert got.pixel_hash == expected.pixel_hash and np.array_equal(got.picture, expected.picture), "the same values, the same polarity"
+    assert got.pixel_hash == expected.pixel_hash and np.array_equal(got.image, expected.image), "the same values, the same polarity"
     outside = read_file(paths[1], size=64)
     assert (outside.outcome, outside.reason) == ("reject", "decode_error"), "outside a process that may die nobody asks GDCM"
 

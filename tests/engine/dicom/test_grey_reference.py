@@ -21,11 +21,11 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
 
-from engine.intake.read_result import Reading
+from engine.intake.read_result import ReadResult
 
 TOLERANCE = 0.6
 SIZE = 128
-Read = Callable[..., Reading]
+Read = Callable[..., ReadResult]
 
 
 @dataclass
@@ -173,10 +173,10 @@ def rounded(number: float) -> float:
     return float(decimal(number))
 
 
-def difference(got: Reading, expected: np.ndarray) -> float:
-    assert got.picture is not None, got.reason
-    assert got.picture.shape == expected.shape
-    return float(np.abs(got.picture - expected).mean())
+def difference(got: ReadResult, expected: np.ndarray) -> float:
+    assert got.image is not None, got.reason
+    assert got.image.shape == expected.shape
+    return float(np.abs(got.image - expected).mean())
 
 
 # --- headers and pixels, generated ----------------------------------------------------------------------------------------------
@@ -283,12 +283,12 @@ def test_every_header_gives_one_picture_in_every_encoding(make: SimpleNamespace,
     if encoding == "j2k_lossy":
         d.values = what_remains(make, d)
     plain = read(written(make, d), size=SIZE)
-    assert got.picture is not None, got.reason
-    assert plain.picture is not None
+    assert got.image is not None, got.reason
+    assert plain.image is not None
     if encoding in WAVELETS:
-        assert difference(got, plain.picture.astype(np.float64)) < TOLERANCE
+        assert difference(got, plain.image.astype(np.float64)) < TOLERANCE
     else:
-        assert np.array_equal(got.picture, plain.picture) and got.flags == plain.flags
+        assert np.array_equal(got.image, plain.image) and got.flags == plain.flags
 
 
 def what_remains(make: SimpleNamespace, d: Described) -> np.ndarray:
@@ -302,19 +302,19 @@ def what_remains(make: SimpleNamespace, d: Described) -> np.ndarray:
 def test_the_range_of_the_data_is_one_in_every_encoding(make: SimpleNamespace, read: Read, encoding: str, bits: int) -> None:
     d = Described(scene(make, bits, signed=False, seed=3), bits, photometric="MONOCHROME1")
     plain, got = read(written(make, d), size=SIZE), read(make.encoded(written(make, d), encoding), size=SIZE)
-    assert plain.flags == got.flags and "no_window" in got.flags and plain.picture is not None
-    assert difference(got, plain.picture.astype(np.float64)) < 1.0
+    assert plain.flags == got.flags and "no_window" in got.flags and plain.image is not None
+    assert difference(got, plain.image.astype(np.float64)) < 1.0
 
 
 # --- what hospitals send --------------------------------------------------------------------------------------------------------
 
 
-def like(one: Reading, other: Reading) -> float:
+def like(one: ReadResult, other: ReadResult) -> float:
     """Mean difference over the middle of two pictures, of 255."""
-    assert one.picture is not None and other.picture is not None
-    height, width = one.picture.shape
+    assert one.image is not None and other.image is not None
+    height, width = one.image.shape
     middle = np.s_[height // 4 : -height // 4, width // 4 : -width // 4]
-    return float(np.abs(one.picture[middle].astype(float) - other.picture[middle]).mean())
+    return float(np.abs(one.image[middle].astype(float) - other.image[middle]).mean())
 
 
 def test_a_window_for_sixteen_bits_over_twelve(make: SimpleNamespace, read: Read) -> None:
@@ -341,9 +341,9 @@ def test_collimation_takes_no_grey_from_the_patient(make: SimpleNamespace, read:
     free = read(make.radiograph(values, 12, WindowCenter=None, WindowWidth=None, PhotometricInterpretation=photometric))
     values[:30], values[-30:], values[:, :30], values[:, -30:] = border, border, border, border
     shut = read(make.radiograph(values, 12, WindowCenter=None, WindowWidth=None, PhotometricInterpretation=photometric))
-    assert shut.picture is not None
+    assert shut.image is not None
     assert like(free, shut) < 12
-    assert shut.picture[:5].mean() == (0 if (border == 0) == (photometric == "MONOCHROME2") else 255)
+    assert shut.image[:5].mean() == (0 if (border == 0) == (photometric == "MONOCHROME2") else 255)
 
 
 def test_junk_above_the_stored_bits_is_no_grey(make: SimpleNamespace, read: Read) -> None:

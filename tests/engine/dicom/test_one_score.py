@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from engine.intake.read_result import Reading
+from engine.intake.read_result import ReadResult
 from engine.model.bundle import load_bundle
 from engine.scoring.scorers import encode
-from engine.scoring.targets import what_is_asked
+from engine.scoring.targets import scoring_targets
 
-Read = Callable[..., Reading]
+Read = Callable[..., ReadResult]
 SIZE = 224
 TOLERANCE = 0.005
 ENCODINGS = ["explicit", "implicit", "big_endian", "deflated", "rle", "jpeg_lossless", "jpegls", "j2k", "htj2k", "j2k_lossy"]
@@ -41,7 +41,7 @@ def share() -> np.ndarray:
 @pytest.fixture(scope="module")
 def scores_of() -> Callable[[list[np.ndarray]], np.ndarray]:
     bundle = load_bundle("tiny")
-    scorer = what_is_asked("chest14", "tiny").scorer(bundle)
+    scorer = scoring_targets("chest14", "tiny").scorer(bundle)
     return lambda pictures: np.asarray(scorer.scores(encode(bundle, pictures, 8)))
 
 
@@ -109,11 +109,11 @@ def forms(draw: st.DrawFn, make: SimpleNamespace, share: np.ndarray) -> Dataset:
 def test_one_radiograph_has_one_score(make, read: Read, share, scores_of, data: st.DataObject) -> None:
     plain = read(make.radiograph(np.rint(share * 4095).astype(np.uint16), 12), size=SIZE)
     got = read(data.draw(forms(make, share)), size=SIZE)
-    assert got.picture is not None, got.reason
-    assert plain.picture is not None
+    assert got.image is not None, got.reason
+    assert plain.image is not None
     assert got.flags in ((), ("unused_bits",))
-    assert np.abs(got.picture.astype(float) - plain.picture).mean() < 0.6
-    scores = scores_of([plain.picture, got.picture])
+    assert np.abs(got.image.astype(float) - plain.image).mean() < 0.6
+    scores = scores_of([plain.image, got.image])
     assert np.abs(scores[1] - scores[0]).max() < TOLERANCE
 
 
@@ -121,7 +121,7 @@ def test_the_tolerance_tells_pictures_apart(make, read: Read, share, scores_of) 
     """A score that no picture moves would pass the test above."""
     upright = read(make.radiograph(np.rint(share * 4095).astype(np.uint16), 12), size=SIZE)
     narrow = read(make.radiograph(np.rint(share * 4095).astype(np.uint16), 12, WindowWidth="1500"), size=SIZE)
-    scores = scores_of([upright.picture, narrow.picture, 255 - upright.picture])
+    scores = scores_of([upright.image, narrow.image, 255 - upright.image])
     assert np.abs(scores[1:] - scores[0]).max(1).min() > 5 * TOLERANCE
 
 
@@ -136,6 +136,6 @@ def test_grey_in_colour_has_the_score_of_grey(make, read: Read, share, scores_of
     ds.PixelData = channels.tobytes()
     plain = read(make.radiograph(grey, 8, WindowCenter=None, WindowWidth=None), size=SIZE)
     got = read(ds, size=SIZE)
-    assert np.array_equal(got.picture, plain.picture) and got.flags == ("color_as_grey",)
-    scores = scores_of([got.picture, plain.picture])
+    assert np.array_equal(got.image, plain.image) and got.flags == ("color_as_grey",)
+    scores = scores_of([got.image, plain.image])
     assert np.abs(scores[1] - scores[0]).max() < 1e-6

@@ -67,8 +67,8 @@ def summary(reading):
         "cells": None,
         "step": None,
     }
-    if reading.picture is not None:
-        picture = reading.picture.astype(np.float64)
+    if reading.image is not None:
+        picture = reading.image.astype(np.float64)
         rows, columns = (np.linspace(0, side, CELLS + 1).astype(int) for side in picture.shape)
         cells = [[picture[a:b, c:d].mean() for c, d in pairwise(columns)] for a, b in pairwise(rows)]
         kept["shape"], kept["step"] = list(picture.shape), round(float(np.abs(np.diff(picture)).mean()), 4)

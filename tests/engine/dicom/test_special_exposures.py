@@ -88,4 +88,4 @@ def test_the_flags_leave_an_image_out_of_its_study() -> None:
 def test_such_an_image_is_scored_with_its_flag(make, read, tags: dict[str, object], flag: str) -> None:
     got = read(make.radiograph(**tags))
     assert got.outcome == "score" and got.flags == (flag,)
-    assert np.array_equal(got.picture, read(make.radiograph()).picture)
+    assert np.array_equal(got.image, read(make.radiograph()).image)

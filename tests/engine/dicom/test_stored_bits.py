@@ -94,4 +94,4 @@ def test_a_bits_stored_that_is_too_low_changes_no_pixel(make: SimpleNamespace, r
     ds.BitsStored, ds.HighBit = 11, 10
     wrong = read(ds)
     assert {"unused_bits", "more_bits"} <= set(wrong.flags), wrong
-    assert np.abs(wrong.picture.astype(int) - right.picture).mean() < 0.6
+    assert np.abs(wrong.image.astype(int) - right.image).mean() < 0.6

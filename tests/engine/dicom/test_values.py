@@ -55,7 +55,7 @@ def test_any_value_of_any_attribute_ends_in_one_known_outcome(make, read, change
     for tag, vr, value in changes:
         content = put(content, tag, vr, value)
     got = read(content)
-    assert (got.reason is None) == (got.outcome == "score") == (got.picture is not None)
+    assert (got.reason is None) == (got.outcome == "score") == (got.image is not None)
     assert got.reason is None or REASONS[got.reason].outcome == got.outcome
     assert set(got.flags) <= set(FLAGS)
     assert "CANARY" not in repr((got.reason, got.flags, got.modality, got.view, got.sop_class, got.transfer_syntax, got.rows, got.columns))

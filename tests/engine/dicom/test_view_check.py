@@ -26,7 +26,7 @@ from engine.intake.reader import read_file
 
 @pytest.fixture(scope="module")
 def radiograph() -> np.ndarray:
-    picture = read_file(Path(data_store.__file__).parent / "data" / "RG1_UNCR.dcm", size=96).picture
+    picture = read_file(Path(data_store.__file__).parent / "data" / "RG1_UNCR.dcm", size=96).image
     assert picture is not None
     return picture
 

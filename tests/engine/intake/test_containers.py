@@ -64,5 +64,5 @@ def test_a_row_of_a_pixel_store_is_a_picture(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(load_inside(tmp_path / "pixels.u8/1", 1 << 20)))), pixels[1])
     assert refused(tmp_path / "pixels.u8" / "3") == "vanished"
     assert refused(tmp_path / "pixels.u8" / "x") == "unreadable"
-    reading = read_file(tmp_path / "pixels.u8" / "2", size=64, pictures=True)
-    assert reading.outcome == "score" and np.array_equal(reading.picture, pixels[2])
+    reading = read_file(tmp_path / "pixels.u8" / "2", size=64, plain_images=True)
+    assert reading.outcome == "score" and np.array_equal(reading.image, pixels[2])

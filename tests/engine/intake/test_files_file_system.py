@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import pytest
 
 from engine.dicom.reasons import Refusal
-from engine.intake.duplicates import Registry
+from engine.intake.duplicates import DuplicateIndex
 from engine.intake.files import find_files
-from engine.intake.read_result import Reading
+from engine.intake.read_result import ReadResult
 from engine.intake.reader import load_bytes
 from engine.intake.workers import read_files
 
@@ -33,12 +33,12 @@ def good(make: SimpleNamespace) -> bytes:
     return content
 
 
-def readings(folder: Path) -> dict[bytes, Reading]:
+def readings(folder: Path) -> dict[bytes, ReadResult]:
     """Every file of the walk by its name relative to `folder`, read by one worker and settled."""
     found = list(find_files([folder]))
     read = read_files((each.path for each in found if each.outcome is None), size=64, workers=1)
-    registry = Registry()
-    settled = [registry.settle(Reading(each.path, each.outcome, each.reason) if each.outcome else next(read)) for each in found]
+    duplicates = DuplicateIndex()
+    settled = [duplicates.resolve(ReadResult(each.path, each.outcome, each.reason) if each.outcome else next(read)) for each in found]
     assert len(settled) == len(found)
     return {os.fsencode(os.path.relpath(each.path, folder)): each for each in settled}
 

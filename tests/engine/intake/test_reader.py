@@ -30,10 +30,10 @@ from pydicom.uid import (
 from engine.dicom.reasons import FLAGS, REASONS, Refusal
 from engine.dicom.selection import CR
 from engine.intake.limits import Limits
-from engine.intake.read_result import Reading
+from engine.intake.read_result import ReadResult
 from engine.intake.reader import inflate, load_bytes, read_file
 
-Read = Callable[..., Reading]
+Read = Callable[..., ReadResult]
 ENCODINGS = [
     "implicit",
     "explicit",
@@ -50,9 +50,9 @@ ENCODINGS = [
 ]
 
 
-def mean_difference(one: Reading, other: Reading) -> float:
-    assert one.picture is not None and other.picture is not None
-    return float(np.abs(one.picture.astype(float) - other.picture).mean())
+def mean_difference(one: ReadResult, other: ReadResult) -> float:
+    assert one.image is not None and other.image is not None
+    return float(np.abs(one.image.astype(float) - other.image).mean())
 
 
 @pytest.mark.parametrize("size", [64, 112])
@@ -62,7 +62,7 @@ def test_one_radiograph_is_one_picture_in_every_encoding(make: SimpleNamespace, 
     got = read({**make.LOSSLESS, **make.LOSSY}[encoding](make.chest(), 12), size=size)
     assert (got.outcome, got.flags) == ("score", ())
     assert mean_difference(got, plain) < 0.6
-    assert got.picture is not None and got.picture.dtype == np.uint8 and min(got.picture.shape) == size
+    assert got.image is not None and got.image.dtype == np.uint8 and min(got.image.shape) == size
     assert (got.rows, got.columns, got.modality, got.view) == (300, 256, "DX", "PA")
 
 
@@ -108,7 +108,7 @@ def png(kind: str = "PNG") -> bytes:
 )
 def test_kinds_are_told_by_content(read: Read, name: str, content: bytes, outcome: str, reason: str) -> None:
     got = read(content, name)
-    assert (got.outcome, got.reason, got.picture) == (outcome, reason, None)
+    assert (got.outcome, got.reason, got.image) == (outcome, reason, None)
     assert len(got.content_hash) == 64
 
 
@@ -189,7 +189,7 @@ FAULTS = {
 def test_every_fault_has_its_reason(make: SimpleNamespace, read: Read, fault: str) -> None:
     change, reason = FAULTS[fault]
     got = read(change(make))
-    assert (got.outcome, got.reason, got.picture) == (REASONS[reason].outcome, reason, None)
+    assert (got.outcome, got.reason, got.image) == (REASONS[reason].outcome, reason, None)
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
@@ -243,7 +243,7 @@ def test_oddities_are_scored_with_their_flags(make: SimpleNamespace, read: Read,
     change, flags = HARMLESS[oddity]
     got = read(change(make))
     assert (got.outcome, got.reason, got.flags) == ("score", None, flags)
-    assert set(got.flags) <= set(FLAGS) and got.picture is not None
+    assert set(got.flags) <= set(FLAGS) and got.image is not None
 
 
 def test_a_radiograph_under_the_other_photometric_interpretation_looks_inverted(read: Read) -> None:
@@ -327,7 +327,7 @@ def test_damaged_files_end_in_one_known_outcome(make, read, encoding, changes, c
     for where, value in changes:
         content[132 + int(where**2 * (len(content) - 133))] = value
     got = read(bytes(content if cut is None else content[: int(cut * len(content))]))
-    assert (got.reason is None) == (got.outcome == "score") == (got.picture is not None)
+    assert (got.reason is None) == (got.outcome == "score") == (got.image is not None)
     assert got.reason is None or REASONS[got.reason].outcome == got.outcome
     assert set(got.flags) <= set(FLAGS)
 

@@ -69,8 +69,8 @@ def test_readings_come_in_order_and_are_those_of_this_process(files: list[Path])
     assert [(one.outcome, one.reason, one.content_hash, one.pixel_hash, one.flags) for one in got] == [
         (one.outcome, one.reason, one.content_hash, one.pixel_hash, one.flags) for one in here
     ]
-    assert all((a.picture is None) == (b.picture is None) for a, b in zip(got, here, strict=True))
-    assert np.array_equal(got[0].picture, here[0].picture)
+    assert all((a.image is None) == (b.image is None) for a, b in zip(got, here, strict=True))
+    assert np.array_equal(got[0].image, here[0].image)
     assert not children(), "no process stays behind"
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from engine.dicom.reasons import REASONS
-from engine.intake.duplicates import Registry
-from engine.intake.read_result import Reading, coarse_picture
+from engine.intake.duplicates import DuplicateIndex
+from engine.intake.read_result import ReadResult, coarse_image
 from engine.scoring.feature_cache import NOT_KEPT, FeatureCache, cached_contents, cached_files, holds
 from engine.tables.shards import ShardFolder
 
@@ -26,11 +26,11 @@ def reading(number, **changes):
         "modality": "DX",
         "transfer_syntax": "1.2",
         "rows": 70,
-        "picture": picture,
+        "image": picture,
         "patient": 'D"OÉ\n',
     }
     facts |= {"sop_instance_uid": f"1.1.{number}", "study_instance_uid": "1.3"}
-    return Reading(Path(f"{number}.dcm"), **({"outcome": "score", "content_hash": content(number)} | facts | changes))
+    return ReadResult(Path(f"{number}.dcm"), **({"outcome": "score", "content_hash": content(number)} | facts | changes))
 
 
 def shards(folder, reader="reader", same=()):
@@ -48,7 +48,7 @@ def filled(tmp_path):
     cache.add(reading(1), np.float32([0.25, 0, 0]))
     cache.flush()
     cache.add(reading(2), None)
-    cache.add(reading(3, outcome="reject", reason="truncated", detail="PixelData", picture=None, flags=()), None)
+    cache.add(reading(3, outcome="reject", reason="truncated", detail="PixelData", image=None, flags=()), None)
     cache.close()
     return tmp_path
 
@@ -65,7 +65,7 @@ def test_a_cached_result_equals_the_one_that_was_read(filled):
     cache = FeatureCache(shards(filled), doubled)
     first = reading(1)
     again = cache.get(content(1)).reading(first.path)
-    assert coarse_picture(again.picture) == coarse_picture(first.picture)
+    assert coarse_image(again.image) == coarse_image(first.image)
     for name in (
         "outcome",
         "reason",
@@ -79,13 +79,13 @@ def test_a_cached_result_equals_the_one_that_was_read(filled):
         "transfer_syntax",
     ):
         assert getattr(again, name) == getattr(first, name)
-    registry = Registry()
-    assert [registry.settle(each).outcome for each in (first, again)] == ["score", "duplicate"]
+    duplicates = DuplicateIndex()
+    assert [duplicates.resolve(each).outcome for each in (first, again)] == ["score", "duplicate"]
 
 
 def test_a_rejected_file_comes_back_without_an_image(filled):
     again = FeatureCache(shards(filled)).get(content(3)).reading(Path("b"))
-    assert (again.outcome, again.reason, again.detail, again.picture, again.flags) == ("reject", "truncated", "PixelData", None, ())
+    assert (again.outcome, again.reason, again.detail, again.image, again.flags) == ("reject", "truncated", "PixelData", None, ())
 
 
 def test_digests_are_sorted_and_each_is_there_once(filled):
@@ -124,7 +124,7 @@ def test_what_is_read_again_takes_the_place_of_outdated_rows(filled):
 def test_reasons_that_may_change_are_not_kept(tmp_path):
     assert set(REASONS) >= NOT_KEPT
     cache = FeatureCache(shards(tmp_path))
-    cache.add(reading(1, outcome="reject", reason="resource_limit", picture=None), None)
+    cache.add(reading(1, outcome="reject", reason="resource_limit", image=None), None)
     cache.add(reading(2, content_hash=""), None)
     cache.close()
     assert len(FeatureCache(shards(tmp_path))) == 0

@@ -1,4 +1,4 @@
-"""Sheets on disk: whose they are, what they were made from, and who may read them."""
+"""SheetFolder on disk: whose they are, what they were made from, and who may read them."""
 
 import io
 
@@ -8,7 +8,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from engine.errors import OutputError
-from engine.scoring.heatmap_sheets import KEY, Sheets, sheet_key
+from engine.scoring.heatmap_sheets import KEY, SheetFolder, sheet_key
 
 
 def png(key):
@@ -19,17 +19,17 @@ def png(key):
 
 
 def test_a_sheet_is_known_by_what_it_was_made_from(tmp_path):
-    sheets = Sheets(tmp_path)
+    sheets = SheetFolder(tmp_path)
     assert not sheets.holds("ab", "key")
     sheets.write("ab", png("key"))
     assert sheets.holds("ab", "key")
     assert not sheets.holds("ab", "another key")
     assert not sheets.holds("cd", "key")
-    assert Sheets(tmp_path).holds("ab", "key")
+    assert SheetFolder(tmp_path).holds("ab", "key")
 
 
 def test_only_the_owner_reads_it(tmp_path):
-    sheets = Sheets(tmp_path)
+    sheets = SheetFolder(tmp_path)
     sheets.write("ab", png("key"))
     assert sheets.path("ab") == tmp_path / "private" / "heatmaps" / "ab.png"
     assert sheets.folder.stat().st_mode & 0o777 == 0o700
@@ -38,7 +38,7 @@ def test_only_the_owner_reads_it(tmp_path):
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:20], lambda data: b"", lambda data: b"no picture" * 9])
 def test_a_damaged_sheet_is_none(tmp_path, damage):
-    sheets = Sheets(tmp_path)
+    sheets = SheetFolder(tmp_path)
     sheets.path("ab").write_bytes(damage(png("key")))
     assert not sheets.holds("ab", "key")
 
@@ -53,4 +53,4 @@ def test_a_key_changes_with_every_part():
 def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path):
     (tmp_path / "private").write_text("a file")
     with pytest.raises(OutputError):
-        Sheets(tmp_path)
+        SheetFolder(tmp_path)

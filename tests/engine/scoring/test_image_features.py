@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.intake.files import Item
+from engine.intake.files import InputFile
 from engine.scoring.feature_cache import FeatureCache, cached_contents
 from engine.scoring.image_features import FileCounts, content_features, count_files, file_features, file_results, with_features
 from engine.tables.shards import ShardFolder
@@ -29,7 +29,7 @@ def shards(tmp_path):
 
 
 def items(paths):
-    return iter([Item(path, picture=True) for path in paths])
+    return iter([InputFile(path, plain_image=True) for path in paths])
 
 
 def read(paths, cache=None):
@@ -50,7 +50,7 @@ def test_what_is_known_comes_from_the_cache_in_its_place(shards, images):
     assert [each.item.path for each in again] == [each.reading.path for each in again] == images
     assert [each.known for each in again] == [False, True, False, True, False]
     assert again[1].scores == pytest.approx([0.5]) and again[3].scores is None
-    assert again[1].reading.picture.shape == (16, 16)
+    assert again[1].reading.image.shape == (16, 16)
     assert again[0].reading.content_hash == hashlib.sha256(images[0].read_bytes()).hexdigest()
 
 
@@ -70,7 +70,7 @@ def test_many_known_files_do_not_disturb_the_order(shards, images):
 
 def test_files_are_counted_without_being_read(shards, images):
     known(shards, images[:2])
-    decided = Item(Path("x"), decided=("skip", "symlink"))
+    decided = InputFile(Path("x"), decided=("skip", "symlink"))
     counts = count_files([*items([*images, Path("missing")]), decided], cached_contents(shards), workers=1)
     assert counts == FileCounts(7, 2, {"symlink": 1})
     assert count_files([*items(images), decided], np.zeros(0, "S32"), workers=1) == FileCounts(6, 0, {"symlink": 1})
@@ -85,7 +85,11 @@ def test_a_worker_that_knows_what_it_was_not_given_is_not_believed(shards, image
 
 def test_decided_files_are_rows_without_being_opened(images):
     stream = iter(
-        [Item(Path("x"), decided=("reject", "vanished")), Item(images[0], picture=True), Item(Path("y"), decided=("skip", "symlink"))]
+        [
+            InputFile(Path("x"), decided=("reject", "vanished")),
+            InputFile(images[0], plain_image=True),
+            InputFile(Path("y"), decided=("skip", "symlink")),
+        ]
     )
     found = list(file_results(stream, None, size=16, workers=1))
     assert [each.reading.reason for each in found] == ["vanished", None, "symlink"]
@@ -93,7 +97,7 @@ def test_decided_files_are_rows_without_being_opened(images):
 
 def test_plain_images_are_read_only_where_they_are_asked_for_known_ones_too(shards, images):
     for cache in (None, known(shards, images[:1])):
-        stream = iter([Item(images[0], picture=True), Item(images[0]), Item(images[0], picture=True)])
+        stream = iter([InputFile(images[0], plain_image=True), InputFile(images[0]), InputFile(images[0], plain_image=True)])
         found = list(file_results(stream, cache, size=16, workers=1))
         assert [each.reading.outcome for each in found] == ["score", "skip", "score"]
 

@@ -4,7 +4,7 @@ import json
 import polars as pl
 
 from engine.scoring.output import OUTPUTS, add_tables, clear_previous, contents_hash, publish_metrics
-from engine.tables.atomic import together
+from engine.tables.atomic import atomic_group
 from engine.tables.batches import Batches, batches_of
 from engine.tables.columns import METRIC_COLUMNS, NOTICE, PRIVATE_COLUMNS, image_schema, study_schema
 from engine.tables.run_log import publish_run
@@ -12,7 +12,7 @@ from engine.tables.run_log import publish_run
 
 def publish_all(out):
     (out / "private").mkdir(exist_ok=True)
-    with together() as files:
+    with atomic_group() as files:
         add_tables(files, out, *(Batches(schema, list) for schema in (study_schema(["a"]), image_schema(["a"]), PRIVATE_COLUMNS)))
         files.publish()
 
@@ -41,7 +41,7 @@ def test_one_private_sheet_says_whose_a_row_is_and_what_became_of_it(tmp_path):
     private = pl.DataFrame(
         [{"image": "i", "path": "=cmd|x/Müller, 1.dcm", "patient": "@7"}, {"image": "j", "path": "b"}], schema=PRIVATE_COLUMNS
     )
-    with together() as files:
+    with atomic_group() as files:
         add_tables(files, tmp_path, *map(batches_of, (pl.DataFrame(schema=study_schema(["a"])), images, private)))
         files.publish()
     raw = (tmp_path / "private" / "files.csv").read_bytes()

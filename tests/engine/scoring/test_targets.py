@@ -8,7 +8,7 @@ import pytest
 from engine.errors import RecipeError, UsageError
 from engine.model.bundle import load_bundle, save_bundle
 from engine.model.head import Head
-from engine.scoring.targets import what_is_asked
+from engine.scoring.targets import scoring_targets
 
 FINDINGS = ("Edema", "Fracture")
 
@@ -28,7 +28,7 @@ def classifier(toy, tmp_path_factory):
 
 
 def test_words_answer_for_the_findings_of_a_recipe(toy):
-    asked = what_is_asked("chest14", "tiny")
+    asked = scoring_targets("chest14", "tiny")
     scores = asked.scorer(toy).scores(np.eye(3, toy.clip.config.projection_dim, dtype=np.float32))
     assert scores.shape == (3, len(asked.findings)) == (3, 14)
     assert asked.account(toy)["name"] == "chest14"
@@ -36,7 +36,7 @@ def test_words_answer_for_the_findings_of_a_recipe(toy):
 
 def test_a_classifier_answers_for_its_own_findings(classifier):
     bundle, folder = classifier
-    asked = what_is_asked(None, folder)
+    asked = scoring_targets(None, folder)
     assert asked.findings == FINDINGS
     features = np.zeros((1, bundle.clip.config.projection_dim), np.float32)
     assert asked.scorer(bundle).scores(features)[0] == pytest.approx([0.5, 1 / (1 + np.exp(-1))])
@@ -45,12 +45,12 @@ def test_a_classifier_answers_for_its_own_findings(classifier):
 
 def test_a_classifier_takes_no_words(classifier):
     with pytest.raises(UsageError, match="findings of its own"):
-        what_is_asked("chest14", classifier[1])
+        scoring_targets("chest14", classifier[1])
 
 
 def test_margins_are_above_0_where_scores_are_above_a_half(toy, classifier):
     rng = np.random.default_rng(0)
-    for bundle, asked in ((toy, what_is_asked("chest14", "tiny")), (classifier[0], what_is_asked(None, classifier[1]))):
+    for bundle, asked in ((toy, scoring_targets("chest14", "tiny")), (classifier[0], scoring_targets(None, classifier[1]))):
         scorer = asked.scorer(bundle)
         features = rng.normal(size=(20, bundle.clip.config.projection_dim)).astype(np.float32)
         features /= np.linalg.norm(features, axis=1, keepdims=True)
@@ -59,14 +59,14 @@ def test_margins_are_above_0_where_scores_are_above_a_half(toy, classifier):
 
 def test_a_model_without_findings_needs_words():
     with pytest.raises(UsageError, match="--prompts is missing"):
-        what_is_asked(None, "tiny")
+        scoring_targets(None, "tiny")
 
 
 def test_another_kind_of_recipe_is_no_prompt_recipe():
     with pytest.raises(RecipeError):
-        what_is_asked("weak_sentences", "tiny")
+        scoring_targets("weak_sentences", "tiny")
 
 
 def test_what_is_asked_does_not_change():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        what_is_asked("chest14", "tiny").findings = ()
+        scoring_targets("chest14", "tiny").findings = ()

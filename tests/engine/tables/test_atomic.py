@@ -11,7 +11,7 @@ import textwrap
 import pytest
 
 from engine.errors import LockHeld, OutputError
-from engine.tables.atomic import locked, make_folder, publish, together
+from engine.tables.atomic import atomic_group, locked, make_folder, publish
 
 
 def names_in(folder):
@@ -44,11 +44,11 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_files_that_go_together_wait_for_the_last_of_them(tmp_path):
     publish(tmp_path / "a", write(b"old"))
     (tmp_path / f".b.{os.getpid()}.part").mkdir()
-    with pytest.raises(OutputError, match="cannot write b"), together() as files:
+    with pytest.raises(OutputError, match="cannot write b"), atomic_group() as files:
         files.add(tmp_path / "a", write(b"new"))
         files.add(tmp_path / "b", write(b"new"))
     assert (tmp_path / "a").read_bytes() == b"old"
-    with together() as files:
+    with atomic_group() as files:
         assert files.add(tmp_path / "a", write(b"new")).read_bytes() == b"new"
         files.add(tmp_path / "c", write(b"new"))
         assert (tmp_path / "a").read_bytes() == b"old"
@@ -134,8 +134,8 @@ def test_a_lock_dies_with_its_process(tmp_path):
 TWO = """
 import pathlib, sys
 from engine.errors import OutputError
-from engine.tables.atomic import together
-with together() as files:
+from engine.tables.atomic import atomic_group
+with atomic_group() as files:
     try:
         for name in "ab":
             files.add(pathlib.Path(sys.argv[1], name), lambda stream: stream.write(b"new"))

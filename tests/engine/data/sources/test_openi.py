@@ -35,7 +35,7 @@ def test_the_first_picture_of_a_report_stands_for_it(keys: dict[str, Any]) -> No
     assert table.frame["report"].to_list() == ["Normal chest x-.", "Large effusion.", ""]
     assert table.frame["paired"].to_list() == [True, True, False]
     assert table.dropped["reason"].to_list() == ["view_unknown"]
-    assert table.facts["reports"] == {"with_text": 3, "empty": 1, "without_picture": 1}
+    assert table.facts["reports"] == {"with_text": 3, "empty": 1, "without_image": 1}
     assert table.facts["rows"] == table.facts["images"] + sum(table.facts["dropped"].values()) == 4
 
 
