@@ -48,7 +48,7 @@ from engine.evaluation.tables import EvaluationTables, comparison_rows, phrase_r
 from engine.metrics.calibration import sigmoid
 from engine.model.linear_probe import separate_logits
 from engine.recipe.evaluation import PublishedFigures
-from engine.recipe.evaluations import Row, rows_of
+from engine.recipe.evaluation_rows import EvaluationRow, rows_of
 from engine.recipe.loader import find_recipe, load_recipe, recipe_name
 from engine.scoring.scorers import RANDOM, Phrase, WordScorer, joint_hash, prob_mean, scorer_of, weight_soup
 from engine.tables.atomic import locked, make_folder
@@ -142,7 +142,9 @@ def evaluate(
         yield EvaluationFinished(publish_evaluation_record(out, record), tables.rows)
 
 
-def _checked_rows(rows: Sequence[Row], of_a_set: bool, against: str | None, calibrate: bool) -> tuple[list[RowPlan], dict[int, RowData]]:
+def _checked_rows(
+    rows: Sequence[EvaluationRow], of_a_set: bool, against: str | None, calibrate: bool
+) -> tuple[list[RowPlan], dict[int, RowData]]:
     """The plan of every row, and the data of those that lack nothing, by number."""
     plans, found = [], {}
     for number, row in enumerate(rows):
@@ -168,12 +170,12 @@ def _model_count(data: RowData, against: str | None) -> int:
     return sum(len(names) for _, names in recipe.contenders) + (against is not None) + (recipe.baseline != "none")
 
 
-def _missing_rows(row: Row, needs: str) -> list[dict[str, Any]]:
+def _missing_rows(row: EvaluationRow, needs: str) -> list[dict[str, Any]]:
     names = [label or (models[0] if len(models) == 1 else row.recipe.joint_name) for label, models in row.recipe.contenders]
     return [missing_row(row.recipe.title, name, needs).as_row() for name in names]
 
 
-def _published_after(rows: Sequence[Row], number: int) -> list[dict[str, Any]]:
+def _published_after(rows: Sequence[EvaluationRow], number: int) -> list[dict[str, Any]]:
     """The published figures that follow this row of the table: those of the last row that names them."""
     tables = load_recipe(PUBLISHED, PublishedFigures).tables
     name = rows[number].recipe.published

@@ -35,7 +35,7 @@ from engine.errors import InputMissing, UsageError
 from engine.intake.files import check_inputs, input_files
 from engine.recipe.document import Document
 from engine.recipe.loader import KINDS, check_recipe, find_recipe, kind_of, read_recipe
-from engine.recipe.sources import Sources, Squares
+from engine.recipe.sources import SourcesRecipe, StoreRecipe
 from engine.tables.atomic import locked, make_folder
 from engine.tables.columns import NOTICE, write_parquet
 from engine.tables.identity import Names, site_key
@@ -111,14 +111,14 @@ def ingest(
     """
     begun = time.monotonic()
     recipe, folders = _recipe_of(inputs, kind, settings)
-    sources = recipe.sources if isinstance(recipe, Sources) else ()
+    sources = recipe.sources if isinstance(recipe, SourcesRecipe) else ()
     yield Recognised(tuple(source.kind for source in sources) or ("dicom",), recipe.store_size, recipe.resize)
     if dry_run:
-        yield _plan_of_sources(recipe) if isinstance(recipe, Sources) else _plan_of_folders(folders, out)
+        yield _plan_of_sources(recipe) if isinstance(recipe, SourcesRecipe) else _plan_of_folders(folders, out)
         return
     processes = workers or len(os.sched_getaffinity(0))
     with locked(out):
-        if isinstance(recipe, Sources):
+        if isinstance(recipe, SourcesRecipe):
             account = yield from _from_sources(recipe, out, workers, verify)
         else:
             account = yield from _from_folders(folders, recipe, out, processes, verify)
@@ -133,8 +133,8 @@ def ingest(
         yield Finished(run)
 
 
-def _recipe_of(inputs: Sequence[str | Path], kind: str | None, settings: Sequence[str]) -> tuple[Squares, list[Path]]:
-    """The `Sources` that the inputs are; where they are folders of DICOM, only the size of pictures, and the folders."""
+def _recipe_of(inputs: Sequence[str | Path], kind: str | None, settings: Sequence[str]) -> tuple[StoreRecipe, list[Path]]:
+    """The `SourcesRecipe` that the inputs are; where they are folders of DICOM, only the size of pictures, and the folders."""
     paths = [Path(each) for each in inputs]
     recipes = [path for path in paths if path.suffix.lower() in RECIPE_SUFFIXES or (not path.exists() and _is_shipped(path))]
     if recipes and (len(paths) > 1 or kind):
@@ -146,8 +146,8 @@ def _recipe_of(inputs: Sequence[str | Path], kind: str | None, settings: Sequenc
     written: dict[str, Any] = {"version": 1, "sources": sources} if sources else {"version": 1}
     document = Document(written)
     if sources:
-        return check_recipe(document, Sources, settings, name="of the inputs"), []
-    return check_recipe(document, Squares, settings, name="of the inputs"), paths
+        return check_recipe(document, SourcesRecipe, settings, name="of the inputs"), []
+    return check_recipe(document, StoreRecipe, settings, name="of the inputs"), paths
 
 
 def _is_shipped(name: Path) -> bool:
@@ -158,7 +158,7 @@ def _is_shipped(name: Path) -> bool:
     return True
 
 
-def _sources_of(name: str, settings: Sequence[str]) -> Sources:
+def _sources_of(name: str, settings: Sequence[str]) -> SourcesRecipe:
     """What a recipe of any kind says of its images."""
     path, document = read_recipe(name)
     found = kind_of(document.values) or "pretraining"
@@ -167,10 +167,10 @@ def _sources_of(name: str, settings: Sequence[str]) -> Sources:
     if not sources:
         raise UsageError(f"a {found} recipe names no images", hint="a recipe with `sources`, or the folders themselves")
     told = {key: getattr(recipe, key) for key in ("store_size", "resize") if hasattr(recipe, key)}
-    return Sources(version=1, sources=sources, **told)
+    return SourcesRecipe(version=1, sources=sources, **told)
 
 
-def _from_sources(recipe: Sources, out: Path, workers: int | None, verify: bool) -> Generator[Filled, None, dict[str, Any]]:
+def _from_sources(recipe: SourcesRecipe, out: Path, workers: int | None, verify: bool) -> Generator[Filled, None, dict[str, Any]]:
     """Image table and pictures of data sets; what run.json says of them."""
     table = read_sources(recipe.sources)
     place = out / store_name(recipe.sources, recipe.store_size, recipe.resize)
@@ -193,7 +193,7 @@ def _from_sources(recipe: Sources, out: Path, workers: int | None, verify: bool)
 
 
 def _from_folders(
-    folders: Sequence[Path], recipe: Squares, out: Path, workers: int, verify: bool
+    folders: Sequence[Path], recipe: StoreRecipe, out: Path, workers: int, verify: bool
 ) -> Generator[Notice | Filled, None, dict[str, Any]]:
     """Image table and pictures of folders of DICOM; what run.json says of them."""
     private, place = out / "private", out / f"pictures-{recipe.store_size}-{recipe.resize}"
@@ -240,7 +240,7 @@ def _counts(rows: int, images: pl.DataFrame, dropped: pl.DataFrame, left_out: in
     }
 
 
-def _plan_of_sources(recipe: Sources) -> Planned:
+def _plan_of_sources(recipe: SourcesRecipe) -> Planned:
     table = read_sources(recipe.sources)
     left_out = sum(each.get("left_out", 0) for each in table.facts.get("sources", [table.facts]))
     return Planned(len(table.frame), _by_reason(table.dropped), left_out)

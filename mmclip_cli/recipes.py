@@ -144,8 +144,8 @@ def _checked(name: str, settings: list[str]) -> Report:
 
 def _differences(document: Document) -> list[str]:
     """`attmim.ratio: 0.75 -> 0.5` for each key that differs from the base."""
+    from engine.recipe.composition import differences, word_of
     from engine.recipe.document import dotted
-    from engine.recipe.lineage import differences, word_of
 
     def brief(value: Value) -> str:
         return f"{len(value)} values" if isinstance(value, list | dict) else word_of(value)

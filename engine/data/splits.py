@@ -29,10 +29,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import UsageError
-from engine.recipe.evaluation import EvaluationRecipe, Parts
+from engine.recipe.evaluation import EvaluationRecipe, SplitSection
 from engine.tables.labels import plain_name
 
-# Parts of a data set - train, valid, test - by published lists or drawn by patient; each named, counted and hashed.
+# SplitSection of a data set - train, valid, test - by published lists or drawn by patient; each named, counted and hashed.
 
 SUFFIXES = {"png", "jpg", "jpeg", "dcm", "dicom"}
 """Suffixes of picture files, which lists may give or leave out."""
@@ -430,7 +430,7 @@ def drawn(patient: str, share: float, seed: int) -> bool:
     return number / 2**64 < share
 
 
-def with_parts(frame: pl.DataFrame, parts: Parts) -> pl.DataFrame:
+def with_parts(frame: pl.DataFrame, parts: SplitSection) -> pl.DataFrame:
     """The image table with one more column `part`: test, validation, train, or "" for images that serve none.
 
     Raises:

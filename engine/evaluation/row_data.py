@@ -19,8 +19,8 @@ from engine.evaluation.events import RowPlan
 from engine.evaluation.studies import ScoredStudies, age_bands
 from engine.model.bundle_folder import describe, local_folder
 from engine.model.head import findings_of
-from engine.recipe.evaluation import EvaluationRecipe, Parts
-from engine.recipe.evaluations import Row
+from engine.recipe.evaluation import EvaluationRecipe, SplitSection
+from engine.recipe.evaluation_rows import EvaluationRow
 from engine.recipe.loader import find_recipe, load_recipe, recipe_name
 from engine.recipe.prompts import PromptRecipe
 from engine.scoring.scorers import RANDOM, classifier_columns, spoken
@@ -42,7 +42,7 @@ class RowData:
         record: the row's entry of run.json; grows model by model.
     """
 
-    row: Row
+    row: EvaluationRow
     frame: pl.DataFrame
     columns: dict[str, str]
     prompts: PromptRecipe
@@ -68,7 +68,7 @@ class RowData:
         return ScoredStudies(tuple(self.columns), table.scores, table.labels, patients, groups), table
 
 
-def missing_needs(row: Row) -> str:
+def missing_needs(row: EvaluationRow) -> str:
     """The data sets and models that a row lacks, with the keys that set them; "" where nothing is missing."""
     needs = []
     for source, key in zip(row.recipe.sources, row.keys, strict=True):
@@ -85,7 +85,7 @@ def missing_needs(row: Row) -> str:
     return f"needs {'; '.join(needs)}" if needs else ""
 
 
-def read_row(row: Row, *, calibrate: bool) -> RowData:
+def read_row(row: EvaluationRow, *, calibrate: bool) -> RowData:
     """Read the tables of a row and put its images into splits; no image is read.
 
     Raises:
@@ -97,7 +97,7 @@ def read_row(row: Row, *, calibrate: bool) -> RowData:
     table = read_sources(recipe.sources)
     parts = recipe.parts
     if calibrate and parts.validation is None and not parts.validation_share:
-        parts = Parts(test=parts.test, validation_share=recipe.calibration.share, seed=parts.seed)
+        parts = SplitSection(test=parts.test, validation_share=recipe.calibration.share, seed=parts.seed)
     frame = with_parts(table.frame, parts)
     known = list(prompts.findings) if recipe.template is None else [*prompts.findings, *table.findings]
     columns = finding_columns(frame, table.findings, recipe.findings, [] if recipe.classifiers else known)

@@ -1,13 +1,13 @@
-"""The text of a recipe as plain values, each with the line it stands on: YAML, read more strictly than YAML asks for.
+"""Strict YAML: the text of a recipe -> plain values with line numbers.
 
-What YAML would let through and a recipe does not:
+Stricter than YAML:
 
-1. a key given twice (YAML keeps the last one and says nothing);
-2. anchors, aliases and tags (a few hundred bytes of aliases can stand for gigabytes; a tag can name a Python class);
-3. `yes`, `no`, `on`, `off` read as booleans: only `true` and `false` are, the others stay words;
-4. `010` read as 8 and `12:30:00` as 45000: both stay text; and `1e-3`, which YAML 1.1 reads as text, is a number;
-5. more than 1 MB, more than 32 levels, more than 20,000 values, tabs, and text that is not UTF-8. A byte-order mark and CRLF line ends
-   are read.
+1. duplicate keys are errors (YAML silently keeps the last one);
+2. anchors, aliases and tags are errors (a few hundred bytes of aliases can expand to gigabytes; a tag can name a Python class);
+3. `yes`, `no`, `on`, `off` are text: only `true` and `false` are booleans;
+4. `010` and `12:30:00` are text (YAML 1.1: 8 and 45000); `1e-3` is a number (YAML 1.1: text);
+5. more than 1 MB, 32 levels or 20,000 values, tabs, and text that is not UTF-8 are errors. A byte-order mark and CRLF line ends are
+   accepted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
 MAX_VALUES = 20_000
-"""The largest shipped recipe has some 1,000. Reading stops there, so that no megabyte of commas keeps a run waiting for a minute."""
+"""The largest shipped recipe has about 1,000. Without the limit, a megabyte of commas would take a minute to read."""
 MAX_FAULTS = 100
 
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
@@ -41,11 +41,11 @@ class Document:
     """Values of a recipe, the 1-based line of every key and list item, and the faults found while reading.
 
     Attributes:
-        unread: paths whose value could not be read; null stands in their place.
-        files: path -> the recipe that it was taken from, where that is not this one but one it builds on (see lineage.py).
-        base: the recipe that this one builds on, resolved; `values` hold it already.
-        name: how the recipe is called.
-        points: names of the values that a sweep goes through, until one of them is chosen; empty for any other recipe.
+        unread: paths whose value could not be read and is None.
+        files: path -> the base recipe that the key was inherited from (see composition.py).
+        base: the document of the base, already merged into `values`.
+        name: of the recipe.
+        points: names of the points of a sweep, until one of them is chosen; else empty.
     """
 
     values: Value
@@ -58,7 +58,7 @@ class Document:
     points: tuple[str, ...] = ()
 
     def fault(self, path: KeyPath, message: str) -> Fault:
-        """A fault of the key at `path`, with the file and the line that it, or the nearest section around it, stands on."""
+        """A fault of the key at `path`, with the file and line of the key or of the nearest section around it."""
         here = path
         while here and here not in self.lines:
             here = here[:-1]
@@ -72,15 +72,15 @@ class Document:
 
 
 def dotted(path: KeyPath) -> str:
-    """`('sources', 0, 'root')` as people write it: `sources.0.root`."""
+    """`('sources', 0, 'root')` -> `sources.0.root`."""
     return ".".join(map(str, path))
 
 
 def read_scalar(text: str) -> Value:
-    """The value of an unquoted word: null, true or false, an integer, a finite number, else the text itself.
+    """The value of an unquoted scalar: null, true or false, an integer, a finite number, else the text.
 
     Raises:
-        ValueError: a number too large to hold.
+        ValueError: a number too large to represent.
     """
     if text in ("", "~", "null"):
         return None
@@ -93,7 +93,7 @@ def read_scalar(text: str) -> Value:
     if _FLOAT.fullmatch(text) and _DIGIT.search(re.split("[eE]", text)[0]):
         number = float(text)
         if number in (float("inf"), float("-inf")):
-            raise ValueError("a number too large to hold")
+            raise ValueError("a number too large to represent")
         return number
     return text
 
@@ -112,10 +112,10 @@ def read_document(raw: bytes) -> Document:
 
 
 def read_value(text: str) -> Value:
-    """The value of one setting given outside a file: a word, a quoted text, `[a, b]` or `{a: 1}`.
+    """The value of one `--set key=value`: a scalar, quoted text, `[a, b]` or `{a: 1}`.
 
     Raises:
-        ValueError: with the reason, when it is none of these.
+        ValueError: with the reason, if it is none of these.
     """
     text = text.strip()
     if not text.startswith(("[", "{", '"', "'")):
@@ -135,7 +135,7 @@ class _Stop(Exception):  # noqa: N818 - ends the reading of a document whose res
 
 
 class _Reader:
-    """Builds values from PyYAML's events, which carry marks and resolve nothing by themselves."""
+    """Builds values from PyYAML's events, which have line marks and are not resolved."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -155,7 +155,7 @@ class _Reader:
             return Document(None, self.lines, tuple(self.faults))
         except yaml.reader.ReaderError as error:
             line = self.text.count("\n", 0, error.position) + 1
-            self.faults.append(Fault(line, "", f"a character that cannot stand in a recipe (code {_code(error.character):#06x})"))
+            self.faults.append(Fault(line, "", f"a character that recipes cannot contain (code {_code(error.character):#06x})"))
             return Document(None, self.lines, tuple(self.faults))
         except _Stop:
             return Document(None, self.lines, tuple(self.faults))
@@ -168,7 +168,7 @@ class _Reader:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    self.fault(event, (), "a second document begins here; a recipe is one document")
+                    self.fault(event, (), "a second document begins here; a recipe has one")
                     break
             elif not isinstance(event, yaml.StreamStartEvent | yaml.StreamEndEvent | yaml.DocumentEndEvent):
                 self.lines[()] = _line(event)
@@ -178,7 +178,7 @@ class _Reader:
     def value(self, event: yaml.Event, events: Iterator[yaml.Event], path: KeyPath) -> Value:
         self.count += 1
         if self.count > MAX_VALUES:
-            self.fault(event, (), f"more than {MAX_VALUES:,} values: this is no recipe")
+            self.fault(event, (), f"more than {MAX_VALUES:,} values: this is not a recipe")
             raise _Stop
         if len(path) >= MAX_DEPTH:
             self.fault(event, path[:3], f"nested deeper than {MAX_DEPTH} levels")
@@ -200,7 +200,7 @@ class _Reader:
 
     def scalar(self, event: yaml.ScalarEvent, path: KeyPath) -> Value:
         if _SURROGATE.search(event.value):
-            self.fault(event, path, "half of a surrogate pair, which is no character")
+            self.fault(event, path, "half of a surrogate pair, which is not a character")
             self.unread.add(path)
             return None
         if not event.implicit[0]:  # quoted, or a block of text
@@ -239,13 +239,13 @@ class _Reader:
         return items
 
     def key(self, event: yaml.Event, events: Iterator[yaml.Event], path: KeyPath) -> str:
-        """A key is the word as it is written, whatever it looks like: `no`, `010` and `1e-3` are names here."""
+        """A key is the text as written: `no`, `010` and `1e-3` are names here."""
         if isinstance(event, yaml.ScalarEvent) and event.tag is None and event.anchor is None and not _SURROGATE.search(event.value):
             if not event.value:
                 self.fault(event, path, "an empty key")
             return str(event.value)
-        what = "an alias" if isinstance(event, yaml.AliasEvent) else "a key that is not a plain word"
-        self.fault(event, path, f"{what}: keys are words")
+        what = "an alias" if isinstance(event, yaml.AliasEvent) else "a key that is not plain text"
+        self.fault(event, path, f"{what}: keys are plain text")
         if not isinstance(event, yaml.ScalarEvent | yaml.AliasEvent):
             raise _Stop
         return f"?{_line(event)}"
@@ -253,29 +253,29 @@ class _Reader:
     def fault(self, event: yaml.Event, path: KeyPath, message: str) -> None:
         self.faults.append(Fault(_line(event), dotted(path), message))
         if len(self.faults) == MAX_FAULTS:
-            self.faults.append(Fault(_line(event), "", f"{MAX_FAULTS} faults; what follows was not read"))
+            self.faults.append(Fault(_line(event), "", f"{MAX_FAULTS} faults; the rest was not read"))
             raise _Stop
 
 
 def _line(event: yaml.Event) -> int:
-    """The 1-based line on which an event begins."""
+    """The 1-based first line of an event."""
     return event.start_mark.line + 1 if event.start_mark else 0
 
 
 def _code(character: str | int) -> int:
-    """PyYAML gives the character's code from text and the character itself from a stream."""
+    """The code of a character; PyYAML gives the code for text and the character for a stream."""
     return character if isinstance(character, int) else ord(character)
 
 
 def _grammar(error: yaml.MarkedYAMLError) -> str:
-    """PyYAML's complaint in the words of someone who is editing a recipe."""
+    """PyYAML's message, rewritten for someone who edits a recipe."""
     problem = str(error.problem or error.context or "not YAML")
     if "'\\t'" in problem:
         return "a tab; indent with spaces"
     if "undefined alias" in problem:
         return "an alias: aliases are not read; write the value out"
     if "mapping values are not allowed here" in problem:
-        return "a colon where no key can stand; put the text in quotes or check the indentation"
+        return "a colon where no key can be; quote the text or check the indentation"
     if "expected <block end>" in problem or "could not find expected ':'" in problem:
         return f"the structure breaks here ({problem}); check the indentation and the brackets"
     return problem

@@ -1,7 +1,6 @@
-"""The pretraining recipe: every number and every switch of one pretraining run, typed, with the paper's values as defaults.
+"""The pretraining recipe: all hyperparameters and switches of a pretraining run.
 
-Defaults follow MMCLIP (arXiv 2407.19546) where it speaks; the first value of each `Literal` is the default reading.
-Nothing here imports torch.
+Defaults are those of MMCLIP (arXiv 2407.19546) where it gives them; the first value of each `Literal` is the default.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ Objective = Literal["align", "mim", "mlm"]
 MaskStrategy = Literal["attmim", "none", "random", "report", "prompt", "self"]
 
 
-class Tower(Section):
+class TowerSection(Section):
     """The size of one transformer tower."""
 
     width: Positive
@@ -25,14 +24,14 @@ class Tower(Section):
     heads: Positive
 
     @model_validator(mode="after")
-    def _heads_divide_width(self) -> Tower:
+    def _heads_divide_width(self) -> TowerSection:
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         return self
 
 
-class ImageTower(Tower):
-    """CLIP's ViT (eq 1): ViT-B/16 at 224 pixels unless the recipe says otherwise."""
+class ImageTowerSection(TowerSection):
+    """CLIP's ViT (eq 1): ViT-B/16 at 224 pixels by default."""
 
     width: Positive = 768
     layers: Positive = 12
@@ -41,13 +40,13 @@ class ImageTower(Tower):
     patch: Positive = 16
 
     @model_validator(mode="after")
-    def _patches_fill_image(self) -> ImageTower:
+    def _patches_fill_image(self) -> ImageTowerSection:
         if self.size % self.patch:
-            raise ValueError(f"size {self.size} is no multiple of patch {self.patch}")
+            raise ValueError(f"size {self.size} is not a multiple of patch {self.patch}")
         return self
 
 
-class TextTower(Tower):
+class TextTowerSection(TowerSection):
     """CLIP's causal text transformer (eqs 2, 3)."""
 
     width: Positive = 512
@@ -56,7 +55,7 @@ class TextTower(Tower):
     context: Positive = 77
 
 
-class ImageDecoder(Tower):
+class ImageDecoderSection(TowerSection):
     """The decoder that predicts hidden patches (eq 12)."""
 
     width: Positive = 512
@@ -68,7 +67,7 @@ class ImageDecoder(Tower):
     """Encoder outputs before or after CLIP's visual projection."""
 
 
-class TextDecoder(Section):
+class TextDecoderSection(Section):
     """The decoder that predicts the next token from text and image (eq 13): self-attention, cross-attention, MLP (CoCa)."""
 
     layers: Positive = 3
@@ -76,16 +75,16 @@ class TextDecoder(Section):
 
 
 class ModelSection(Section):
-    """The network. `init` names CLIP weights: a bundle, a Hugging Face id, or a file or folder that `mmclip models import` takes. They keep
-    their own towers, with positions fitted to `image.size` and `text.context`. None draws towers of these sizes at random."""
+    """The network. `init` names CLIP weights: a bundle, a Hugging Face id, or a source of `mmclip models import`. They keep their tower
+    sizes, with position embeddings interpolated to `image.size` and `text.context`. None: random towers of these sizes."""
 
     init: str | None = None
-    image: ImageTower = ImageTower()
-    text: TextTower = TextTower()
+    image: ImageTowerSection = ImageTowerSection()
+    text: TextTowerSection = TextTowerSection()
     projection: Positive = 512
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
-    image_decoder: ImageDecoder = ImageDecoder()
-    text_decoder: TextDecoder = TextDecoder()
+    image_decoder: ImageDecoderSection = ImageDecoderSection()
+    text_decoder: TextDecoderSection = TextDecoderSection()
 
 
 class AttMIM(Section):
@@ -93,21 +92,21 @@ class AttMIM(Section):
 
     strategy: MaskStrategy = "attmim"
     top: Share = 0.7
-    """Share of patches each attention map proposes: M(A, 0.7)."""
+    """Share of patches that each attention map proposes: M(A, 0.7)."""
     ratio: Share = 0.75
     """Share of patches hidden (eq 8)."""
     ratio_of: Literal["image", "union"] = "image"
     score: Literal["l2", "mean", "cos_img", "logsumexp", "column"] = "l2"
-    """One number per patch from the N x C map A; eqs 4-6 leave it open."""
+    """How the N x C map A is reduced to one number per patch; eqs 4-6 leave it open."""
     normalize: bool = False
-    """L2-normalise before the attention softmax. Off: with it the logits are nearly uniform."""
+    """L2-normalise before the attention softmax. Off by default: with it the attention is nearly uniform."""
     mask_level: Literal["feature", "input"] = "feature"
     """Hide encoder outputs (eq 9, literal) or encode the visible patches alone in a second pass."""
 
     @model_validator(mode="after")
     def _visible_patches_form_a_rectangle(self) -> AttMIM:
         if self.mask_level == "input" and self.ratio_of == "union":
-            raise ValueError("mask_level: input needs ratio_of: image, since every image must leave equally many patches visible")
+            raise ValueError("mask_level: input needs ratio_of: image, since all images must have the same number of visible patches")
         return self
 
 
@@ -115,11 +114,11 @@ class EntMLM(Section):
     """Entity-driven masked language modelling (eqs 10, 11, 13)."""
 
     strategy: Literal["entity", "none", "full", "random"] = "entity"
-    """entity: hide whole entities; random: hide that share of tokens; full: hide no key (plain causal); none: no text decoder loss."""
+    """entity: hide whole entities; random: hide that share of tokens; full: hide nothing (plain causal); none: no text decoder loss."""
     ratio: Share = 0.2
     unit: Literal["entity", "token"] = "entity"
     mode: Literal["decoder_attention", "input"] = "decoder_attention"
-    """Hidden positions leave the decoder's self-attention keys, or their input embeddings become a mask token."""
+    """Hidden positions are removed from the keys of the decoder's self-attention, or their input embeddings become a mask token."""
     targets: Literal["all", "entities"] = "all"
 
 
@@ -139,19 +138,19 @@ class Weights(Section):
 
 
 class ObjectiveSection(Section):
-    """What is added up (eqs 14-16)."""
+    """The sum of losses (eqs 14-16)."""
 
     weights: Weights = Weights()
     half: bool = False
     """Halve the symmetric InfoNCE, as CLIP does; the paper prints no factor 1/2."""
     max_logit_scale: float = Field(100.0, gt=0)
     positives: Literal["pair", "group"] = "pair"
-    """pair: each image's own report alone is right (eqs 14, 15); group: so is every report of the batch that says the same findings.
-    Weak pairs repeat themselves, and calling a repeated sentence wrong teaches the opposite of what it says."""
+    """pair: only an image's own report is a positive (eqs 14, 15); group: so is every report of the batch with the same findings. Weak
+    pairs repeat sentences, and a repeated sentence is no negative."""
 
 
 class Warmup(Section):
-    """The first iterations, on masked objectives alone."""
+    """The first iterations, with masked objectives only."""
 
     iterations: Annotated[int, Field(ge=0)] = 15_000
     objectives: tuple[Objective, ...] = ("mim", "mlm")
@@ -159,12 +158,12 @@ class Warmup(Section):
 
 
 class BatchSection(Section):
-    """Images per step: with a report, and without."""
+    """Images per step, with and without a report."""
 
     paired: Annotated[int, Field(ge=0)] = 64
     unpaired: Annotated[int, Field(ge=0)] = 64
     one_source: bool = False
-    """Take the pairs of a step from one source, so that InfoNCE cannot tell them apart by how each source's pictures look."""
+    """Take the pairs of a step from one source, so that InfoNCE cannot separate them by the appearance of a source's images."""
 
     @model_validator(mode="after")
     def _not_empty(self) -> BatchSection:
@@ -174,7 +173,7 @@ class BatchSection(Section):
 
 
 class Optimizer(Section):
-    """SGD is the paper's; AdamW with a cosine is the field's."""
+    """SGD as in the paper, or AdamW with a cosine schedule."""
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(5e-5, gt=0)
@@ -183,31 +182,31 @@ class Optimizer(Section):
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["constant", "cosine"] = "constant"
     lr_warmup: Annotated[int, Field(ge=0)] = 0
-    """Steps over which the learning rate climbs from 0."""
+    """Steps of linear learning-rate warm-up."""
     clip_norm: float | None = Field(None, gt=0)
 
 
 class Augmentation(Section):
-    """Random views of each picture, drawn on the device. Flip is off: left and right matter in a report."""
+    """Random augmentation, on the device. Flipping is off: reports mention left and right."""
 
     scale: tuple[float, float] = (1.0, 1.0)
-    """Shortest and longest side of the crop, as a share of the picture's side."""
+    """Minimum and maximum side of the crop, relative to the image's side."""
     aspect: float = Field(1.0, ge=1)
-    """Largest ratio of width to height of the crop, and its inverse."""
+    """Maximum aspect ratio of the crop; its inverse is the minimum."""
     rotate: float = Field(0.0, ge=0, le=45)
-    """Degrees, either way."""
+    """Maximum rotation in degrees, in both directions."""
     contrast: float = Field(0.0, ge=0, lt=1)
-    """Largest relative change of contrast, brightness and gamma."""
+    """Maximum relative change of contrast, brightness and gamma."""
     flip: bool = False
 
 
 class TokenizerSection(Section):
-    """`vocab`: train a byte-level BPE of that size on the training reports; None takes the tokenizer of `model.init`."""
+    """`vocab`: train a byte-level BPE of this size on the training reports; None: use the tokenizer of `model.init`."""
 
     vocab: Annotated[int, Field(ge=300)] | None = None
 
 
-class Checkpoints(Section):
+class CheckpointSection(Section):
     """When to save, and how many to keep."""
 
     every: Positive = 1000
@@ -215,45 +214,45 @@ class Checkpoints(Section):
 
 
 class Compute(Section):
-    """How a step is computed: memory and speed, on one device or many. What is learned stays the same, but for rounding, so that a
-    run may go on from its checkpoints under other keys of this section."""
+    """How a step is computed: memory and speed, on one device or several. Results are the same except for rounding, so a run can be
+    resumed with other values in this section."""
 
     micro_batch: Positive | None = None
-    """Images in one forward and backward pass of one process; None: all of its share at once. Smaller ones save memory and cost one more
-    forward pass where `align` is trained: its features are made first for the whole batch, so that every pair still meets every other."""
+    """Images per forward and backward pass of a process; None: all of its images. Smaller micro-batches save memory; with `align` they cost
+    one more forward pass, since the features of the whole batch are computed first so that all pairs enter the loss."""
     checkpoint_activations: bool = False
-    """Keep the input of each transformer block only and compute the rest again on the way back: less memory for a second forward pass."""
+    """Activation checkpointing: store only the input of each transformer block and recompute the rest in the backward pass."""
     compile: Literal["auto", "always", "never"] = "auto"
-    """torch.compile the transformer blocks and the masks. auto: on a GPU; on a CPU it takes longer than it saves."""
+    """torch.compile the transformer blocks and the masks. auto: on a GPU only; on a CPU compiling takes longer than it saves."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """Under torchrun: ddp holds the whole model in every process, fsdp a share of weights, gradients and optimizer state."""
+    """Under torchrun: ddp replicates the model in every process, fsdp shards weights, gradients and optimizer state."""
     matmul: Literal["high", "highest"] = "high"
-    """Products of float32 matrices on a GPU: high takes TF32, highest full float32."""
+    """float32 matrix products on a GPU: high uses TF32, highest full float32."""
     ahead: Annotated[int, Field(ge=0)] = 2
-    """Batches made ahead of time by a thread of their own."""
+    """Batches to prefetch in a separate thread."""
     timeout: Positive = 10
-    """Minutes that a process waits in a step for the others before it gives up."""
+    """Minutes that a process waits in a step for the others before it stops."""
 
 
 class Logging(Section):
-    """What a run shows of itself. What is learned stays the same, so that a run may go on from its checkpoints under other keys."""
+    """Diagnostics of a run. They do not change what is learned, so a run can be resumed with other values in this section."""
 
     vitals_every: Positive = 50
-    """Steps from one record of throughput, utilisation, memory and mask statistics to the next. Costs a look at 32 images of each half."""
+    """Steps between records of throughput, utilisation, memory and mask statistics (on 32 paired and 32 unpaired images)."""
     pictures_every: Annotated[int, Field(ge=0)] = 1000
-    """Steps from one figure of image, attention maps, mask and reconstruction to the next, as the paper's Figure 3; 0: none.
-    They show patients' pictures, and lie in out/pictures, which only its owner may read."""
+    """Steps between figures of image, attention maps, mask and reconstruction, as the paper's Figure 3; 0: none. They show patients' images
+    and are written to out/pictures (mode 0700)."""
     pictures: Positive = 4
-    """Images with a report, and as many without, in each figure: always the same."""
+    """Images with a report, and as many without, in each figure; a fixed sample."""
     tensorboard: bool = False
     """Write curves to out/tensorboard; needs the extra `mmclip[tensorboard]`."""
     peak_tflops: float | None = Field(None, gt=0)
-    """What one device could do at best, in TFLOP/s: what utilisation is a share of. None: on a GPU its data sheet, or measured where that
-    is not known; on a CPU utilisation is then not told."""
+    """Peak TFLOP/s of one device, for utilisation (MFU). None: on a GPU from its data sheet, or measured if it is unknown; on a CPU
+    utilisation is not reported."""
 
 
-class Doing(TypedDict):
-    """What a step is asked for, as `MMCLIP.losses` takes it: its objectives, and what overrides `attmim.strategy`."""
+class StepPlan(TypedDict):
+    """Arguments of `MMCLIP.losses` for a step: its objectives, and the mask strategy that overrides `attmim.strategy`."""
 
     objectives: tuple[Objective, ...]
     mask: MaskStrategy | None
@@ -273,20 +272,20 @@ class PretrainRecipe(Recipe):
     optimizer: Optimizer = Optimizer()
     augmentation: Augmentation = Augmentation()
     tokenizer: TokenizerSection = TokenizerSection()
-    checkpoint: Checkpoints = Checkpoints()
+    checkpoint: CheckpointSection = CheckpointSection()
     compute: Compute = Compute()
     logging: Logging = Logging()
     entities: str = "chest_ner"
-    """The recogniser of entities: our shipped pipeline, or an installed scispaCy model by name or path."""
+    """Entity recogniser: the shipped pipeline `chest_ner`, or an installed spaCy model by name or path."""
     steps: Positive
     seed: int = 0
     precision: Literal["bf16", "fp32"] = "bf16"
     store_size: Positive = 256
-    """Side in pixels of the square pictures in the pixel store."""
+    """Side in pixels of the square images in the pixel store."""
     resize: Literal["squash", "pad", "crop"] = "squash"
 
-    def doing(self, step: int) -> Doing:
-        """What a step (0-based) is to do. Warm-up masks at random where the recipe says so, else by the run's own `attmim.strategy`."""
+    def doing(self, step: int) -> StepPlan:
+        """Objectives and masks of a step (0-based). In warm-up, masks are random if `warmup.mask` is, else those of `attmim.strategy`."""
         if step >= self.warmup.iterations:
             return {"objectives": ("align", "mim", "mlm"), "mask": None}
         at_random = self.warmup.mask == "random" and self.attmim.strategy != "none"

@@ -22,7 +22,7 @@ from engine.data.sources.table_rows import age_of, sex_of
 from engine.data.splits import sha256_of, without_overlap
 from engine.errors import ConfigError, LabelsError
 from engine.intake.containers import file_facts
-from engine.recipe.labelled_sources import Published
+from engine.recipe.labelled_sources import PublishedSource
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class LabelRows:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def table_of(source: Published, labels: LabelRows, part: str, files: Mapping[str, str]) -> ImageTable:
+def table_of(source: PublishedSource, labels: LabelRows, part: str, files: Mapping[str, str]) -> ImageTable:
     """The image table of one part ("all": every part, told apart by the column `split`).
 
     Args:

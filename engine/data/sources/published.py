@@ -10,11 +10,11 @@ from engine.errors import ConfigError, UsageError
 from engine.recipe.labelled_sources import (
     ChexpertSource,
     CovidxSource,
-    Labelled,
+    LabelledSource,
     Lists,
     Nih14Source,
     PadchestEvaluationSource,
-    Published,
+    PublishedSource,
     RsnaSource,
 )
 from engine.recipe.sources import MimicSource, OpeniSource, PadchestSource, Source, TableSource
@@ -53,7 +53,7 @@ def covidx_list(root: Path, part: str, release: str) -> Path | None:
     return find_label_file(root, (f"{part}_COVIDx{release}.txt", f"{part}.txt"))
 
 
-def missing_of(source: Published) -> list[str]:
+def missing_of(source: PublishedSource) -> list[str]:
     """What the folder of a labelled data set lacks, as `key: what to set it to`; empty when a run can begin."""
     root = Path(source.root)
     if isinstance(source, ChexpertSource):
@@ -148,7 +148,7 @@ def missing_pieces(source: Source) -> list[str]:
         return _missing_of_padchest(source)
     if isinstance(source, OpeniSource):
         return _missing_of_openi(source)
-    if isinstance(source, Published):
+    if isinstance(source, PublishedSource):
         return missing_of(source)
     return _missing_of_table(source)
 
@@ -249,7 +249,7 @@ def any_match(folder: Path, pattern: str) -> bool:
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".gz")
 KINDS: tuple[str, ...] = tuple(
-    get_args(each.model_fields["kind"].annotation)[0] for each in (MimicSource, PadchestSource, OpeniSource, *get_args(Labelled))
+    get_args(each.model_fields["kind"].annotation)[0] for each in (MimicSource, PadchestSource, OpeniSource, *get_args(LabelledSource))
 )
 """The published data sets."""
 

@@ -23,10 +23,10 @@ def test_the_least_recipe_judges_what_its_sources_hold_out(tmp_path):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("threshold: {source: val_f1}\n", "needs a validation part"),
+        ("threshold: {source: val_f1}\n", "needs a validation split"),
         ("threshold: {source: test_max_f1}\n", "threshold.source"),
-        ("template: {positive: [pneumonia]}\n", "must hold"),
-        ("ages: [40, 18]\n", "ages rise"),
+        ("template: {positive: [pneumonia]}\n", "must contain"),
+        ("ages: [40, 18]\n", "ages must increase"),
         ("treshold: {value: 0.5}\n", "threshold"),
     ],
 )

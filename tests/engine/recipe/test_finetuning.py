@@ -26,7 +26,7 @@ def test_a_recipe_needs_no_more_than_its_sources():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("findings=[Edema, Edema]", "a finding is named twice"),
+        ("findings=[Edema, Edema]", "Edema is the same name as Edema"),
         ("validation.share=0", "validation.share"),
         ("optimizer.layer_decay=0", "optimizer.layer_decay"),
         ("linear.strengths=[]", "linear.strengths"),

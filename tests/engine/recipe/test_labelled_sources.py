@@ -3,7 +3,7 @@
 import pydantic
 import pytest
 
-from engine.recipe.labelled_sources import ChexpertSource, Published, Uncertain
+from engine.recipe.labelled_sources import ChexpertSource, PublishedSource, Uncertain
 from engine.recipe.sources import Source
 
 
@@ -23,7 +23,7 @@ def read(**keys):
 )
 def test_a_kind_and_a_folder_are_enough_for_the_published_test(keys, part):
     source = read(root="somewhere", **keys)
-    assert isinstance(source, Published)
+    assert isinstance(source, PublishedSource)
     assert getattr(source, "part", None) == part
 
 

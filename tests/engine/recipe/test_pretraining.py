@@ -3,7 +3,7 @@
 import pydantic
 import pytest
 
-from engine.recipe.pretraining import ImageTower, PretrainRecipe, TextDecoder, Tower
+from engine.recipe.pretraining import ImageTowerSection, PretrainRecipe, TextDecoderSection, TowerSection
 from engine.recipe.sources import CHEXPERT_FINDINGS
 
 SOURCES = [{"kind": "table", "file": "a.csv"}]
@@ -15,19 +15,19 @@ def test_the_defaults_are_the_paper_s():
     assert (recipe.batch.paired, recipe.batch.unpaired, recipe.warmup.iterations) == (64, 64, 15_000)
     assert (recipe.optimizer.name, recipe.optimizer.lr, recipe.optimizer.momentum) == ("sgd", 5e-5, 0.9)
     assert (recipe.model.image.size, recipe.model.image.patch, recipe.model.text.context) == (224, 16, 77)
-    assert (recipe.model.image_decoder.layers, recipe.model.text_decoder) == (8, TextDecoder(layers=3, heads=8))
+    assert (recipe.model.image_decoder.layers, recipe.model.text_decoder) == (8, TextDecoderSection(layers=3, heads=8))
     assert len(CHEXPERT_FINDINGS) == 14
     assert not recipe.augmentation.flip
 
 
 def test_heads_divide_the_width():
-    with pytest.raises(pydantic.ValidationError, match="no multiple of heads"):
-        Tower(width=100, layers=1, heads=3)
+    with pytest.raises(pydantic.ValidationError, match="not a multiple of heads"):
+        TowerSection(width=100, layers=1, heads=3)
 
 
 def test_patches_fill_the_image():
-    with pytest.raises(pydantic.ValidationError, match="no multiple of patch"):
-        ImageTower(size=100)
+    with pytest.raises(pydantic.ValidationError, match="not a multiple of patch"):
+        ImageTowerSection(size=100)
 
 
 def test_without_words_for_the_text_tower_nothing_starts():

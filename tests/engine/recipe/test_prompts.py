@@ -40,3 +40,19 @@ def test_the_scale_is_learned_or_none_or_a_number(scale):
 def test_no_other_scale(scale):
     with pytest.raises(pydantic.ValidationError, match="logit_scale"):
         PromptRecipe(version=1, findings=EDEMA, logit_scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("findings", "message"),
+    [
+        ({"Edema": ("edema", "no edema"), "EDEMA": ("oedema", "no oedema")}, "is the same name as Edema"),
+        ({"Pleural Effusion": ("fluid", "no fluid"), "pleural-effusion": ("effusion", "no effusion")}, "same name"),
+        ({"study": ("a", "b")}, "name of a table column"),
+        ({"Flags": ("a", "b")}, "name of a table column"),
+        ({"Edema": ("Edema.", "edema")}, "every score would be 0.5"),
+    ],
+)
+def test_findings_that_cannot_be_told_apart_are_faults(findings, message):
+    sections = {name: {"positive": [positive], "negative": [negative]} for name, (positive, negative) in findings.items()}
+    with pytest.raises(pydantic.ValidationError, match=message):
+        PromptRecipe.model_validate({"version": 1, "findings": sections})

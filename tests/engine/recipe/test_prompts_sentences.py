@@ -58,5 +58,5 @@ def test_a_plain_phrase_must_hold_its_term(tmp_path: Path) -> None:
         "version: 1\nnormal: Fine\nplain: {present: ['{term} here'], absent: ['nothing']}\n"
         "findings:\n  Fine: {terms: [fine], positive: [Fine.]}\n"
     )
-    with pytest.raises(RecipeError, match="must hold"):
+    with pytest.raises(RecipeError, match="must contain"):
         load_recipe(path, WeakSentences)

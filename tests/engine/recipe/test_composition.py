@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from engine.errors import RecipeError, UsageError
 from engine.recipe import find_recipe, load_recipe, read_recipe, run_name
+from engine.recipe.composition import differences, over_base, word_of
 from engine.recipe.document import Document
-from engine.recipe.lineage import differences, put_over, word_of
 from engine.recipe.pretraining import PretrainRecipe
 
 BASE = """\
@@ -67,7 +67,7 @@ def test_a_list_takes_the_place_of_the_base_s_whole(write):
 def test_a_section_of_another_kind_takes_the_place_of_the_base_s_whole():
     base = Document({"part": {"kind": "a", "size": 1}}, {("part",): 1, ("part", "kind"): 2, ("part", "size"): 3}, name="base")
     row = Document({"part": {"kind": "b"}}, {("part",): 1, ("part", "kind"): 2})
-    merged = put_over(row, base)
+    merged = over_base(row, base)
     assert merged.values == {"part": {"kind": "b"}}
     assert ("part", "size") not in merged.lines
 
@@ -113,10 +113,10 @@ def test_what_an_override_sets_is_no_fault_of_the_base_s_file(write):
         ("base: nothing\n", "no recipe nothing"),
         ("base: mimic_padchst\n", "Try: mimic_padchest, which mmclip ships"),
         ("base: 5\n", "should be the name of a recipe"),
-        ("base: row.yaml\n", "comes back to itself: row -> row"),
-        ("base: one.yaml\n", "comes back to itself: one -> two -> one"),
-        ("base: empty.yaml\n", "empty.yaml holds no keys"),
-        ("base: paper/figure6\n", "is a sweep; name one of its points, for instance paper/figure6@"),
+        ("base: row.yaml\n", "leads back to itself: row -> row"),
+        ("base: one.yaml\n", "leads back to itself: one -> two -> one"),
+        ("base: empty.yaml\n", "empty.yaml has no keys"),
+        ("base: paper/figure6\n", "is a sweep; give one of its points, for instance paper/figure6@"),
         ("base: paper/figure6@7\n", "has no point 7"),
     ],
 )
@@ -135,10 +135,7 @@ def test_a_long_chain_of_bases_is_refused(write):
     for number in range(1, 12):
         write(f"version: 1\nbase: {number - 1}.yaml\n", f"{number}.yaml")
     assert load(write("version: 1\nbase: 6.yaml\n", "row.yaml")).steps == 10
-    assert any(
-        "more than 8 recipes build on one another" in message
-        for message in faults_of(write("version: 1\nbase: 11.yaml\n", "x.yaml")).values()
-    )
+    assert any("a chain of more than 8 bases" in message for message in faults_of(write("version: 1\nbase: 11.yaml\n", "x.yaml")).values())
 
 
 # ---- differs
@@ -148,8 +145,8 @@ def test_differs_holds_a_recipe_to_its_word(write):
     head = "version: 1\nbase: base.yaml\ndiffers: [attmim.ratio, optimizer]\n"
     assert load(write(head + "attmim: {ratio: 0.25}\noptimizer: {lr: 1.0}\n", "row.yaml")).steps == 10
     assert faults_of(write(head + "attmim: {ratio: 0.5}\noptimizer: {lr: 1.0}\nsteps: 11\n", "row.yaml")) == {
-        ("", 3, "differs.0"): "attmim.ratio is as in base",
-        ("", 6, "steps"): "differs from base, and `differs` does not name it",
+        ("", 3, "differs.0"): "attmim.ratio is the same in base",
+        ("", 6, "steps"): "differs from base, but `differs` does not list it",
     }
 
 
@@ -190,9 +187,9 @@ def test_a_sweep_without_a_point_is_no_recipe_to_run(write):
     path = write(BASE + "sweep: {seed: [1, 2]}\n", "own.yaml")
     with pytest.raises(UsageError, match=r"is a sweep: of 2 recipes\. Try: one of them, for instance own@1"):
         load(path)
-    with pytest.raises(UsageError, match="has no point 3: it sweeps 1, 2"):
+    with pytest.raises(UsageError, match="has no point 3: its points are 1, 2"):
         load(f"{path}@3")
-    with pytest.raises(UsageError, match="has no point 3: it is no sweep"):
+    with pytest.raises(UsageError, match="has no point 3: it is not a sweep"):
         load(f"{path.parent / 'base.yaml'}@3")
 
 
@@ -204,7 +201,7 @@ def test_a_sweep_without_a_point_is_no_recipe_to_run(write):
         ("{seed: [1], steps: [2]}", "sweep", "one key with a list"),
         ("{seed: 1}", "sweep.seed", "a list of plain values"),
         ("{seed: [[1]]}", "sweep.seed", "a list of plain values"),
-        ("{seed: [1, 1]}", "sweep.seed.1", "1 stands here twice"),
+        ("{seed: [1, 1]}", "sweep.seed.1", "1 is given twice"),
     ],
 )
 def test_a_sweep_that_cannot_be_is_a_fault_of_its_line(write, sweep, place, words):
@@ -213,7 +210,7 @@ def test_a_sweep_that_cannot_be_is_a_fault_of_its_line(write, sweep, place, word
 
 
 @pytest.mark.parametrize(
-    ("key", "words"), [("attmim.rato", "unknown key; did you mean attmim.ratio?"), ("steps.more", "no section of keys")]
+    ("key", "words"), [("attmim.rato", "unknown key; did you mean attmim.ratio?"), ("steps.more", "not a section of keys")]
 )
 def test_a_sweep_of_a_key_that_is_none_is_a_fault_of_its_line(write, key, words):
     path = write(BASE + f"sweep: {{{key}: [1]}}\n", "own.yaml")
@@ -254,7 +251,7 @@ def at(values, path):
 
 @given(SECTIONS, SECTIONS)
 def test_what_a_recipe_says_holds_and_what_it_leaves_out_is_its_base_s(own, base):
-    merged = put_over(Document(own, lines_of(own)), Document(base, lines_of(base), name="base"))
+    merged = over_base(Document(own, lines_of(own)), Document(base, lines_of(base), name="base"))
     for path in lines_of(own):
         if not isinstance(at(own, path), dict):
             assert at(merged.values, path) == at(own, path)
@@ -267,8 +264,8 @@ def test_what_a_recipe_says_holds_and_what_it_leaves_out_is_its_base_s(own, base
 
 @given(SECTIONS, SECTIONS)
 def test_a_recipe_over_itself_is_itself_and_differs_in_nothing(own, base):
-    itself = put_over(Document(own, lines_of(own)), Document(own, lines_of(own), name="base"))
+    itself = over_base(Document(own, lines_of(own)), Document(own, lines_of(own), name="base"))
     assert itself.values == own
     assert differences(itself) == {}
-    once = put_over(Document(own, lines_of(own)), Document(base, lines_of(base), name="base"))
-    assert put_over(Document(own, lines_of(own)), once).values == once.values
+    once = over_base(Document(own, lines_of(own)), Document(base, lines_of(base), name="base"))
+    assert over_base(Document(own, lines_of(own)), once).values == once.values

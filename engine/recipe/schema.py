@@ -1,4 +1,4 @@
-"""The shape of a recipe: which keys a section may hold, so that an unknown one meets its nearest name."""
+"""The schema of recipes: which keys a section may have, the nearest name of an unknown key, pydantic's errors as faults with lines."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from pydantic import BaseModel, ValidationError
 
 from engine.errors import Fault
 from engine.recipe.document import Document, KeyPath, Value, dotted
+from engine.recipe.section import SectionFaults
 
 
 def keys_at(kind: type[BaseModel], path: KeyPath, values: Value) -> tuple[str, ...] | None:
-    """The keys that the section at `path` of a recipe may hold; None where any key may stand, or where no section is."""
+    """The keys that the section at `path` may have; None where any key is allowed, or where there is no section."""
     annotation, inner = _descend(kind, path, values)
     section = _section(annotation, inner)
     return tuple(section.model_fields) if section else None
 
 
 def takes_any_key(kind: type[BaseModel], path: KeyPath, values: Value) -> bool:
-    """Whether `path` holds a table whose keys the recipe's author chooses."""
+    """Whether `path` is a mapping with free keys."""
     annotation, _ = _descend(kind, path, values)
     return any(get_origin(each) is dict for each in _alternatives(annotation))
 
@@ -35,10 +36,9 @@ def near_name(name: str, names: Iterable[str]) -> str | None:
 
 
 def near_key(kind: type[BaseModel], path: KeyPath, values: Value) -> str | None:
-    """What the unknown key at the end of `path` was meant to be: a near name beside it, else the same word elsewhere in the recipe."""
+    """The key that an unknown key was probably meant to be: a near name in the same section, else the same name elsewhere."""
     section, name = path[:-1], str(path[-1])
-    beside = keys_at(kind, section, values) or ()
-    near = near_name(name, beside)
+    near = near_name(name, keys_at(kind, section, values) or ())
     if near:
         return dotted((*section, near))
     elsewhere = [each for each in _all_keys(kind) if each[-1] == name]
@@ -54,7 +54,7 @@ def _all_keys(section: type[BaseModel], above: KeyPath = ()) -> Iterator[KeyPath
 
 
 def _descend(kind: type[BaseModel], path: KeyPath, values: Value) -> tuple[Any, Value]:
-    """The annotation and the value at `path`; an annotation of None where the recipe has no such place."""
+    """The annotation and the value at `path`; the annotation is None if the recipe has no such path."""
     annotation: Any = kind
     for part in path:
         annotation = _inside(annotation, part, values)
@@ -68,7 +68,7 @@ def _descend(kind: type[BaseModel], path: KeyPath, values: Value) -> tuple[Any, 
 
 
 def _inside(annotation: Any, part: str | int, values: Value) -> Any:
-    """The annotation of what stands under `part`, or None where nothing can."""
+    """The annotation of the value at key or index `part`, None if there can be none."""
     if isinstance(part, str):
         section = _section(annotation, values)
         if section is not None:
@@ -83,7 +83,7 @@ def _inside(annotation: Any, part: str | int, values: Value) -> Any:
 
 
 def _section(annotation: Any, values: Value) -> type[BaseModel] | None:
-    """The section an annotation stands for; of several, the one whose `kind` the values name, else the first."""
+    """The section type in an annotation; of several, the one whose `kind` the values have, else the first."""
     sections = [each for each in _alternatives(annotation) if isinstance(each, type) and issubclass(each, BaseModel)]
     named = values.get("kind") if isinstance(values, dict) else None
     for each in sections:
@@ -93,7 +93,7 @@ def _section(annotation: Any, values: Value) -> type[BaseModel] | None:
 
 
 def _alternatives(annotation: Any) -> list[Any]:
-    """The members of a union, with `Annotated` taken off; a plain annotation is its own only member."""
+    """The members of a union, without `Annotated`; a plain annotation is its only member."""
     if annotation is None:
         return []
     if get_origin(annotation) is Annotated:
@@ -102,8 +102,6 @@ def _alternatives(annotation: Any) -> list[Any]:
         return [inner for each in get_args(annotation) for inner in _alternatives(each)]
     return [] if annotation is type(None) or get_origin(annotation) is Literal else [annotation]
 
-
-# What pydantic finds wrong with a recipe, in the recipe author's words: line, dotted path, reason, nearest name.
 
 _WANTED = {
     "bool_type": "should be true or false",
@@ -121,17 +119,25 @@ _WANTED = {
 
 
 def validation_faults(error: ValidationError, kind: type[BaseModel], document: Document) -> list[Fault]:
-    """One fault for each place of a recipe that pydantic complains about."""
+    """One fault for each path of a recipe with pydantic errors: line, dotted path, reason, nearest name."""
     found: dict[KeyPath, list[dict[str, Any]]] = {}
     for each in error.errors(include_url=False, include_input=True):
         if each["type"] == "too_short" and each["input"]:
             continue  # pydantic counts the items that passed; the others are reported by themselves
         found.setdefault(_place(each["loc"], document.values), []).append(dict(each))
-    return [document.fault(path, _message(path, each, kind, document.values)) for path, each in found.items()]
+    return [fault for path, errors in found.items() for fault in _faults_at(path, errors, kind, document)]
+
+
+def _faults_at(path: KeyPath, errors: list[dict[str, Any]], kind: type[BaseModel], document: Document) -> list[Fault]:
+    """The faults of one path; those of a `SectionFaults` have their own paths below it."""
+    several = errors[0].get("ctx", {}).get("error")
+    if isinstance(several, SectionFaults):
+        return [document.fault((*path, *below), message) for below, message in several.faults]
+    return [document.fault(path, _message(path, errors, kind, document.values))]
 
 
 def _place(location: tuple[int | str, ...], values: Value) -> KeyPath:
-    """pydantic's location as a path into the recipe: the names of union members in it are left out."""
+    """pydantic's location as a path into the recipe, without the names of union members."""
     path: list[int | str] = []
     for index, part in enumerate(location):
         last = index == len(location) - 1
@@ -170,7 +176,7 @@ def _one_message(path: KeyPath, error: dict[str, Any], kind: type[BaseModel], va
         near = near_name(given, re.findall(r"'([^']*)'", expected)) if isinstance(given, str) else None
         return f"{_short(given)}should be {expected}" + (f"; did you mean {near}?" if near else "")
     if what == "union_tag_not_found":
-        return "`kind` is missing; it says which data set this is"
+        return "`kind` is missing; it names the data set's layout"
     if what in ("too_short", "string_too_short"):
         return "is empty"
     if what in _WANTED:
@@ -179,7 +185,7 @@ def _one_message(path: KeyPath, error: dict[str, Any], kind: type[BaseModel], va
 
 
 def _short(given: Any) -> str:
-    """The value as given, where it is short enough to recognise."""
+    """The value as given if it is short, else ""."""
     if isinstance(given, bool):
         return f"{str(given).lower()} "
     if isinstance(given, str | int | float) and len(str(given)) <= 40:

@@ -3,7 +3,7 @@
 import pytest
 
 from engine.recipe.pretraining import PretrainRecipe
-from engine.recipe.shape import keys_at, near_key, near_name, takes_any_key
+from engine.recipe.schema import keys_at, near_key, near_name, takes_any_key
 from engine.recipe.sources import MimicSource, PadchestSource, TableSource
 
 VALUES = {"sources": [{"kind": "padchest"}, {"kind": "mimic_cxr"}, {}]}

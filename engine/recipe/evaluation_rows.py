@@ -1,4 +1,4 @@
-"""The rows of an evaluation run: one recipe, or all those of a set, each with its sources where the set says they are."""
+"""The rows of an evaluation run: one recipe, or those of a set, with the folders that the set gives."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from engine.recipe.evaluation import EvaluationRecipe, EvaluationSet
-from engine.recipe.labelled_sources import Published, RsnaSource
+from engine.recipe.labelled_sources import PublishedSource, RsnaSource
 from engine.recipe.loader import check_recipe, find_recipe, kind_of, load_recipe, read_recipe, recipe_name
 
 
 @dataclass(frozen=True)
-class Row:
+class EvaluationRow:
     """One evaluation of a run.
 
     Attributes:
         name: the recipe's name.
-        sha256: of the recipe as it is run, every default, base and setting in its place.
-        keys: for each source, from a key of its own (root, file, lists.test) to the key by which it is set from outside.
+        sha256: of the recipe as it is run, with defaults, bases and settings.
+        keys: for each source, a function from its key (root, file, lists.test) to the key that sets it in the recipe given.
     """
 
     name: str
@@ -34,13 +34,13 @@ class Row:
         return hashlib.sha256(self.recipe.model_dump_json().encode()).hexdigest()
 
 
-def rows_of(recipe: str | Path, settings: Sequence[str] = (), model: str | None = None) -> tuple[list[Row], bool]:
-    """The rows, and whether they are those of a set.
+def rows_of(recipe: str | Path, settings: Sequence[str] = (), model: str | None = None) -> tuple[list[EvaluationRow], bool]:
+    """The rows, and whether the recipe is a set.
 
     Args:
         recipe: an evaluation recipe or a set: a path, else a shipped name.
         settings: `key=value` of that recipe.
-        model: takes the place of `models`; in a set, of those of rows with a single model.
+        model: replaces `models`; in a set, those of rows with a single model.
 
     Raises:
         InputMissing, RecipeError, UsageError: as `load_recipe`.
@@ -49,7 +49,7 @@ def rows_of(recipe: str | Path, settings: Sequence[str] = (), model: str | None 
     if kind_of(document.values) != "evaluations":
         single = check_recipe(document, EvaluationRecipe, settings, name=path.name)
         keys: tuple[Callable[[str], str], ...] = tuple(f"sources.{number}.{{}}".format for number in range(len(single.sources)))
-        return [Row(recipe_name(path), _with_model(single, model), keys)], False
+        return [EvaluationRow(recipe_name(path), _with_model(single, model), keys)], False
     several = check_recipe(document, EvaluationSet, settings, name=path.name)
     rows = []
     for name in several.rows:
@@ -57,7 +57,7 @@ def rows_of(recipe: str | Path, settings: Sequence[str] = (), model: str | None 
         file = beside if beside.is_file() else find_recipe(name)
         each, keys = _rooted(load_recipe(file, EvaluationRecipe), several)
         each = _with_model(each, model) if len(each.models) == 1 else each
-        rows.append(Row(recipe_name(file), each, keys))
+        rows.append(EvaluationRow(recipe_name(file), each, keys))
     return rows, True
 
 
@@ -66,12 +66,12 @@ def _with_model(recipe: EvaluationRecipe, model: str | None) -> EvaluationRecipe
 
 
 def _rooted(recipe: EvaluationRecipe, several: EvaluationSet) -> tuple[EvaluationRecipe, tuple[Callable[[str], str], ...]]:
-    """The recipe with its sources where the set's `roots` and `lists` say, and the keys by which they are set."""
+    """The recipe with the set's `roots` and `lists` applied to its sources, and the keys that set them."""
     sources: list[Any] = []
     keys: list[Callable[[str], str]] = []
     roots: dict[str, str] = {str(kind): root for kind, root in several.roots.items()}
     for number, source in enumerate(recipe.sources):
-        if not isinstance(source, Published):
+        if not isinstance(source, PublishedSource):
             sources.append(source)
             keys.append((f"sources.{number}.{{}} of " + recipe.title.replace("{", "{{").replace("}", "}}")).format)
             continue
@@ -84,5 +84,5 @@ def _rooted(recipe: EvaluationRecipe, several: EvaluationSet) -> tuple[Evaluatio
 
 
 def _key_of_set(kind: str, key: str) -> str:
-    """`root` of a source is `roots.KIND` of the set, and so on; what a set does not set, the row's own recipe does."""
+    """`root` of a source is `roots.KIND` of the set, and so on; other keys are set in the row's own recipe."""
     return {"root": f"roots.{kind}", "lists.test": f"lists.{kind}"}.get(key, f"{key} of its own recipe")

@@ -6,8 +6,8 @@ import pytest
 from pydantic import Field, ValidationError, model_validator
 
 from engine.recipe.document import read_document
+from engine.recipe.schema import validation_faults
 from engine.recipe.section import Recipe, Section
-from engine.recipe.shape import validation_faults
 
 
 class Knob(Section):

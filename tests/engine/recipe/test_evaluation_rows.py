@@ -1,6 +1,6 @@
 """The rows of a run: one recipe, or a set with its data sets where the set says."""
 
-from engine.recipe.evaluations import rows_of
+from engine.recipe.evaluation_rows import rows_of
 
 
 def test_a_single_recipe_is_a_single_row_with_its_own_keys():

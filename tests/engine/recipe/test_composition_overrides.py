@@ -3,7 +3,7 @@
 import pytest
 
 from engine.errors import UsageError
-from engine.recipe.loader import overridden
+from engine.recipe.composition import overridden
 from engine.recipe.pretraining import PretrainRecipe
 
 VALUES = {
@@ -51,7 +51,7 @@ def test_any_key_fits_a_table_whose_keys_are_the_author_s():
         ("sources.1.file=a.csv", "no such key: sources.1.file"),
         ("sources.2.root=x", "sources has 2 items, counted from 0"),
         ("sources.root=x", "sources has 2 items"),
-        ("steps.0=1", "steps holds no keys"),
+        ("steps.0=1", "steps has no keys"),
         ("model.image.width.x=1", "no such key"),
         ("steps", "has no key=value"),
         ("=1", "has no key=value"),
