@@ -68,7 +68,7 @@ class MMCLIPModel:
             return list(arrays.values())
         from engine.intake.workers import read_files
 
-        readings = iter(list(read_files(paths, size=self.bundle.preprocessing.size, workers=1, plain_images=True)))
+        readings = iter(list(read_files(paths, size=self.bundle.preprocessing.read_size, workers=1, plain_images=True)))
         return [arrays[place] if place in arrays else _readable(next(readings)) for place in range(len(images))]
 
 

@@ -182,7 +182,7 @@ def _events(run: _Run, log: RunLog, resume: bool) -> Generator[Event, None, None
     base = load_bundle(recipe.model, run.device)
     if recipe.init == "random":
         base = randomised(base, recipe.seed)
-    found = labelled_pictures(recipe, run.data, size=base.preprocessing.size, resize=base.preprocessing.resize, verify=not resume)
+    found = labelled_pictures(recipe, run.data, size=base.preprocessing.read_size, resize=base.preprocessing.resize, verify=not resume)
     prepared = found.prepared(round(time.monotonic() - run.begun, 3))
     identity = run_identity(recipe) | {"model": base.content_hash, "data": found.content_hash}
     check_checkpoints((run.folder(fraction) / "checkpoints" for fraction in run.fractions), identity)

@@ -205,7 +205,7 @@ def score(
         clock.lap("load")
         run = ScoringRun(results, names, cache, scored=[] if heatmaps else None)
         size = batch_size or (64 if bundle.device.type == "cuda" else 8)
-        found = file_results(items, cache, size=bundle.preprocessing.size, workers=cores, limits=limits)
+        found = file_results(items, cache, size=bundle.preprocessing.read_size, workers=cores, limits=limits)
         said = False
         with closing(found), closing(cache):
             for each, features in with_features(found, lambda pictures: encode(bundle, pictures, size), size):
@@ -308,7 +308,7 @@ def _draw(
     )
 
     def pictures(items: Iterator[InputFile]) -> Iterator[tuple[str, NDArray[np.uint8] | None]]:
-        with closing(file_results(items, None, size=bundle.preprocessing.size, workers=workers, limits=limits)) as found:
+        with closing(file_results(items, None, size=bundle.preprocessing.read_size, workers=workers, limits=limits)) as found:
             yield from ((each.reading.content_hash, each.reading.image) for each in found)
 
     recipe = asked.account(bundle)

@@ -18,8 +18,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.data.store import Entry, PixelStore, Resize, filling
+from engine.data.store import Entry, PixelStore, filling
 from engine.intake.containers import file_facts
+from engine.model.preprocessing import Resize
 
 if TYPE_CHECKING:
     import polars as pl

@@ -16,11 +16,12 @@ import polars as pl
 
 from engine.data.build_store import CHUNK, Filled, Looked, fresh
 from engine.data.sources.image_table import COLUMNS
-from engine.data.store import Entry, Resize, StoreWriter, filling
+from engine.data.store import Entry, StoreWriter, filling
 from engine.dicom.reader_version import reader_version, same_readers
 from engine.intake.duplicates import DuplicateIndex
 from engine.intake.files import InputFile
 from engine.intake.read_result import ReadResult
+from engine.model.preprocessing import Resize
 from engine.scoring.feature_cache import FeatureCache, cached_files
 from engine.scoring.run_state import result_row
 from engine.tables.columns import IMAGE_COLUMNS, PRIVATE_COLUMNS

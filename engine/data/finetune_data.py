@@ -17,7 +17,8 @@ from torch import Tensor
 from engine.data.build_store import build_store
 from engine.data.pretrain_data import digest_of
 from engine.data.splits import PARTS, Split, split_hash, split_of, wanted_findings
-from engine.data.store import PixelStore, Resize
+from engine.data.store import PixelStore
+from engine.model.preprocessing import Resize
 from engine.tables.atomic import make_folder
 
 if TYPE_CHECKING:

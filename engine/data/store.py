@@ -18,33 +18,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from engine.errors import ConfigError, InputMissing, LockHeld, OutputError, ReadError
-
-# A grey picture of any sides -> the square that is stored and trained on.
-
-Resize = Literal["squash", "pad", "crop"]
-
-
-def squared(picture: NDArray[np.uint8], size: int, resize: Resize) -> NDArray[np.uint8]:
-    """uint8 (H, W) -> uint8 (size, size), antialiased by the filter that evaluation uses (LANCZOS).
-
-    squash: both sides become `size`. pad: the longer side does, black on both ends of the shorter. crop: the shorter side does, the
-    middle of the longer is kept.
-    """
-    height, width = picture.shape
-    side = {"squash": 0, "pad": max(height, width), "crop": min(height, width)}[resize]
-    shape = (size, size) if side == 0 else (max(1, round(width * size / side)), max(1, round(height * size / side)))
-    image = Image.fromarray(np.ascontiguousarray(picture))
-    image = image.resize(shape, Image.Resampling.LANCZOS) if shape != image.size else image
-    left, top = -((size - shape[0]) // 2), -((size - shape[1]) // 2)  # negative where black is added
-    return np.asarray(image.crop((left, top, left + size, top + size)))
-
+from engine.model.preprocessing import Resize, resized
 
 FORMAT = 1
 
@@ -145,7 +124,7 @@ class StoreWriter:
             row = before.row if before is not None else None
             if row is None:
                 row, self._next_row = self._next_row, self._next_row + 1
-            self._pictures.append((row, squared(picture, self.size, self.resize)))
+            self._pictures.append((row, resized(picture, self.size, self.resize)))
         entry = Entry(image, row, size, sha256, reason, mtime_ns)
         self.known[image] = entry
         self._lines.append(json.dumps(asdict(entry)).encode() + b"\n")

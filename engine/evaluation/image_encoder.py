@@ -45,7 +45,7 @@ class ImageEncoder:
             The features, with rows of NaN for files that cannot be read, and the number of these by reason.
         """
         if bundle is not None:
-            model, width, size = bundle.content_hash, int(bundle.clip.config.projection_dim), bundle.preprocessing.size
+            model, width, size = bundle.content_hash, int(bundle.clip.config.projection_dim), bundle.preprocessing.read_size
         else:
             model, width, size = f"raw-pixels-{BASELINE_SIDE}", BASELINE_SIDE**2, _BASELINE_READ_SIZE
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,8 @@ from engine.model.bundle_folder import (
 from engine.model.bundle_folder import shipped_models as shipped_models
 from engine.model.head import HEAD, SECTION, Head, read_head, write_head
 from engine.model.preprocessing import Preprocessing
+from engine.model.processor_config import FILE as PROCESSOR
+from engine.model.processor_config import processor_settings
 
 if TYPE_CHECKING:
     import torch
@@ -145,11 +147,19 @@ def fetch(model_id: str) -> Path:
         ) from None
 
 
-def load_folder(folder: Path, *, name: str, device: str | torch.device, weights: dict[str, Tensor] | None = None) -> Bundle:
+def load_folder(
+    folder: Path,
+    *,
+    name: str,
+    device: str | torch.device,
+    weights: dict[str, Tensor] | None = None,
+    preprocessing_of: Callable[[int], Preprocessing] | None = None,
+) -> Bundle:
     """The model in a folder.
 
     Args:
         weights: used instead of model.safetensors, for a folder without it.
+        preprocessing_of: image size of the tower -> the preprocessing, in place of the folder's own.
 
     Raises:
         ModelError: as `load_bundle`.
@@ -181,7 +191,8 @@ def load_folder(folder: Path, *, name: str, device: str | torch.device, weights:
     except Exception as error:  # a broken tokenizer.json surfaces as a bare Exception of the Rust library
         raise ModelError(f"the tokenizer of model {name} cannot be read", why=type(error).__name__) from None
     _check_tokenizer(tokenizer, config.text_config, name)
-    preprocessing = read_preprocessing(folder, manifest, config.vision_config.image_size, name)
+    image_size = config.vision_config.image_size
+    preprocessing = preprocessing_of(image_size) if preprocessing_of else read_preprocessing(folder, manifest, image_size, name)
     card = folder / "README.md"
     return Bundle(
         name=manifest.get("name", name),
@@ -246,22 +257,8 @@ def save_bundle(
         clip.config.architectures = ["CLIPModel"]
         clip.config.save_pretrained(beside)
         _save_tokenizer(tokenizer, beside)
-        size = {"height": preprocessing.size, "width": preprocessing.size}
-        processor = {
-            "image_processor_type": "CLIPImageProcessor",
-            "do_convert_rgb": True,
-            "do_resize": True,
-            "size": size if preprocessing.resize == "squash" else {"shortest_edge": preprocessing.size},
-            "do_center_crop": preprocessing.resize == "crop",
-            "crop_size": size,
-            "resample": 1,  # Pillow's LANCZOS
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
-            "image_mean": list(preprocessing.mean),
-            "image_std": list(preprocessing.std),
-        }
-        (beside / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n", "utf-8")
+        processor = processor_settings(preprocessing)
+        (beside / PROCESSOR).write_text(json.dumps(processor, indent=2) + "\n", "utf-8")
         if head is not None:
             write_head(head, beside)
         manifest = {

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from engine.errors import InputMissing, ModelError
-from engine.model.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing, Resize
+from engine.model.preprocessing import FILTERS, Preprocessing, Resize
+from engine.model.processor_config import FILE as PROCESSOR
+from engine.model.processor_config import HINT, processor_preprocessing, read_processor
 
 SHIPPED = Path(__file__).parent / "shipped"
 MANIFEST = "mmclip.json"
@@ -108,27 +110,28 @@ def content_hash(folder: Path, manifest: Mapping[str, Any], preprocessing: Prepr
 
 
 def read_preprocessing(folder: Path, manifest: Mapping[str, Any], image_size: int, name: str) -> Preprocessing:
-    """What pictures go through before the image tower: as mmclip.json says, else as CLIP's own processor does.
+    """The preprocessing of mmclip.json, else of transformers' preprocessor_config.json.
 
     Raises:
-        ModelError: something else than a way to `image_size` and the mean and deviation of three channels.
+        ModelError: there is neither, or it does not fit images of `image_size` or cannot be reproduced.
     """
-    source = MANIFEST if "preprocessing" in manifest else "preprocessor_config.json"
+    if "preprocessing" not in manifest:
+        if (stored := read_processor(folder, name)) is None:
+            why = f"the folder has no {PROCESSOR}"
+            raise ModelError(f"the preprocessing of model {name} is not known", why=why, hint=f"that file of the source, or {HINT}")
+        return processor_preprocessing(stored, image_size, name)
     try:
-        if "preprocessing" in manifest:
-            stored = manifest["preprocessing"]
-            size, resize, mean, std = stored["size"], stored["resize"], stored["mean"], stored["std"]
-        else:
-            stored = json.loads((folder / source).read_text("utf-8")) if (folder / source).is_file() else {}
-            size, resize = image_size, "crop"  # CLIP's own processor takes the middle of the longer side
-            mean, std = stored.get("image_mean", CLIP_MEAN), stored.get("image_std", CLIP_STD)
-        preprocessing = Preprocessing(size, resize, _three(mean), _three(std))
-        fits = resize in get_args(Resize) and size == image_size and min(preprocessing.std) > 0
+        stored = manifest["preprocessing"]
+        mean, std = _three(stored["mean"]), _three(stored["std"])
+        resample, resize_to = stored.get("resample", "lanczos"), stored.get("resize_to")
+        preprocessing = Preprocessing(stored["size"], stored["resize"], mean, std, resample, resize_to)
+        fits = stored["resize"] in get_args(Resize) and stored["size"] == image_size and min(std) > 0
+        fits = fits and resample in FILTERS and (resize_to is None or (isinstance(resize_to, int) and resize_to > image_size))
     except (KeyError, TypeError, ValueError, AttributeError):
         fits = False
     if not fits:
         raise ModelError(
-            f"the preprocessing in {source} of model {name} does not fit it",
+            f"the preprocessing in {MANIFEST} of model {name} does not fit it",
             why=f"it needs size {image_size}, a known resize, and mean and deviation of three channels",
             hint="copy the model again",
         )

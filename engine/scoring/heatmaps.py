@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from engine.errors import NotFinite
 from engine.model.head import Head
-from engine.model.preprocessing import Preprocessing, placement
+from engine.model.preprocessing import Preprocessing
 from engine.model.zero_shot import Pool, Score, Words, zero_shot
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def onto_picture(maps: Floats, shape: tuple[int, ...], preprocessing: Preprocess
     Args:
         patch: side of a patch on the model's square, pixels.
     """
-    (h, w), (top, left) = placement(shape, preprocessing.size, preprocessing.resize)
+    (h, w), (top, left) = preprocessing.placement(shape)
     side = maps.shape[-1]
     down = _weights(shape[0], h, top, side, patch, preprocessing.size)
     across = _weights(shape[1], w, left, side, patch, preprocessing.size)

@@ -123,7 +123,10 @@ def _preprocessing(stored: Mapping[str, Any]) -> PublishedPreprocessing:
     if resize == "pad" and stored.get("fill_color", 0) not in (0, [0, 0, 0]):
         raise ModelError(f"{CONFIG} pads images with another colour than black", hint="--preprocessing clip, or chexzero")
     mean, std = (_three(stored.get(key) or default) for key, default in (("mean", usual.mean), ("std", usual.std)))
-    return PublishedPreprocessing(resize, mean, std)
+    resample = stored.get("interpolation") or "bicubic"
+    if resample not in ("bicubic", "bilinear", "random"):
+        raise ModelError(f"{CONFIG} resizes images by {str(resample)[:20]}", hint="--preprocessing clip, or chexzero")
+    return PublishedPreprocessing(resize, mean, std, "bilinear" if resample == "bilinear" else "bicubic")  # random: in training only
 
 
 def _three(values: Any) -> tuple[float, float, float]:

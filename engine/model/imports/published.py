@@ -12,18 +12,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from engine.model.preprocessing import CLIP_MEAN, CLIP_STD, Resize
+from engine.model.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing, Resample, Resize
 
 Activation = Literal["quick_gelu", "gelu"]
 
 
 @dataclass(frozen=True)
 class PublishedPreprocessing:
-    """Image preprocessing without the size: the resize, and mean and deviation of grey values in [0, 1]."""
+    """Image preprocessing without the size: the resize, mean and deviation of grey values in [0, 1], and the filter."""
 
     resize: Resize
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    resample: Resample = "bicubic"
+
+    def at(self, size: int) -> Preprocessing:
+        """The preprocessing of an image tower of that size in pixels."""
+        return Preprocessing(size, self.resize, self.mean, self.std, self.resample)
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ CHEXZERO_MEAN = (101.48761 / 255,) * 3
 CHEXZERO_STD = (83.43944 / 255,) * 3
 PUBLISHED_PREPROCESSING: Mapping[str, PublishedPreprocessing] = {
     "clip": PublishedPreprocessing("crop", CLIP_MEAN, CLIP_STD),
-    "chexzero": PublishedPreprocessing("pad", CHEXZERO_MEAN, CHEXZERO_STD),
+    "chexzero": PublishedPreprocessing("pad", CHEXZERO_MEAN, CHEXZERO_STD, "lanczos"),
 }
 """clip: centre crop, CLIP's constants. chexzero: padded with black to a square, and the mean and deviation of its own radiographs, given
 in 0-255. CheXzero resizes to 320 pixels and then to 224; here an image is resampled once."""

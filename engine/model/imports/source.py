@@ -126,10 +126,15 @@ def card(imported: ImportedModel) -> str:
         f"- sha256 of the source: {about['sha256']}\n"
         f"- activation: {about['activation']['value']}, because {about['activation']['because']}\n"
         f"- preprocessing: {about['preprocessing']['value']}, because {about['preprocessing']['because']}\n"
-        f"- images: {images.resize} to {images.size} pixels; mean {_numbers(images.mean)}, deviation {_numbers(images.std)} (grey 0-1)\n"
+        f"- images: {_resize(images)}, {images.resample}; mean {_numbers(images.mean)}, deviation {_numbers(images.std)} (grey 0-1)\n"
         f"- texts: {imported.context} tokens; tokenizer: {about['tokenizer']}\n"
         f"{changed}"
     )
+
+
+def _resize(images: Preprocessing) -> str:
+    crop = f", the centre cropped to {images.size}" if images.read_size != images.size else ""
+    return f"{images.resize} to {images.read_size} pixels{crop}"
 
 
 def _numbers(values: tuple[float, float, float]) -> str:
@@ -168,16 +173,12 @@ def _from_transformers(folder: Path, name: str, preprocessing: str | None, activ
     if not is_pickled:
         check_complete(folder, name)
     file = pickled if is_pickled else folder / WEIGHTS
-    bundle = load_folder(folder, name=name, device="cpu", weights=dict(read_checkpoint(pickled).weights) if is_pickled else None)
+    weights = dict(read_checkpoint(pickled).weights) if is_pickled else None
+    published = PUBLISHED_PREPROCESSING[preprocessing].at if preprocessing else None
+    bundle = load_folder(folder, name=name, device="cpu", weights=weights, preprocessing_of=published)
     stored = bundle.clip.config.vision_config.hidden_act
     if activation not in (None, stored):
         raise UsageError(f"the weights of {name} were trained with {stored}, as their config.json says", hint="leave --activation out")
-    images = bundle.preprocessing
-    because = "as in the source's own files"
-    if preprocessing is not None:
-        published = PUBLISHED_PREPROCESSING[preprocessing]
-        images = Preprocessing(images.size, published.resize, published.mean, published.std)
-        because = "given by --preprocessing"
     is_ours = (folder / "mmclip.json").is_file()
     about = {
         "maker": "mmclip" if is_ours else "transformers",
@@ -185,12 +186,15 @@ def _from_transformers(folder: Path, name: str, preprocessing: str | None, activ
         "file": file.name,
         "sha256": file_hash(file),
         "activation": {"value": stored, "because": "its config.json says so"},
-        "preprocessing": {"value": preprocessing or "its own", "because": because},
+        "preprocessing": {
+            "value": preprocessing or "its own",
+            "because": "given by --preprocessing" if preprocessing else "as in the source's own files",
+        },
         "tokenizer": "its own",
     }
     if bundle.provenance:
         about["provenance"] = dict(bundle.provenance)
-    return ImportedModel(name, bundle.clip, bundle.tokenizer, images, {"imported": about})
+    return ImportedModel(name, bundle.clip, bundle.tokenizer, bundle.preprocessing, {"imported": about})
 
 
 # ---- weights in OpenAI's layout ---------------------------------------------------------------------------------------------------
@@ -224,9 +228,7 @@ def _from_checkpoint(
         "preprocessing": {"value": images_name, "because": images_because},
         "tokenizer": "CLIP's, which ships with mmclip: the file has none",
     }
-    return ImportedModel(
-        name, clip, tokenizer, Preprocessing(sizes.image_size, images.resize, images.mean, images.std), {"imported": about}
-    )
+    return ImportedModel(name, clip, tokenizer, images.at(sizes.image_size), {"imported": about})
 
 
 def _clip(sizes: ClipSizes, activation: Activation, epsilon: float, tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
@@ -322,6 +324,12 @@ def _resized(found: ImportedModel, image_size: int | None, context: int | None) 
     return replace(
         found,
         clip=clip,
-        preprocessing=replace(found.preprocessing, size=sizes[1]),
+        preprocessing=_at_size(found.preprocessing, sizes[1]),
         provenance={"imported": {**found.provenance["imported"], "changed": changed}},
     )
+
+
+def _at_size(images: Preprocessing, size: int) -> Preprocessing:
+    """The same preprocessing for another image size; the share that the centre crop keeps stays."""
+    resize_to = None if images.resize_to is None else round(images.resize_to * size / images.size)
+    return replace(images, size=size, resize_to=resize_to)

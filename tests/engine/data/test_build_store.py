@@ -12,9 +12,10 @@ from PIL import Image
 
 from engine.data import build_store as filling_module
 from engine.data.build_store import Filled, build_store, fill_store
-from engine.data.store import PixelStore, squared
+from engine.data.store import PixelStore
 from engine.errors import ConfigError, LockHeld
 from engine.intake.reader import read_file
+from engine.model.preprocessing import resized
 
 
 def draw(path: Path, seed: int) -> Path:

@@ -19,7 +19,7 @@ from engine.model.bundle_folder import (
     read_preprocessing,
     shipped_models,
 )
-from engine.model.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
+from engine.model.preprocessing import Preprocessing
 
 STORED = {"size": 32, "resize": "pad", "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
 PAD = Preprocessing(32, "pad", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -92,12 +92,19 @@ def test_content_hash_covers_files_and_preprocessing_and_not_the_name(folder: Pa
     assert found != content_hash(folder, manifest, PAD)
 
 
-def test_preprocessing_comes_from_the_manifest_then_from_the_processor_then_from_clip(folder: Path) -> None:
-    (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 2]}))
+def test_preprocessing_comes_from_the_manifest_before_the_processor(folder: Path) -> None:
+    processor = {"size": 32, "crop_size": 32, "image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 2]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     assert read_preprocessing(folder, read_manifest(folder, "toy"), 32, "toy") == PAD
-    assert read_preprocessing(folder, {}, 32, "toy") == Preprocessing(32, "crop", (0.1, 0.2, 0.3), (1.0, 1.0, 2.0))
-    (folder / "preprocessor_config.json").unlink()
-    assert read_preprocessing(folder, {}, 32, "toy") == Preprocessing(32, "crop", CLIP_MEAN, CLIP_STD)
+    found = read_preprocessing(folder, {}, 32, "toy")
+    assert (found.resize, found.resample) == ("crop", "bicubic")
+    assert found.mean == pytest.approx((0.1, 0.2, 0.3)) and found.std == pytest.approx((1, 1, 2))
+
+
+def test_the_manifest_keeps_filter_and_centre_crop(folder: Path) -> None:
+    cropped = Preprocessing(32, "squash", PAD.mean, PAD.std, "bicubic", 40)
+    (folder / "mmclip.json").write_text(json.dumps({"name": "toy", "preprocessing": cropped.as_dict()}))
+    assert read_preprocessing(folder, read_manifest(folder, "toy"), 32, "toy") == cropped
 
 
 def test_preprocessing_for_another_tower_is_refused(folder: Path) -> None:

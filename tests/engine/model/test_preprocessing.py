@@ -105,4 +105,18 @@ def test_no_pictures_make_an_empty_batch() -> None:
 def test_as_dict_holds_all_that_decides_the_pixels() -> None:
     stored = Preprocessing(16, "pad", CLIP_MEAN, CLIP_STD).as_dict()
     assert Preprocessing(**stored) == Preprocessing(16, "pad", CLIP_MEAN, CLIP_STD)
-    assert set(stored) == {"size", "resize", "mean", "std"}
+    assert set(stored) == {"size", "resize", "mean", "std"}, "so that the hashes of models without further settings stay"
+    cropped = Preprocessing(16, "pad", CLIP_MEAN, CLIP_STD, "bicubic", 20)
+    assert Preprocessing(**cropped.as_dict()) == cropped
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 9), st.sampled_from(RESIZES))
+def test_a_centre_crop_of_the_larger_square_is_the_square(height: int, width: int, margin: int, resize: Resize) -> None:
+    preprocessing = Preprocessing(16, resize, CLIP_MEAN, CLIP_STD, "bicubic", 16 + margin)
+    square = preprocessing.square(noise(height, width))
+    assert square.shape == (16, 16)
+    whole = resized(noise(height, width), 16 + margin, resize, "bicubic")
+    assert preprocessing.square(whole).shape == (16, 16)
+    if height == width:
+        assert np.array_equal(preprocessing.square(whole), square)

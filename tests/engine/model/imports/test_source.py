@@ -16,6 +16,7 @@ from engine.model.bundle_folder import file_hash
 from engine.model.imports.layout import image_positions
 from engine.model.imports.published import CHEXZERO, PUBLISHED_PREPROCESSING
 from engine.model.imports.source import import_model, save_imported
+from engine.model.preprocessing import Preprocessing
 from engine.model.tokenizer import tokenize
 
 TEXTS = ("a photo of a cat", "No pleural effusion.", "", "lungs are clear " * 40)
@@ -209,12 +210,12 @@ def write_folder(tmp_path):
 def test_an_open_clip_folder_says_what_it_needs(make_reference, write_folder, file, act):
     module = make_reference(act=act)
     weights = {name: value for name, value in module.state_dict().items() if value.is_floating_point()}
-    look = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.3], "resize_mode": "squash"}
-    folder = write_folder(weights, file, look, quick_gelu=act == "quick_gelu")
+    images = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.3], "resize_mode": "squash"}
+    folder = write_folder(weights, file, images, quick_gelu=act == "quick_gelu")
     for source in (folder, folder / file):
         found = import_model(source)
         assert_features(found, module)
-        assert found.preprocessing.as_dict() == {"size": 24, "resize": "squash", "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.3)}
+        assert found.preprocessing == Preprocessing(24, "squash", (0.5, 0.4, 0.3), (0.2, 0.2, 0.3), "bicubic")
         assert found.provenance["imported"]["activation"]["because"] == "open_clip_config.json says so"
 
 
