@@ -34,7 +34,7 @@ def frame(tmp_path: Path) -> pl.DataFrame:
 def expected(frame: pl.DataFrame, image: str) -> np.ndarray:
     reading = read_file(Path(frame.filter(image=image)["file"][0]), size=32, plain_images=True)
     assert reading.image is not None
-    return squared(reading.image, 32, "squash")
+    return resized(reading.image, 32, "squash")
 
 
 def test_every_image_has_its_picture_or_a_reason(frame: pl.DataFrame, tmp_path: Path) -> None:
