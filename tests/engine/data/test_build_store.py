@@ -15,6 +15,7 @@ from engine.data.build_store import Filled, build_store, fill_store
 from engine.data.store import PixelStore
 from engine.errors import ConfigError, LockHeld
 from engine.intake.reader import read_file
+from engine.model.preprocessing import resized
 
 
 def draw(path: Path, seed: int) -> Path:
