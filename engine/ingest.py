@@ -1,15 +1,15 @@
-"""Ingest: a data set's own layout, a recipe's sources or a folder of DICOM -> an image table and its pictures, made once.
+"""Ingest: a data set's own layout, a recipe's sources or a folder of DICOM -> an image table and its pixels, prepared once.
 
     out/
-        images.parquet     one row per image that has a picture: what `mmclip score` and `kind: table` of a recipe take
-        dropped.parquet    every row that was left out, with its reason (data sets; of a DICOM folder: private/files.parquet)
+        images.parquet     one row per image that was read: what `mmclip score` and `kind: table` of a recipe take
+        dropped.parquet    rows without an image, with their reasons (data sets; of a DICOM folder: private/files.parquet)
         pictures-.../      the pixel store, 8-bit squares in one memory map; `mmclip pretrain --data out` reads it
         run.json           versions, sources, counts that add up, seconds
         private/           DICOM folders only, mode 0700: paths, UIDs, patients
 
-A run that was stopped goes on where it was, and a run over sources that did not change reads no picture again. In the table of a data set,
+A run that was stopped continues where it was, and a run over unchanged sources reads no image again. In the table of a data set,
 `file` is the file as published and identifiers are the data set's own. Of a DICOM folder the table holds no path and no identifier:
-studies, images and patients are named by HMAC, and `file` is the picture's row in the store.
+studies, images and patients are named by HMAC, and `file` is the image's row in the store.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from engine.tables.identity import Names, site_key
 from engine.tables.run_log import publish_json, versions
 
 _JOURNAL = "files.jsonl"
-"""What builds before 2026-12-02 knew of files; it holds paths and UIDs, and is removed."""
+"""Journal of files of builds before 2026-12-02; it holds paths and UIDs, and is removed."""
 RECIPE_SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
 class Recognised:
-    """What the inputs are: a kind for each source, or `dicom`; and the side of the pictures to be made."""
+    """The kind of each source, or `dicom`; and the side of the stored images."""
 
     kinds: tuple[str, ...]
     size: int
@@ -57,7 +57,7 @@ class Recognised:
 
 @dataclass(frozen=True)
 class Planned:
-    """The end of a dry run: rows of the sources' tables by what would become of them, no picture opened; `images` may still drop out."""
+    """The end of a dry run: rows of the sources' tables by their outcome without opening an image; some of `images` may not be readable."""
 
     images: int
     dropped: dict[str, int]
@@ -91,11 +91,11 @@ def ingest(
     verify: bool = False,
     dry_run: bool = False,
 ) -> Iterator[Event]:
-    """Prepare images once: tell what the inputs are, how far it is, and what came of it.
+    """Prepare images once; yields the kinds of the inputs, progress, and the run's record.
 
     Args:
         inputs: one recipe with sources; or folders of published data sets and CSV or Parquet tables; or folders of DICOM.
-        kind: what the folders are (`mimic_cxr`, `padchest`, `dicom`, ...); None: told by their tables.
+        kind: what the folders are (`mimic_cxr`, `padchest`, `dicom`, ...); None: recognised by their tables.
         settings: `key=value` put over the recipe, or over the one that the inputs amount to: `sources.0.exclude_eval_patients=false`,
             `store_size=320`.
         workers: processes that read; None: as many as this process has cores.
@@ -134,7 +134,7 @@ def ingest(
 
 
 def _recipe_of(inputs: Sequence[str | Path], kind: str | None, settings: Sequence[str]) -> tuple[StoreRecipe, list[Path]]:
-    """The `SourcesRecipe` that the inputs are; where they are folders of DICOM, only the size of pictures, and the folders."""
+    """The inputs as `SourcesRecipe`; for folders of DICOM only the size of the stored images, and the folders."""
     paths = [Path(each) for each in inputs]
     recipes = [path for path in paths if path.suffix.lower() in RECIPE_SUFFIXES or (not path.exists() and _is_shipped(path))]
     if recipes and (len(paths) > 1 or kind):
@@ -159,7 +159,7 @@ def _is_shipped(name: Path) -> bool:
 
 
 def _sources_of(name: str, settings: Sequence[str]) -> SourcesRecipe:
-    """What a recipe of any kind says of its images."""
+    """The sources and image size of a recipe of any kind."""
     path, document = read_recipe(name)
     found = kind_of(document.values) or "pretraining"
     recipe = check_recipe(document, KINDS[found], settings, name=path.name)
@@ -171,7 +171,7 @@ def _sources_of(name: str, settings: Sequence[str]) -> SourcesRecipe:
 
 
 def _from_sources(recipe: SourcesRecipe, out: Path, workers: int | None, verify: bool) -> Generator[Filled, None, dict[str, Any]]:
-    """Image table and pictures of data sets; what run.json says of them."""
+    """Make image table and pixel store of data sets; their part of run.json."""
     table = read_sources(recipe.sources)
     place = out / store_name(recipe.sources, recipe.store_size, recipe.resize)
     read = 0
@@ -195,7 +195,7 @@ def _from_sources(recipe: SourcesRecipe, out: Path, workers: int | None, verify:
 def _from_folders(
     folders: Sequence[Path], recipe: StoreRecipe, out: Path, workers: int, verify: bool
 ) -> Generator[Notice | Filled, None, dict[str, Any]]:
-    """Image table and pictures of folders of DICOM; what run.json says of them."""
+    """Make image table and pixel store of folders of DICOM; their part of run.json."""
     private, place = out / "private", out / f"pictures-{recipe.store_size}-{recipe.resize}"
     make_folder(private, mode=0o700)
     if (journal := private / _JOURNAL).exists():

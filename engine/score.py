@@ -1,10 +1,10 @@
-"""Score: a folder of DICOM or an image table, a model and prompts, or a classifier -> one row per study, one per file, and figures where
+"""Score: a folder of DICOM or an image table, a model and prompts, or a classifier -> one row per study, one per file, and metrics where
 there are labels.
 
-    input files -> known by content? -> read in workers -> settle duplicates -> image features -> part of the image table
+    input files -> known by content? -> read in workers -> resolve duplicates -> image features -> feature cache
                 -> features x prompts, or the classifier's head -> image rows -> study rows -> (heatmaps) -> tables, figures, run.json
 
-One bad file never changes another file's row and never stops the run: it is a row with its reason. What is written stands in engine/tables.
+One bad file never changes another file's row and never stops the run: it is a row with its reason. engine/tables lists the output files.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ __all__ = ["Event", "FileDone", "Finished", "HeatmapSheet", "Notice", "Planned",
 Device = Literal["auto", "cpu", "cuda"]
 
 ROUNDING = 1e-5
-"""Scores that differ by no more are equal: the same picture in a batch of another size or at another place in it comes out so far apart."""
+"""Scores that differ by no more are equal: so much depends on the size of the batch and the place of the image in it."""
 
 
 @dataclass(frozen=True)
 class Started:
-    """Everything is checked and loaded. `known`: files that the image table remembers for this model."""
+    """Everything is checked and loaded. `known`: contents in the feature cache for this model."""
 
     findings: tuple[str, ...]
     model: str
@@ -97,7 +97,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Published:
-    """The tables stand in `out`, which is still locked: the moment to write a report beside them. `run` will become run.json.
+    """The tables are in `out`, which is still locked, so that a report can be written there. `run` will become run.json.
 
     `studies` and `images` read scores.parquet and images.parquet as they are asked: a run may have more rows than memory holds.
     """
@@ -147,8 +147,7 @@ def score(
 
     Args:
         inputs: folders, DICOM files, or image tables (.csv, .tsv, .parquet with a column `file`).
-        prompts: a prompt recipe: a path, else a shipped name. None for a classifier bundle, which scores the findings of its own head:
-            fine-tuning has moved its image features away from its words.
+        prompts: a prompt recipe: a path, else a shipped name. Omit for a classifier bundle, which scores the findings of its head.
         model: a shipped name, a bundle folder or a Hugging Face id.
         labels: a labels file; without it, finding columns of an image table serve.
         out: the output folder; one run at a time.
@@ -156,17 +155,17 @@ def score(
         aggregate: a study's score is the mean or the maximum over its images.
         calibration: calibration.json of `mmclip evaluate`, fitted for this model, these prompts and this aggregate: applied to studies.
         retain_uids: name studies and images by their UIDs, not by hashes of them.
-        min_age: seconds a file must have stood still.
-        min_files: files that must be found, lest a folder that is not mounted pass for an empty one; the last results stay as they are.
-        max_failures: files that may fail; one more ends the run, which keeps what was done, and leaves the last results as they are.
+        min_age: skip files that were modified in the last so many seconds; the next run picks them up.
+        min_files: fewer files are an error, as a folder that is not mounted looks empty; the last results stay as they are.
+        max_failures: more failed files end the run; the feature cache keeps what was done, and the last results stay as they are.
         workers: processes that read files; None: as many as this process has cores.
         batch_size: images per forward pass; None: 8 on a CPU, 64 on a GPU. Scores agree to 1e-5 between batch sizes.
-        limits: what one file may cost. Files that were turned away for a limit are not remembered: a higher one reads them again.
+        limits: for one file. Files that were rejected for a limit are not cached, so a higher limit reads them again.
         heatmaps: also draw which patches of each scored image speak for a finding (engine/model/heatmaps.py), into private/heatmaps.
             Features are not enough for that: images without a sheet of this model and these prompts are read once more, known ones too.
         dry_run: check everything, count the files, write nothing.
 
-    Closing the generator early keeps what was done: the next run with the same `out` goes on from there.
+    Closing the generator early keeps what was done: the next run with the same `out` continues from there.
 
     Raises:
         InputMissing: an input, the recipe or the model is not there, or fewer than `min_files` files are.
@@ -208,7 +207,7 @@ def score(
         found = file_results(items, cache, size=bundle.preprocessing.read_size, workers=cores, limits=limits)
         said = False
         with closing(found), closing(cache):
-            for each, features in with_features(found, lambda pictures: encode(bundle, pictures, size), size):
+            for each, features in with_features(found, lambda images: encode(bundle, images, size), size):
                 image, settled = run.take(each, features, each.scores if features is None else scores_of(features[None])[0])
                 yield FileDone(image, settled.outcome, settled.reason, each.known)
                 if run.outdated and not said:
@@ -238,7 +237,7 @@ def score(
         labelled = (joined or Joined({}, {})).frame(findings)
         rows = _figures(studies, labelled, run, findings) if joined else []
         for name in changed_outputs(out):
-            yield Notice(f"{name} was changed after the last run had written it; it is written anew")
+            yield Notice(f"{name} was changed after the last run had written it; it is replaced")
         with atomic_group() as outputs:
             add_tables(outputs, out, studies, results.images(), results.private())
             if joined:
@@ -307,15 +306,15 @@ def _draw(
         for item, (image, content_hash, *scores) in zip(run.scored or (), rows, strict=True)
     )
 
-    def pictures(items: Iterator[InputFile]) -> Iterator[tuple[str, NDArray[np.uint8] | None]]:
+    def images(items: Iterator[InputFile]) -> Iterator[tuple[str, NDArray[np.uint8] | None]]:
         with closing(file_results(items, None, size=bundle.preprocessing.read_size, workers=workers, limits=limits)) as found:
             yield from ((each.reading.content_hash, each.reading.image) for each in found)
 
     recipe = asked.account(bundle)
     made_with = (bundle.content_hash, recipe["sha256"], f"made by {bundle.name} with {recipe['name']}")
-    gone = yield from heatmap_sheets(wanted, pictures, sheets, bundle, margins_of, made_with)
-    if gone:
-        yield Notice(f"{gone} scored images have no heatmap: their files changed or went away while the run was at work")
+    missing = yield from heatmap_sheets(wanted, images, sheets, bundle, margins_of, made_with)
+    if missing:
+        yield Notice(f"{missing} scored images have no heatmap: their files were changed or removed during the run")
 
 
 def _refuse_few(files: int, least: int) -> None:
@@ -337,7 +336,7 @@ def _refuse_failures(failed: int, most: int | None) -> None:
 
 
 def _figures(studies: Batches, labelled: pl.DataFrame, run: ScoringRun, findings: Sequence[str]) -> list[FindingFigures]:
-    """The rows of metrics.csv. A study whose patient is not known stands for a patient of its own."""
+    """The rows of metrics.csv. A study without a known patient counts as a patient by itself."""
     scored = run.results.frame("study", "patient", where=pl.col("outcome") == "score")
     patients = scored.group_by("study").agg(pl.col("patient").drop_nulls().first())
     known = labelled["study"].to_list()
@@ -345,6 +344,6 @@ def _figures(studies: Batches, labelled: pl.DataFrame, run: ScoringRun, findings
     table = labelled.select("study").join(table, on="study", how="left", maintain_order="left")
     table = table.join(patients, on="study", how="left", maintain_order="left")
     truth = labelled.select(findings).cast(pl.Float64).fill_null(float("nan")).to_numpy()
-    # The two kinds of names are kept apart, lest a patient be called like another's study
+    # prefixed, as a patient may be called like another's study
     owners = [f"patient {patient}" if patient else f"study {study}" for study, patient in table.select("study", "patient").iter_rows()]
     return figures(findings, table.select(findings).cast(pl.Float64).to_numpy(), truth, np.array(owners, dtype=object).astype(str))

@@ -1,6 +1,6 @@
-"""A folder of DICOM as a hospital has it -> a pixel store, and one row per file with what became of it.
+"""Folders of DICOM -> a pixel store, and one row per file with its outcome.
 
-Nothing that names a patient leaves `private/`: studies, images and patients are known by HMAC (engine/tables/identity.py), and pictures by
+Identifiers are in `private/` only: studies, images and patients are named by HMAC (engine/tables/identity.py), and pixels by
 their row in the store. The feature cache (engine/scoring/feature_cache.py, without features here) has a row for each file read, with its
 path, size and time of change: a run that was killed continues where it stopped, and files that did not change are not read again.
 """
@@ -29,15 +29,15 @@ from engine.tables.identity import Names
 from engine.tables.shards import ShardFolder, text_of_path
 
 EXTRA = {name: IMAGE_COLUMNS[name] for name in ("content_hash", "flags", "modality", "rows", "columns", "transfer_syntax")}
-"""What the image table of a DICOM folder holds beside `COLUMNS`."""
+"""Columns of the image table of a DICOM folder after `COLUMNS`."""
 
 
 @dataclass(frozen=True)
 class Ingested:
-    """What came of a folder.
+    """The result of ingesting a folder.
 
     Attributes:
-        frame: images that have a picture: `COLUMNS`, `file` relative to the folder that holds the store, and `EXTRA`.
+        frame: images that were read: `COLUMNS`, `file` relative to the folder that holds the store, and `EXTRA`.
         private: every file: image, path, UIDs, patient, outcome, reason.
     """
 
@@ -55,7 +55,7 @@ def ingest_folder(
     workers: int,
     verify: bool = False,
 ) -> Generator[Filled, None, Ingested]:
-    """Read every file that is worth it, once; tells how far it is (`total` 0: not known), the generator's value is what came of it.
+    """Read every file once; yields progress (`total` 0: not known), the generator's value is the result.
 
     The first copy of an image is kept; a copy in another encoding, or with the same content, is a duplicate.
 

@@ -1,9 +1,9 @@
-"""Files inside files: a member of a zip, or a picture of a pixel store, named as if the file that holds it were a folder.
+"""File kinds by content, and files inside files: members of zips and images of pixel stores, named as if the outer file were a folder.
 
     0.zip/2168403.png        the member `2168403.png` of `0.zip`
-    pictures/pixels.u8/17    the 18th picture of a pixel store (engine/data/store.py), read as a PNG
+    pictures/pixels.u8/17    the 18th image of a pixel store (engine/data/store.py), read as a PNG
 
-Nothing is unpacked to the disk. Opening such a path as a file fails with ENOTDIR, which no other kind of path does.
+Nothing is unpacked to the disk. Such a path is recognised by ENOTDIR, the error of opening it as a file.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Literal
 
 from engine.dicom.reasons import Refusal
 
-# What kind of file some bytes are by their first ones: DICOM, a plain picture, an archive, what an operating system left.
+# Kinds of files by their first bytes.
 
-Kind = Literal["dicom", "picture", "archive", "os_junk", ""]
+Kind = Literal["dicom", "image", "archive", "os_junk", ""]
 
 _PICTURE_SUFFIXES = frozenset(
     (
@@ -44,23 +44,23 @@ _JUNK = (b"\x00\x05\x16\x07\x00\x02", b"\x00\x05\x16\x00\x00\x02", b"\x00\x00\x0
 
 
 def kind_of(data: bytes) -> Kind:
-    """The kind by content; a preamble may hold anything, so DICM at byte 128 wins over all else (PS3.10 7.1)."""
+    """The kind by content. DICM at byte 128 comes first, as a preamble may hold anything (PS3.10 7.1)."""
     if data[128:132] == b"DICM":
         return "dicom"
     if data.startswith(_PICTURES) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP") or data[4:12] in (b"ftypheic", b"ftypavif"):
-        return "picture"
+        return "image"
     if data.startswith(_ARCHIVES) or data[257:262] == b"ustar":
         return "archive"
     return "os_junk" if data.startswith(_JUNK) else ""
 
 
-def is_named_as_picture(path: Path) -> bool:
-    """Whether the name says that it is a plain picture, which then is no DICOM file gone wrong."""
+def is_named_as_image(path: Path) -> bool:
+    """Whether the file name has the suffix of an image, so that it is not a damaged DICOM file."""
     return path.suffix.lower() in _PICTURE_SUFFIXES
 
 
 PIXELS = "pixels.u8"
-"""The file of a pixel store that holds its pictures, one after another."""
+"""The file of a pixel store that holds its images, one after another."""
 
 
 def file_facts(path: Path) -> tuple[int, int]:
@@ -90,7 +90,7 @@ def load_inside(path: Path, most: int) -> bytes:
     try:
         holder, member = _split(path)
         if holder.name == PIXELS:
-            return _stored_picture(holder, member)
+            return _stored_image(holder, member)
         found = _member(holder, member)
         if found.file_size > most:
             raise Refusal("resource_limit")
@@ -133,7 +133,7 @@ def _side(holder: Path) -> int:
     return int(json.loads((holder.parent / "meta.json").read_text())["size"])
 
 
-def _stored_picture(holder: Path, member: str) -> bytes:
+def _stored_image(holder: Path, member: str) -> bytes:
     from PIL import Image
 
     side, row = _side(holder), int(member)

@@ -12,12 +12,12 @@ from engine.intake.read_result import COARSE, ReadResult, coarse_image
 from engine.tables.temp_store import TempStore
 
 _SAME_GREY = 4.0
-"""Of 255: coarse pictures of one radiograph in two encodings (lossy ones included) differ by less, other radiographs by far more."""
+"""Of 255: coarse images of one radiograph in two encodings (lossy ones included) differ by less, other radiographs by far more."""
 
 
 @dataclass(frozen=True)
 class _Copy:
-    """What is kept of one scored copy of a SOP instance; coarse: as `coarse_image` gives it."""
+    """One scored copy of a SOP instance; coarse: its coarse image."""
 
     transfer_syntax: str | None
     pixel_hash: str | None
@@ -33,11 +33,11 @@ class _Copy:
         return cls(transfer_syntax or None, pixel_hash or None, packed[:size])
 
     def repeats(self, known: _Copy) -> bool:
-        """Whether it is the same again."""
+        """Whether it is the same image in the same encoding."""
         return self.transfer_syntax == known.transfer_syntax and self._equals(known) and self._looks_like(known, inverted=False)
 
     def recodes(self, known: _Copy) -> bool:
-        """Whether it is the same picture in another encoding, or with its grey scale inverted."""
+        """Whether it is the same image in another encoding, or with its grey scale inverted."""
         return self._equals(known) and (self._looks_like(known, inverted=False) or self._looks_like(known, inverted=True))
 
     def _equals(self, known: _Copy) -> bool:
@@ -54,22 +54,22 @@ def _digest(text: str) -> bytes:
 
 @dataclass
 class DuplicateIndex:
-    """Settles readings one by one, in the order they come; what it must know of each is kept on the disk (engine.tables.temp_store).
+    """Finds duplicates and UID conflicts among read results, one by one in their order; its index is on the disk (temp_store.py).
 
     The first of several equal files is scored, later ones are duplicates (`same_pixels`): the same bytes, or the same SOP instance UID
     in the same transfer syntax with the same stored values. The same instance in another encoding, or with its grey scale inverted, is
-    scored with the flag `recoded`. The same UID with another picture is a reject (`uid_conflict`). Where stored values cannot be
-    compared exactly (lossy, or decoded at a fraction of their size) the coarse picture decides.
+    scored with the flag `recoded`. The same UID with another image is a reject (`uid_conflict`). Where stored values cannot be
+    compared exactly (lossy, or decoded at a fraction of their size) the coarse image decides.
 
-    A series UID in two studies, or a study UID with two patients, flags every file of the run that has it: `settle` flags the later
-    ones, `final_flags` tells for any reading once the run is over.
+    A series UID in two studies, or a study UID with two patients, flags every file of the run that has it: `resolve` flags the later
+    files, and `final_flags` all of them once every file is known.
     """
 
     scratch: TempStore = field(default_factory=TempStore)
     conflicting: set[bytes] = field(default_factory=set)
 
     def resolve(self, reading: ReadResult) -> ReadResult:
-        """The reading with its final outcome; its flags may still grow, see final_flags."""
+        """The read result with its final outcome; a later conflict may add a flag, see final_flags."""
         if reading.outcome != "score" or reading.image is None:
             return reading
         if self.scratch.first("content", bytes.fromhex(reading.content_hash)[:12]) is not None:
@@ -97,7 +97,7 @@ class DuplicateIndex:
             self.conflicting.add(study)
 
     def final_flags(self, reading: ReadResult) -> tuple[str, ...]:
-        """The flags of a settled reading, conflicts found after it included."""
+        """The flags of a resolved result, with those of conflicts that were found after it."""
         uids = (reading.series_instance_uid, reading.study_instance_uid)
         if "uid_conflict" not in reading.flags and any(uid and _digest(uid) in self.conflicting for uid in uids):
             return (*reading.flags, "uid_conflict")

@@ -1,4 +1,4 @@
-"""What a user names as INPUT, as one stream of files: folders and DICOM files by walking, image tables row by row."""
+"""Files of the inputs, in a stable order: folders are walked, image tables are read row by row."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _JUNK = frozenset(
     )
 )
 _LEFT_OVER = re.compile(r"\._|\.nfs[0-9a-f]{8}|\.fuse_hidden|~\$|\.~lock\.", re.IGNORECASE)
-"""How names begin that macOS, NFS, FUSE and office programs leave beside files."""
+"""Prefixes of names of files that macOS, NFS, FUSE and office programs leave behind."""
 _JUNK_FOLDERS = frozenset(
     (
         *("__macosx", ".trash", ".trashes", ".spotlight-v100", ".fseventsd", ".temporaryitems", ".documentrevisions-v100", ".appledouble"),
@@ -39,12 +39,12 @@ _UNFINISHED = re.compile(
     r"\.(part|te?mp|filepart|crdownload|(op)?download|partial|incomplete|aria2|!ut|!qb|sw[op])$|^\.goutputstream-|^\..+\.[A-Za-z0-9]{6}$",
     re.IGNORECASE,
 )
-"""Names of files that are still being written; rsync writes .NAME.Xa81Qz."""
+"""Names of files that are still being written; rsync uses .NAME.Xa81Qz."""
 
 
 @dataclass(frozen=True)
 class WalkedFile:
-    """One file of the walk. outcome None: worth opening; else what was decided by name and kind alone, with its reason code."""
+    """One file of a walk. outcome None: to be opened; else decided by its name and kind, with its reason code."""
 
     path: Path
     outcome: Literal["skip", "reject"] | None = None
@@ -52,18 +52,18 @@ class WalkedFile:
 
 
 def find_files(inputs: Sequence[Path], *, min_age: float = 0.0) -> Iterator[WalkedFile]:
-    """Every file below the inputs exactly once per input, folders sorted by the bytes of their names, so that runs agree on the order.
+    """Every file below the inputs once per input, folders sorted by the bytes of their names, so that the order is the same in every run.
 
     Args:
         inputs: folders (walked) or files (treated alike). Names need not be UTF-8.
-        min_age: seconds a file must have stood still; younger ones are `in_progress` and left for the next run.
+        min_age: files that were modified in the last so many seconds are `in_progress`, and left for the next run.
 
     Raises:
         InputMissing: an input is absent.
     """
     for given in inputs:
         try:
-            kind = given.stat()  # an input that the user names may be a link; what lies below may not
+            kind = given.stat()  # an input itself may be a link
         except OSError as error:
             hint = "check the path and its mount" if error.errno in (errno.ENOENT, errno.ENOTDIR) else "check the rights on it"
             raise InputMissing("an input cannot be opened", why=os.strerror(error.errno or errno.ENOENT), hint=hint) from None
@@ -121,12 +121,12 @@ def _judge(path: Path, status: os.stat_result, min_age: float) -> WalkedFile:
 
 @dataclass(frozen=True)
 class InputFile:
-    """One input file, and what its user said of it beside the file.
+    """One input file, with what an image table says about it.
 
     Attributes:
-        given: what an image table calls the file.
-        decided: outcome and reason where they need no opening.
-        study, patient, view: from an image table; None where it does not tell.
+        given: the name in the image table.
+        decided: outcome and reason of a file that need not be opened.
+        study, patient, view: from the image table; None where it has none.
         plain_image: PNG and JPEG are read too, as a table names the file.
     """
 
@@ -140,7 +140,7 @@ class InputFile:
 
 
 def check_inputs(inputs: Sequence[Path]) -> None:
-    """Refuse inputs that are not there, by their number: a path may name a patient.
+    """Raise for an input that is missing, named by its number, as a path may name a patient.
 
     Raises:
         InputMissing: the first of them.
@@ -162,11 +162,11 @@ def input_files(
     Args:
         inputs: folders, files, and the keys of `tables`.
         tables: the inputs that are image tables.
-        leave_out: files and folders that a walk passes over: the output folder, the labels.
-        min_age: seconds a file must have stood still.
+        leave_out: files and folders that a walk skips: the output folder, the labels.
+        min_age: see `find_files`.
 
     Raises:
-        InputMissing: an input has gone.
+        InputMissing: an input is missing.
     """
     resolved = [path.resolve() for path in leave_out]
     for given in inputs:
@@ -187,7 +187,7 @@ def _of_row(row: TableRow) -> InputFile:
             decided = ("skip", "not_regular")
     except FileNotFoundError:
         decided = ("reject", "vanished")
-    except NotADirectoryError:  # a file inside a file: looked for when it is read
+    except NotADirectoryError:  # a file inside a file, which is found when it is read
         pass
     except (OSError, ValueError):
         decided = ("reject", "unreadable")

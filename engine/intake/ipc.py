@@ -1,6 +1,6 @@
-"""What a worker process and the one that started it tell each other: two lengths, JSON, and raw bytes; nothing that could run as code.
+"""Messages between the parent and its worker processes: two lengths, JSON, and raw bytes; no pickle, nothing that could run as code.
 
-A decoder that was taken over can lie in such a message, and no more than that: what it says is checked before it is believed.
+A worker whose decoder was exploited may send anything, so every field of an answer is checked.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from engine.intake.read_result import KNOWN, ReadResult
 
 _LENGTHS = struct.Struct("<II")
 _LARGEST_HEAD, _LARGEST_BODY = 1 << 20, 256 << 20
-"""Bytes of JSON, and of a picture: what claims more is no message."""
+"""Limits of a message in bytes: JSON, and image."""
 _HASH = re.compile("(?:[0-9a-f]{64})?")
-"""SHA-256, or '' where no byte was read."""
+"""SHA-256, or '' where no bytes were read."""
 _TEXTS = tuple(field.name for field in fields(ReadResult) if field.name not in {"path", "image", "flags", "rows", "columns"})
 
 
@@ -33,41 +33,41 @@ def pack(head: Mapping[str, Any], body: bytes = b"") -> bytes:
 
 
 def message_in(buffer: bytearray) -> tuple[dict[str, Any], bytes] | None:
-    """Take one whole message out of the front of `buffer`, None where it is not all there yet.
+    """Remove one whole message from the front of `buffer`; None where it is incomplete.
 
     Raises:
-        ValueError: what stands there is no message.
+        ValueError: the buffer does not start with a message.
     """
     if len(buffer) < _LENGTHS.size:
         return None
     head, body = _LENGTHS.unpack_from(buffer)
     if head > _LARGEST_HEAD or body > _LARGEST_BODY:
-        raise ValueError("no message")
+        raise ValueError("not a message")
     end = _LENGTHS.size + head + body
     if len(buffer) < end:
         return None
     parsed = json.loads(buffer[_LENGTHS.size : _LENGTHS.size + head])
     if not isinstance(parsed, dict):
-        raise ValueError("no message")
+        raise ValueError("not a message")
     rest = bytes(buffer[_LENGTHS.size + head : end])
     del buffer[:end]
     return parsed, rest
 
 
-def pack_reading(reading: ReadResult, *, spent: bool) -> bytes:
-    """A reading as a message; its path stays behind, the parent knows it. `spent`: the child wants to be replaced."""
-    picture = reading.image
+def pack_result(reading: ReadResult, *, spent: bool) -> bytes:
+    """A read result as a message, without its path, which the parent knows. `spent`: the worker should be replaced."""
+    image = reading.image
     head = {name: getattr(reading, name) for name in (*_TEXTS, "flags", "rows", "columns")}
     head["spent"] = spent
-    head["shape"] = None if picture is None else picture.shape
-    return pack(head, b"" if picture is None else picture.tobytes())
+    head["shape"] = None if image is None else image.shape
+    return pack(head, b"" if image is None else image.tobytes())
 
 
-def unpack_reading(path: Path, head: Mapping[str, Any], body: bytes) -> ReadResult:
-    """The reading of a message, its codes those of the policy: a child that was taken over may write anything.
+def unpack_result(path: Path, head: Mapping[str, Any], body: bytes) -> ReadResult:
+    """The read result of a message, its codes checked against the closed lists.
 
     Raises:
-        ValueError, KeyError, TypeError: the message is no reading.
+        ValueError, KeyError, TypeError: the message is not a read result.
     """
     texts = {name: head[name] for name in _TEXTS}
     flags, sides = tuple(head["flags"]), (head["rows"], head["columns"])
@@ -82,9 +82,9 @@ def unpack_reading(path: Path, head: Mapping[str, Any], body: bytes) -> ReadResu
         and (head["shape"] is not None) == (texts["outcome"] == "score")
     )
     if not sound:
-        raise ValueError("no reading")
-    picture = None
+        raise ValueError("not a read result")
+    image = None
     if head["shape"] is not None:
         height, width = head["shape"]
-        picture = np.frombuffer(body, np.uint8).reshape(height, width).copy()
-    return ReadResult(path=path, flags=flags, rows=head["rows"], columns=head["columns"], image=picture, **texts)
+        image = np.frombuffer(body, np.uint8).reshape(height, width).copy()
+    return ReadResult(path=path, flags=flags, rows=head["rows"], columns=head["columns"], image=image, **texts)

@@ -1,4 +1,4 @@
-"""What one file may cost, and how users say so: `--limit seconds=60`. Whatever a file holds, reading it stops at these."""
+"""Limits of time, memory and size for reading one file, and their settings (`--limit seconds=60`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.errors import UsageError
 
 @dataclass(frozen=True)
 class Limits:
-    """What one file may cost.
+    """Limits for one file.
 
     seconds: wall clock from hand-over to answer. memory: bytes a worker may allocate beyond what it holds when idle. file_bytes: on disk.
     inflated_bytes: of a deflated data set. pixels: rows x columns x samples claimed by header or codestream. depth: nested sequences.
@@ -31,7 +31,7 @@ LIMITS = Limits()
 
 _MEGABYTE = 1 << 20
 SETTINGS = ("seconds", "memory_gb", "file_mb", "megapixels", "nesting")
-"""The keys that users know. A gigabyte is 2^30 bytes and a megabyte 2^20; a deflated data set may grow to half of `file_mb`."""
+"""Keys of `--limit`. A gigabyte is 2^30 bytes and a megabyte 2^20; a deflated data set may grow to half of `file_mb`."""
 
 
 def limits_from(settings: Sequence[str], limits: Limits = LIMITS) -> Limits:
@@ -82,6 +82,6 @@ def _with(limits: Limits, values: dict[str, float]) -> Limits:
 
 
 def as_settings(limits: Limits) -> dict[str, float]:
-    """The limits by the keys that users know, for run.json."""
+    """The limits by their `--limit` keys, for run.json."""
     numbers = (limits.seconds, limits.memory / (1024 * _MEGABYTE), limits.file_bytes / _MEGABYTE, limits.pixels / 1e6, limits.depth)
     return dict(zip(SETTINGS, numbers, strict=True))

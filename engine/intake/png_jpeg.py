@@ -1,12 +1,12 @@
 """Plain PNG and JPEG files, as image tables of published data sets name them: grey, or grey stored in colour, of any depth but 1 bit.
 
-What such a file shows is decided as follows.
+How such a file is shown:
   - Grey values are taken as they are stored. Gamma, sRGB and ICC profiles say how a screen should look; radiographs come with any of them.
-  - 8 bits or fewer are shown as they are, deeper pictures over the range of their data (tone.py): 12 bits in 16 are common, and reading
-    them through an 8-bit conversion clips. Nothing tells their polarity: they are taken to be bone bright.
-  - What is transparent is black, as padding is.
+  - 8 bits or fewer are shown as they are, deeper images over the range of their data (windowing.py): 12 bits in 16 are common, and reading
+    them through an 8-bit conversion clips. Their polarity is not recorded: they are taken to be bone bright.
+  - Transparent pixels are black, like padding.
   - The orientation that Exif asks for is applied: every viewer does.
-  - Of a JPEG of several pictures (MPO) the first is the picture and the others are previews; an animated PNG is refused.
+  - Of a JPEG of several images (MPO) the first is read, the others are previews; an animated PNG is refused.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False)
 """Exif orientation -> quarter turns to the left, and whether the result is then mirrored left to right (Exif 2.32, 4.6.5.1)."""
 
 
-def read_picture(data: bytes, size: int, max_pixels: int) -> tuple[NDArray[np.uint8], int, int, str | None, list[str]]:
+def read_image(data: bytes, size: int, max_pixels: int) -> tuple[NDArray[np.uint8], int, int, str | None, list[str]]:
     """uint8 (H, W) with shorter side == size; full rows and columns; pixel hash (None for JPEG); flags.
 
-    Rows and columns are those of the upright picture.
+    Rows and columns are those of the upright image.
 
     Raises:
-        Refusal: `not_dicom` for other kinds of picture, `truncated`, `decode_error`, `resource_limit`, `too_small`, `color_image`,
+        Refusal: `not_dicom` for other kinds of image, `truncated`, `decode_error`, `resource_limit`, `too_small`, `color_image`,
             `multi_frame`, `unsupported_bits` (1 bit), `degenerate_image`.
     """
     kind = "JPEG" if data[:2] == b"\xff\xd8" else "PNG" if data[:4] == b"\x89PNG" else ""
@@ -106,7 +106,7 @@ def _opened(data: bytes, claim: Claim | None, size: int, max_pixels: int) -> _Op
 
 
 def _orientation(image: Any) -> int:
-    """What the Exif data of a loaded image ask for; 1, upright, where they are absent or broken: they are no part of the picture."""
+    """The orientation in the Exif data of a loaded image; 1, upright, where they are absent or broken."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # Pillow raises almost anything on broken ones

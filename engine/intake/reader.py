@@ -1,7 +1,7 @@
-"""One file -> ReadResult, in the process that calls it; workers.py calls it in processes that may die.
+"""Read one file into a ReadResult, in this process; workers.py calls it in processes that may die.
 
-The steps stand in `read_file` in the order in which reasons.py ranks their reasons. Any fault of the file becomes the reading's reason;
-nothing here raises for what a file holds, save MemoryError inside a process whose memory is limited (which becomes `resource_limit`).
+The steps of `read_file` are in the order in which reasons.py ranks their reasons. Any fault of the file becomes the result's reason;
+nothing here raises for the content of a file, and MemoryError in a process with limited memory becomes `resource_limit`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from engine.dicom.pixels import FAMILIES, SecondDecoder, Stored, expected_bytes,
 from engine.dicom.reasons import Refusal
 from engine.dicom.special_exposures import exposure_flags
 from engine.dicom.view_check import picture_flags
-from engine.intake.containers import is_named_as_picture, kind_of, load_inside
+from engine.intake.containers import is_named_as_image, kind_of, load_inside
 from engine.intake.limits import LIMITS, Limits
 from engine.intake.read_result import KNOWN, ReadResult
 
 
 @dataclass
 class _Facts:
-    """What is known of a file so far; it goes into the reading whatever happens next."""
+    """Metadata of a file so far, which go into its result also when it is rejected."""
 
     path: Path
     known: dict[str, Any] = field(default_factory=dict)
@@ -52,7 +52,7 @@ def read_file(
     hash_only: bool = False,
     second: SecondDecoder | None = None,
 ) -> ReadResult:
-    """Read one file whole and turn it into a picture of shorter side `size`, or into the reason why not.
+    """Read one file whole: an image of shorter side `size`, or the reason why there is none.
 
     Args:
         plain_images: also read plain PNG and JPEG files (the files that an image table names), which are skipped or rejected otherwise.
@@ -117,15 +117,15 @@ def _read(data: bytes, facts: _Facts, size: int, limits: Limits, plain_images: b
     if not data:
         raise Refusal("empty_file")
     kind = kind_of(data)
-    if kind == "picture":
+    if kind == "image":
         if plain_images:
-            from engine.intake.png_jpeg import read_picture
+            from engine.intake.png_jpeg import read_image
 
-            picture, rows, columns, pixel_hash, flags = read_picture(data, size, limits.pixels)
+            picture, rows, columns, pixel_hash, flags = read_image(data, size, limits.pixels)
             facts.flags += flags
             facts.flags += picture_flags(picture)
             return facts.reading("score", None, rows=rows, columns=columns, pixel_hash=pixel_hash, image=picture)
-        return facts.reading("skip" if is_named_as_picture(facts.path) else "reject", "not_dicom")
+        return facts.reading("skip" if is_named_as_image(facts.path) else "reject", "not_dicom")
     if kind in ("archive", "os_junk"):
         raise Refusal(kind)
     view = memoryview(data)
@@ -197,7 +197,7 @@ def _note(header: Header, facts: _Facts) -> None:
 
 
 def _refuse_by_header(header: Header, walked: Outline, syntax: str, limits: Limits) -> None:
-    """Turn away by what the header says, in the order that the head of reasons.py gives."""
+    """Reject by the header, in the order given at the top of reasons.py."""
     element = walked.elements.get(PIXEL_DATA)
     if (header.rows or 0) * (header.columns or 0) * (header.samples or 1) > limits.pixels:
         native = element is not None and not walked.encapsulated and None not in (header.samples, header.bits_allocated)

@@ -1,8 +1,8 @@
-"""The child process of workers.py: reads one file at a time under limits.
+"""Main loop of a worker process: reads one file at a time under limits.
 
 Started as `python -c "from engine.intake.sandbox import serve; serve()"`, so that neither the user's main module nor torch is imported.
-Requests come on standard input, answers leave on a duplicate of standard output; both real streams are closed to what native libraries
-print. What an answer looks like stands in ipc.py.
+Requests come on standard input, answers go to a duplicate of standard output; both streams are then redirected, as native libraries may
+print. The format of messages is in ipc.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from engine.intake.ipc import message_in, pack, pack_reading
+from engine.intake.ipc import message_in, pack, pack_result
 
 
 def serve(known: int | None = None) -> None:
@@ -25,8 +25,8 @@ def serve(known: int | None = None) -> None:
         os.dup2(nowhere, stream)
     _die_with_parent()
     keep_freed_memory()
-    sys.modules["requests"] = None  # type: ignore[assignment]  # pydicom takes it for downloads: half of its start, and none of our business
-    # imported here: the limits below count from what a worker holds when idle
+    sys.modules["requests"] = None  # type: ignore[assignment]  # pydicom imports it for downloads: half of its start-up time
+    # imported here, as the limits below count from the memory of an idle worker
     import imagecodecs  # noqa: F401
     import PIL.Jpeg2KImagePlugin
     import PIL.JpegImagePlugin
@@ -57,7 +57,7 @@ def serve(known: int | None = None) -> None:
             hash_only=head["hash_only"],
             second=decode,
         )
-        _send(answers, pack_reading(reading, spent=_address_space() - held > limits.memory // 2))
+        _send(answers, pack_result(reading, spent=_address_space() - held > limits.memory // 2))
 
 
 def _next(requests: BinaryIO, buffer: bytearray) -> tuple[dict[str, Any], bytes] | None:
@@ -76,10 +76,10 @@ def _send(answers: BinaryIO, message: bytes) -> None:
 
 
 def _die_with_parent() -> None:
-    """No orphans: the kernel kills this process when the one that started it dies, however it dies."""
+    """Have the kernel kill this process when its parent dies."""
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent handles it
     if sys.platform == "linux":
         import ctypes
 
@@ -90,7 +90,7 @@ def _die_with_parent() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep up to 128 MB of what was freed: every file needs the same few megabytes again, and fresh pages are slow."""
+    """Have glibc keep up to 128 MB of freed memory: every file needs a few megabytes again, and new pages are slow."""
     import ctypes
 
     mmap_threshold, trim_threshold, top_pad = -3, -1, -2  # malloc.h
@@ -102,7 +102,7 @@ def keep_freed_memory() -> None:
 
 
 def _address_space() -> int:
-    """Bytes of address space this process has now, 0 where /proc does not tell."""
+    """Address space of this process in bytes, 0 without /proc."""
     import resource
 
     with contextlib.suppress(OSError, ValueError):
@@ -111,7 +111,7 @@ def _address_space() -> int:
 
 
 def _limit(memory: int, file_bytes: int) -> int:
-    """Address space: what is held now (returned) plus `memory`. No core files (they would hold pictures and names), no files at all.
+    """Limit the address space to its present size (returned) plus `memory`, core dumps (they hold images and names) and files to nothing.
 
     The soft limit of file sizes is 0; the hard one leaves room for the anonymous file in memory of second.py, which raises the soft one for
     the moment that it writes a codestream of at most `file_bytes` there.

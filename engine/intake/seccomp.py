@@ -1,11 +1,11 @@
-"""What a worker gives up before it reads its first file, so that a decoder that was taken over finds little to do harm with.
+"""Sandbox for worker processes: no_new_privs and a seccomp filter, installed before the first file is read.
 
-    rights        no program it starts may gain any (PR_SET_NO_NEW_PRIVS, Linux)
-    system calls  no program or process is started, no socket made, no file made, written, renamed, removed or changed in its rights, no
-                  other process signalled or looked into (seccomp filter, Linux on x86-64 where the kernel has it; nothing elsewhere)
+    no_new_privs  a program that is started gains no rights (PR_SET_NO_NEW_PRIVS, Linux)
+    seccomp       refuses to start programs and processes, open sockets, make, write, rename, remove or chmod files, and signal or trace
+                  other processes (Linux on x86-64; elsewhere there is no filter)
 
-Threads, memory and reading files stay. Limits of memory and size of files are set in sandbox.py; the environment that a worker gets,
-without any secret, in workers.py.
+Threads, memory and reading files stay allowed. sandbox.py sets limits of memory and file size; workers.py passes on an environment
+without secrets.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _REFUSED = {
 }
 """x86-64 numbers (arch/x86/entry/syscalls/syscall_64.tbl)."""
 _NOT_THERE = (435, 437)
-"""clone3 and openat2, whose flags a filter cannot see: said not to exist, so that the C library takes the older call."""
+"""clone3 and openat2, whose flags a filter cannot see: ENOSYS makes the C library use the older calls."""
 
 
 def confine() -> bool:
-    """Give it all up, for good, in this process and its threads to come. Whether the filter of system calls is in force."""
+    """Install both in this process, for good; returns whether the seccomp filter is active."""
     if sys.platform != "linux":
         return False
     try:

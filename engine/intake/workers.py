@@ -3,8 +3,8 @@
     for reading in read_files(paths, size=224, workers=2):
         ...
 
-Readings come in the order of the paths. The children are plain subprocesses: safe beside the threads of torch, from a notebook, and from a
-script without a main guard; they know neither (about 0.3 s to start). A child that answers nothing in time is killed; a child that keeps
+Results come in the order of the paths. Workers are plain subprocesses: safe with the threads of torch, in a notebook, and in a script
+without a main guard (about 0.3 s to start). A worker that does not answer in time is killed; one that keeps
 more than half of its memory is replaced.
 """
 
@@ -24,20 +24,20 @@ from dataclasses import asdict
 from pathlib import Path
 
 from engine.errors import EngineError
-from engine.intake.ipc import message_in, pack, unpack_reading
+from engine.intake.ipc import message_in, pack, unpack_result
 from engine.intake.limits import LIMITS, Limits
 from engine.intake.read_result import ReadResult
 
 _NEEDED = re.compile(r"(PYTHON|LD_|DYLD_|LC_)|(LANG|PATH|SYSTEMROOT|FAKETIME)$")
-"""What a child gets of the environment: what Python and its libraries start with. No secret (a site key, a password) is passed on."""
+"""Environment variables that workers inherit: those that Python and its libraries need. No secret (a site key, a password) is passed on."""
 _START = 60.0
-"""Seconds a child may take to import its libraries on a cold, busy disk."""
+"""Seconds a worker may take to import its libraries on a cold, busy disk."""
 _STARTS = 5
-"""Times that every worker may die on its way before the run gives up: one that is killed for lack of memory may start a moment later."""
+"""Start attempts per worker before the run gives up: one that is killed for lack of memory may start a moment later."""
 _GRACE = 5.0
-"""Seconds a killed child may take to die: one that waits for a network mount which has stalled dies only when the kernel lets go of it."""
+"""Seconds a killed worker may take to end: one that waits for a stalled network mount ends only when the kernel releases it."""
 _AHEAD = 32
-"""Files per worker that may be done before an earlier, slower one is: bounds what is held back to keep the order."""
+"""Files per worker that may be done before an earlier, slower one: bounds the results that wait to keep the order."""
 
 
 def read_files(
@@ -53,12 +53,12 @@ def read_files(
     """One ReadResult per path, in the order of the paths; paths are taken as they are needed.
 
     Args:
-        files: paths that are worth opening (find.find_files). A ReadResult among them is handed on in its place.
-        size: shorter side of the pictures, pixels.
+        files: paths that are to be opened (files.find_files). A ReadResult among them is handed on in its place.
+        size: shorter side of the images, pixels.
         workers: child processes. 0 reads in this process: for one trusted file, without any of the limits.
         limits: what one file may cost.
         plain_images: also read plain PNG and JPEG files, as image tables name them.
-        known: handle of the digests that need no reading (contents.shared); such files are skips for the reason reading.KNOWN.
+        known: descriptor of digests (shared_digests.py) of contents that are not read; such files are skips with the reason KNOWN.
         hash_only: as if every file were known.
 
     Raises:
@@ -137,10 +137,10 @@ def _wait(selector: selectors.BaseSelector, pool: list[_Worker], done: dict[int,
 
 
 class _Worker:
-    """One child process: starting, idle, busy with one file, or dead."""
+    """One worker process: starting, idle, busy with one file, or dead."""
 
     def __init__(self, selector: selectors.BaseSelector, limits: Limits, known: int | None = None) -> None:
-        house = str(Path(__file__).resolve().parents[2])  # found even where sys.path says '' and the working folder is gone
+        house = str(Path(__file__).resolve().parents[2])  # found also where sys.path holds '' and the working folder was removed
         environment = {name: value for name, value in os.environ.items() if _NEEDED.match(name)}
         environment |= {"PYTHONPATH": os.pathsep.join([house, *filter(None, sys.path)]), "PYTHONWARNINGS": "ignore"}
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -177,7 +177,7 @@ class _Worker:
         return self.ready and not self.dead and self.task is None
 
     def give(self, number: int, path: Path, head: dict[str, object]) -> bool:
-        """Hand over one file and start its clock; False where the child died while it had nothing to do."""
+        """Send one file and start its clock; False where the worker died while it was idle."""
         try:
             self.requests.write(pack(head, os.fsencode(path)))
         except OSError:
@@ -188,7 +188,7 @@ class _Worker:
         return True
 
     def hear(self) -> tuple[int, ReadResult] | None:
-        """Read what the child has written: the finished file, or None; sets `dead` at the end of its stream or for what is no answer."""
+        """Read the worker's output: the finished file, or None; sets `dead` at the end of its stream or for an answer that is not valid."""
         try:
             chunk = os.read(self.answers.fileno(), 1 << 20)
         except BlockingIOError:
@@ -207,9 +207,9 @@ class _Worker:
                 self.ready, self.deadline = True, math.inf
                 return None
             if self.task is None:
-                raise ValueError("an answer nobody asked for")
+                raise ValueError("an answer without a request")
             number, path = self.task
-            reading = unpack_reading(path, *message)
+            reading = unpack_result(path, *message)
         except (ValueError, KeyError, TypeError):
             self.dead = True
             return None
@@ -218,10 +218,10 @@ class _Worker:
         return number, reading
 
     def lose(self, reason: str) -> tuple[int, ReadResult] | None:
-        """Kill the child; the file it was busy with gets `reason`.
+        """Kill the worker; the file it was reading gets `reason`.
 
         Raises:
-            EngineError: it was given the time to start, and did not.
+            EngineError: it did not start in time.
         """
         task, hung = self.task, not self.ready and not self.dead
         self.end()
@@ -231,7 +231,7 @@ class _Worker:
         return None if task is None else (task[0], ReadResult(task[1], "reject", reason))
 
     def end(self) -> None:
-        """Kill the child and collect it, if it dies in time; safe to call twice."""
+        """Kill the worker and wait for its end; safe to call twice."""
         with contextlib.suppress(KeyError, ValueError):
             self.selector.unregister(self.answers)
         for stream in (self.requests, self.answers):

@@ -1,29 +1,24 @@
-"""A sheet of heatmaps for every scored image: those that an earlier run drew of the same picture, model and words stay as they are."""
+"""Heatmap sheets: one PNG per scored image, cached by image, model and prompts."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.scoring.heatmaps import Margins, chosen, heatmaps_on, sheet
+from engine.tables.atomic import make_folder, publish
 from engine.tables.columns import NOTICE
 
 if TYPE_CHECKING:
     from engine.model.bundle import Bundle
 
-
-import hashlib
-import json
-from pathlib import Path
-from typing import BinaryIO
-
-from engine.tables.atomic import make_folder, publish
-
-# Heatmap sheets on disk: one PNG per scored image, in private/, each carrying the hash of all that it was made from.
 
 KEY = "mmclip_key"
 """The text chunk of a sheet that holds its key."""
@@ -32,9 +27,9 @@ _END = b"\0\0\0\0IEND\xaeB`\x82"
 """The last bytes of every whole PNG."""
 
 
-def sheet_key(*parts: object) -> str:
-    """The hash of what a sheet is made from (numbers, texts, lists of them): equal parts, equal key, in any run."""
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+def sheet_key(*sources: object) -> str:
+    """The hash of everything a sheet is made from (numbers, texts, lists of them)."""
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 
 class SheetFolder:
@@ -49,11 +44,11 @@ class SheetFolder:
         make_folder(self.folder, mode=0o700)
 
     def path(self, image: str) -> Path:
-        """Where the sheet of an image stands; names of images are hexadecimal or UIDs, so they are names of files."""
+        """The file of an image's sheet; names of images are hexadecimal or UIDs, so they are valid file names."""
         return self.folder / f"{image}.png"
 
     def holds(self, image: str, key: str) -> bool:
-        """Whether the image has a sheet that was made from just this; one that is damaged, or of another model, is none."""
+        """Whether the image has an undamaged sheet with this key."""
         from PIL import Image
 
         try:
@@ -77,15 +72,15 @@ class SheetFolder:
 
 
 Source = TypeVar("Source")
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 
 SHEET = 1
-"""Version of the heatmap sheets: with another one they are drawn anew."""
+"""Version of the sheets' layout: after a change all are made again."""
 
 
 @dataclass(frozen=True)
 class HeatmapSheet:
-    """A scored image has its sheet of heatmaps. `reused`: an earlier run drew it, from the same picture, model and prompts."""
+    """Event: a scored image has its sheet. `reused`: made by an earlier run from the same image, model and prompts."""
 
     image: str
     reused: bool
@@ -93,7 +88,7 @@ class HeatmapSheet:
 
 @dataclass(frozen=True)
 class SheetRequest(Generic[Source]):
-    """A scored image: its name, where its picture comes from, the SHA-256 of the file it was scored from, and a score per finding."""
+    """A scored image: its name, the source of its pixels, the SHA-256 of its file, and a score per finding."""
 
     image: str
     source: Source
@@ -103,20 +98,20 @@ class SheetRequest(Generic[Source]):
 
 def heatmap_sheets(
     wanted: Iterable[SheetRequest[Source]],
-    pictures: Callable[[Iterator[Source]], Iterator[tuple[str, Picture | None]]],
+    images: Callable[[Iterator[Source]], Iterator[tuple[str, Image | None]]],
     sheets: SheetFolder,
     bundle: Bundle,
     margins_of: Margins,
     made_with: Sequence[str],
 ) -> Generator[HeatmapSheet, None, int]:
-    """Every image with its sheet, of several of one name the first; returns how many lack one, as their files changed or went away.
+    """Make the missing sheets, one per image name; returns how many images have none, as their files changed or are missing.
 
     Args:
         wanted: the images.
-        pictures: sources -> the content hash and the picture, uint8 (H, W), that each has now; None where it has none any more.
-        sheets: where they are kept.
-        margins_of: what is asked of a patch (engine.scoring.targets).
-        made_with: what else makes a sheet this one and no other; the last of it is written on it.
+        images: sources -> content hash and image, uint8 (H, W), of each as it is now; None where there is none any more.
+        sheets: the folder of sheets.
+        margins_of: features -> margins (engine.scoring.targets).
+        made_with: the rest of a sheet's key; the last item is written on the sheet.
     """
     missing: list[tuple[SheetRequest[Source], str]] = []
     seen: set[str] = set()
@@ -127,16 +122,16 @@ def heatmap_sheets(
         elif each.image not in seen:
             missing.append((each, key))
         seen.add(each.image)
-    gone = 0
-    for (each, key), (content_hash, picture) in zip(missing, pictures(each.source for each, _ in missing), strict=True):
-        if picture is None or content_hash != each.content_hash:
-            gone += 1
+    missing_images = 0
+    for (each, key), (content_hash, image) in zip(missing, images(each.source for each, _ in missing), strict=True):
+        if image is None or content_hash != each.content_hash:
+            missing_images += 1
             continue
         scores = {name: each.scores[name] for name in chosen(each.scores)}
-        maps = heatmaps_on(bundle, picture, tuple(each.scores), margins_of)
+        maps = heatmaps_on(bundle, image, tuple(each.scores), margins_of)
         page = sheet(
-            picture, {name: maps[name] for name in scores}, scores, lines=[made_with[-1], NOTICE], texts={KEY: key, "Comment": NOTICE}
+            image, {name: maps[name] for name in scores}, scores, lines=[made_with[-1], NOTICE], texts={KEY: key, "Comment": NOTICE}
         )
         sheets.write(each.image, page)
         yield HeatmapSheet(each.image, reused=False)
-    return gone
+    return missing_images

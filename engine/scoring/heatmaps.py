@@ -1,4 +1,4 @@
-"""Heatmaps: for every patch of a picture, how much nearer it is to the words for a finding than to those for its absence.
+"""Heatmaps: patch-text similarity, for every patch the margin between the positive and the negative prompts of a finding.
 
 e_j is the embedding of patch j: `ln_post` and CLIP's visual projection of the last layer's patch tokens (the paper's E_img, eq 1), brought
 to length 1. With the recipe's phrases pooled as they are for its score (engine/model/zero_shot.py), the map is
@@ -8,18 +8,19 @@ to length 1. With the recipe's phrases pooled as they are for its score (engine/
     a classifier, without words  m_j = 2 sigmoid(W e_j + b) - 1     W, b: its head
 
 in [-1, 1]. By words, 1 is a patch that is the positive words themselves and the opposite of the negative ones, 0 one that is as near to
-both, -1 the other way round. It is the margin that the score of the whole picture is made of, taken of a patch: m_j > 0 where a picture
+both, -1 the other way round. It is the margin behind the score of the whole image, for one patch: m_j > 0 where an image
 with that embedding would score above 0.5.
 
-What such a map is not. CLIP aligns one token, CLS, with the words. Nothing in training asks that of patch tokens, and by the last layer
-attention has mixed the whole picture into each of them. So a map shows which patches carry an embedding near the words; that need not be
-where the finding is, nor why the picture has its score. Published work finds such maps of CLIP noisy and at times inverted (Li et al., CLIP
-Surgery, arXiv 2304.05653). Whether they point at findings is a question of measurement: examples/measure_pointing.py asks it, and
-recipes/README.md has the answer for the shipped model. A map outlines nothing: it has one value per patch, the rest is interpolation.
+Limits. CLIP aligns one token, CLS, with the words. Nothing in training asks that of patch tokens, and by the last layer
+attention has mixed the whole image into each of them. So a map shows which patches carry an embedding near the words; that need not be
+where the finding is, nor why the image has its score. Published work finds such maps of CLIP noisy and at times inverted (Li et al., CLIP
+Surgery, arXiv 2304.05653). examples/measure_pointing.py measures whether they point at findings, and
+recipes/README.md has the result for the shipped model. A map is no outline: it has one value per patch, the rest is interpolation.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -32,14 +33,9 @@ from engine.model.preprocessing import Preprocessing
 from engine.model.zero_shot import Pool, Score, Words, zero_shot
 
 if TYPE_CHECKING:
-    from engine.model.bundle import Bundle
-
-
-import io
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont
+
+    from engine.model.bundle import Bundle
 
 
 Floats = NDArray[np.float32]
@@ -61,21 +57,21 @@ def head_margins(head: Head) -> Margins:
     return lambda features: 2 * head.scores(features) - 1
 
 
-def heatmaps(bundle: Bundle, pictures: Sequence[NDArray[np.uint8]], margins_of: Margins) -> Floats:
-    """Maps in [-1, 1] on the model's g x g patches: (B, F, g, g) float32 of B uint8 pictures (H, W) and the F findings of `margins_of`.
+def heatmaps(bundle: Bundle, images: Sequence[NDArray[np.uint8]], margins_of: Margins) -> Floats:
+    """Maps in [-1, 1] on the model's g x g patches: (B, F, g, g) float32 of B uint8 images (H, W) and the F findings of `margins_of`.
 
     Raises:
         NotFinite: the model gives NaN or infinity.
     """
-    features = patch_features(bundle, pictures)
+    features = patch_features(bundle, images)
     count, side = features.shape[:2]
     margins = margins_of(features.reshape(-1, features.shape[-1]))
     margins = margins.reshape(count, side, side, margins.shape[1])
     return np.ascontiguousarray(np.moveaxis(margins, -1, 1), dtype=np.float32)
 
 
-def patch_features(bundle: Bundle, pictures: Sequence[NDArray[np.uint8]]) -> Floats:
-    """(B, g, g, D) float32, rows of length 1: each patch where `Bundle.image_features` has one row per picture.
+def patch_features(bundle: Bundle, images: Sequence[NDArray[np.uint8]]) -> Floats:
+    """(B, g, g, D) float32, rows of length 1: each patch where `Bundle.image_features` has one row per image.
 
     Raises:
         NotFinite: the model gives NaN or infinity.
@@ -84,19 +80,19 @@ def patch_features(bundle: Bundle, pictures: Sequence[NDArray[np.uint8]]) -> Flo
 
     vision = bundle.clip.config.vision_config
     side = vision.image_size // vision.patch_size
-    if not len(pictures):
+    if not len(images):
         return np.empty((0, side, side, bundle.clip.config.projection_dim), np.float32)
     with torch.inference_mode():
-        tokens = bundle.clip.vision_model(bundle.pixels(pictures)).last_hidden_state[:, 1:]
+        tokens = bundle.clip.vision_model(bundle.pixels(images)).last_hidden_state[:, 1:]
         patches = bundle.clip.visual_projection(bundle.clip.vision_model.post_layernorm(tokens))
         rows: Floats = torch.nn.functional.normalize(patches.float(), dim=-1).cpu().numpy()
     if not np.isfinite(rows).all():
-        raise NotFinite("the model gives NaN or infinite features to the patches of a picture", hint="another model, or --device cpu")
-    return rows.reshape(len(pictures), side, side, -1)
+        raise NotFinite("the model gives NaN or infinite features to the patches of an image", hint="another model, or --device cpu")
+    return rows.reshape(len(images), side, side, -1)
 
 
-def heatmaps_on(bundle: Bundle, picture: NDArray[np.uint8], findings: Sequence[str], margins_of: Margins) -> dict[str, Floats]:
-    """Finding -> its map (H, W) float32 laid over the uint8 picture (H, W); values as in `heatmaps`, NaN where the model did not look.
+def heatmaps_on(bundle: Bundle, image: NDArray[np.uint8], findings: Sequence[str], margins_of: Margins) -> dict[str, Floats]:
+    """Finding -> its map (H, W) float32 laid over the uint8 image (H, W); values as in `heatmaps`, NaN where the model did not look.
 
     Args:
         findings: the names of what `margins_of` gives, in its order.
@@ -104,13 +100,13 @@ def heatmaps_on(bundle: Bundle, picture: NDArray[np.uint8], findings: Sequence[s
     Raises:
         NotFinite: the model gives NaN or infinity.
     """
-    (maps,) = heatmaps(bundle, [picture], margins_of)
-    laid = onto_picture(maps, picture.shape, bundle.preprocessing, bundle.clip.config.vision_config.patch_size)
+    (maps,) = heatmaps(bundle, [image], margins_of)
+    laid = onto_picture(maps, image.shape, bundle.preprocessing, bundle.clip.config.vision_config.patch_size)
     return dict(zip(findings, laid, strict=True))
 
 
 def onto_picture(maps: Floats, shape: tuple[int, ...], preprocessing: Preprocessing, patch: int) -> Floats:
-    """Maps (F, g, g) over the model's square, laid over the picture of `shape` (H, W) that it was made of: (F, H, W) float32.
+    """Maps (F, g, g) over the model's square, laid over the image of `shape` (H, W) that it was made of: (F, H, W) float32.
 
     Bilinear between the centres of patches, level beyond the outermost of them. Resizing, padding and cropping are undone: each pixel gets
     the value of the place where the model saw it, NaN where it did not (cropped away).
@@ -135,12 +131,12 @@ def _weights(pixels: int, resized: int, offset: int, side: int, patch: int, size
     return weights
 
 
-# One sheet per picture: the picture as the model saw it, and over it the map of each finding, with what the colours mean written below.
+# One sheet per image: the image as the model saw it, and over it the map of each finding, with what the colours mean written below.
 
 FOR = (0xD5, 0x5E, 0x00)
 AGAINST = (0x00, 0x72, 0xB2)
 STRENGTH = 0.65
-"""Share of the colour where a map is farthest from 0: the picture must be seen through it."""
+"""Share of the colour where a map is farthest from 0: the image must be seen through it."""
 UNSEEN = 0.35
 """Share of their brightness that places keep which the model did not see."""
 PANEL = 256
@@ -151,9 +147,9 @@ MOST_MAPS = 15
 _GAP, _TITLE, _LINE = 8, 20, 16
 
 
-def overlaid(picture: NDArray[np.uint8], values: NDArray[np.float32], full: float) -> NDArray[np.uint8]:
-    """(H, W, 3): a picture (H, W) with a map (H, W) over it, at full strength where the map is `full` or more from 0; NaN is darkened."""
-    grey = np.repeat(picture[..., None].astype(np.float32), 3, axis=-1)
+def overlaid(image: NDArray[np.uint8], values: NDArray[np.float32], full: float) -> NDArray[np.uint8]:
+    """(H, W, 3): an image (H, W) with a map (H, W) over it, at full strength where the map is `full` or more from 0; NaN is darkened."""
+    grey = np.repeat(image[..., None].astype(np.float32), 3, axis=-1)
     seen = np.isfinite(values)
     known = np.where(seen, values, 0)
     hue = np.where(known[..., None] > 0, np.array(FOR, np.float32), np.array(AGAINST, np.float32))
@@ -171,7 +167,7 @@ def chosen(scores: Mapping[str, float]) -> list[str]:
 
 
 def sheet(
-    picture: NDArray[np.uint8],
+    image: NDArray[np.uint8],
     maps: Mapping[str, NDArray[np.float32]],
     scores: Mapping[str, float],
     *,
@@ -181,9 +177,9 @@ def sheet(
     """The sheet as PNG.
 
     Args:
-        picture: uint8 (H, W).
+        image: uint8 (H, W).
         maps: finding -> (H, W) in [-1, 1], NaN where unseen.
-        scores: what the whole picture scored for each of the findings, in [0, 1].
+        scores: what the whole image scored for each of the findings, in [0, 1].
         lines: what is written below the figures of the colours: whose maps these are, what they may be used for.
         texts: keys and values for the file's own text chunks, in Latin-1 and not compressed.
     """
@@ -191,10 +187,10 @@ def sheet(
     from PIL.PngImagePlugin import PngInfo
 
     full = max((float(np.nanmax(np.abs(values))) for values in maps.values() if np.isfinite(values).any()), default=0.0)
-    plain = np.full(picture.shape, 0, np.float32)
-    panels = [("picture", overlaid(picture, plain, 0.0))]
-    panels += [(f"{scores[finding]:.2f}  {finding}", overlaid(picture, values, full)) for finding, values in maps.items()]
-    height, width = picture.shape
+    plain = np.full(image.shape, 0, np.float32)
+    panels = [("image", overlaid(image, plain, 0.0))]
+    panels += [(f"{scores[finding]:.2f}  {finding}", overlaid(image, values, full)) for finding, values in maps.items()]
+    height, width = image.shape
     size = max(1, round(width * PANEL / max(height, width))), max(1, round(height * PANEL / max(height, width)))
     across = min(ACROSS, len(panels))
     down = -(-len(panels) // across)

@@ -25,7 +25,7 @@ _WITH_LABELS = ("metrics.csv", "metrics.json")
 
 
 def changed_outputs(out: Path) -> list[str]:
-    """Files of the last run that are no longer what it wrote, by its run.json; none where that is gone or unreadable."""
+    """Output files that were changed after the last run, by the hashes in its run.json; none where that is missing or unreadable."""
     try:
         written = json.loads((out / RUN).read_text("utf-8"))["outputs"]
         return [name for name in OUTPUTS if name in written and (out / name).is_file() and file_hash(out / name) != written[name]]
@@ -34,7 +34,7 @@ def changed_outputs(out: Path) -> list[str]:
 
 
 def clear_previous(out: Path) -> None:
-    """Take away what an earlier run left and this one may not write again, run.json first.
+    """Remove files of an earlier run that this one may not write, run.json first.
 
     Raises:
         OutputError: it cannot be removed.
@@ -84,13 +84,13 @@ def publish_metrics(out: Path, rows: Sequence[Mapping[str, Any]], account: Mappi
 
 
 def add_metrics(files: AtomicGroup, out: Path, rows: Sequence[Mapping[str, Any]], account: Mapping[str, Any]) -> None:
-    """The files of `publish_metrics`, waiting to be published."""
+    """Add the files of `publish_metrics` to a group."""
     write_csv(pl.DataFrame(list(rows), schema=METRIC_COLUMNS), out / "metrics.csv", to=files)
     publish_json(out / "metrics.json", {"notice": NOTICE, "labels": dict(account), "metrics": list(rows)}, to=files)
 
 
 def contents_hash(contents: Iterable[pl.Series]) -> str:
-    """SHA-256 over the sorted content hashes of all input files, batch by batch: the same for the same files, wherever they lie."""
+    """SHA-256 over the sorted content hashes of all input files, batch by batch: the same for the same files in any place."""
     held = bytearray()
     for batch in contents:
         held += bytes.fromhex("".join(batch.drop_nulls()))

@@ -1,15 +1,18 @@
-"""From a model's image features to scores of named findings: by words, or by a classifier's own head; phrase by phrase where asked."""
+"""Image features -> scores of findings, by prompts or by a classifier's head; images -> features; ensembles."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, ModelError, NotFinite
 from engine.model.head import Head
 from engine.model.zero_shot import Words, logit_scale, words_by_finding, zero_shot
 from engine.recipe.prompts import Phrases, PromptRecipe
@@ -19,27 +22,13 @@ if TYPE_CHECKING:
     from engine.model.bundle import Bundle
 
 
-import copy
-import dataclasses
-import hashlib
-from typing import TYPE_CHECKING
-
-from numpy.typing import ArrayLike
-
-from engine.errors import ModelError, NotFinite
-from engine.model.bundle import Bundle
-
-if TYPE_CHECKING:
-    from engine.model.bundle import Bundle
+# Images to image features in batches of one fixed shape.
 
 
-# Pictures to image features in batches of one fixed shape.
+def encode(bundle: Bundle, images: Sequence[NDArray[np.uint8]], batch_size: int) -> NDArray[np.float32]:
+    """Features (N, D), rows of length 1, of N uint8 images (H, W), bone bright.
 
-
-def encode(bundle: Bundle, pictures: Sequence[NDArray[np.uint8]], batch_size: int) -> NDArray[np.float32]:
-    """Features (N, D), rows of length 1, of N uint8 pictures (H, W), bone bright.
-
-    Every batch is filled up to `batch_size` with black pictures: matrix products of one shape add up in one order, so a picture has the
+    Every batch is filled up to `batch_size` with black images: matrix products of one shape add up in one order, so an image has the
     same features to the bit whatever its neighbours, and a run that was broken off and started again ends as if it had not been. With
     several threads and batches of 2, PyTorch was seen to change the last bit of a toy model's features all the same; at 8 it was not. Where
     a GPU's memory does not hold a batch, it is halved; features then agree to about 1e-6, as between two batch sizes.
@@ -47,21 +36,21 @@ def encode(bundle: Bundle, pictures: Sequence[NDArray[np.uint8]], batch_size: in
     Raises:
         NotFinite: the model gave NaN or infinity.
     """
-    rows = [_one_batch(bundle, pictures[start : start + batch_size], batch_size) for start in range(0, len(pictures), batch_size)]
+    rows = [_one_batch(bundle, images[start : start + batch_size], batch_size) for start in range(0, len(images), batch_size)]
     features = np.concatenate(rows) if rows else np.empty((0, bundle.clip.config.projection_dim), dtype=np.float32)
     if not np.isfinite(features).all():
         raise NotFinite("the model gives NaN or infinite features", hint="another model, or --device cpu")
     return features
 
 
-def _one_batch(bundle: Bundle, pictures: Sequence[NDArray[np.uint8]], batch_size: int) -> NDArray[np.float32]:
+def _one_batch(bundle: Bundle, images: Sequence[NDArray[np.uint8]], batch_size: int) -> NDArray[np.float32]:
     import torch
 
     try:
-        pixels = bundle.pixels(pictures)
-        if len(pictures) < batch_size:
-            pixels = torch.cat([pixels, pixels.new_zeros((batch_size - len(pictures), *pixels.shape[1:]))])
-        features = bundle.image_features(pixels)[: len(pictures)]
+        pixels = bundle.pixels(images)
+        if len(images) < batch_size:
+            pixels = torch.cat([pixels, pixels.new_zeros((batch_size - len(images), *pixels.shape[1:]))])
+        features = bundle.image_features(pixels)[: len(images)]
         rows: NDArray[np.float32] = features.cpu().numpy()
         return rows
     except torch.OutOfMemoryError:
@@ -69,7 +58,7 @@ def _one_batch(bundle: Bundle, pictures: Sequence[NDArray[np.uint8]], batch_size
             raise
     half = (batch_size + 1) // 2
     torch.cuda.empty_cache()
-    return np.concatenate([_one_batch(bundle, pictures[start : start + half], half) for start in range(0, len(pictures), half)])
+    return np.concatenate([_one_batch(bundle, images[start : start + half], half) for start in range(0, len(images), half)])
 
 
 Floats = NDArray[np.float64]
@@ -91,7 +80,7 @@ def spoken(prompts: PromptRecipe, findings: Sequence[str], template: Phrases | N
 
 @dataclass(frozen=True)
 class Phrase:
-    """One phrase judged by itself: with all phrases of the other side. `scores` (N,) in [0, 1]."""
+    """Scores by one phrase alone, with all phrases of the other side. `scores` (N,) in [0, 1]."""
 
     finding: str
     side: str
@@ -101,7 +90,7 @@ class Phrase:
 
 @dataclass(frozen=True)
 class WordScorer:
-    """Zero-shot: the words of a prompt recipe, embedded by one model."""
+    """Zero-shot scorer: the prompts of a recipe, embedded by one model."""
 
     recipe: PromptRecipe
     words: dict[str, Words]
@@ -109,7 +98,7 @@ class WordScorer:
 
     @staticmethod
     def of(bundle: Bundle, recipe: PromptRecipe) -> WordScorer:
-        """Embed the words. Raises NotFinite where the model gives NaN."""
+        """Embed the prompts. Raises NotFinite where the model gives NaN."""
         words = words_by_finding(recipe, lambda texts: bundle.text_features(texts).cpu().numpy())
         return WordScorer(recipe, words, logit_scale(recipe, bundle.logit_scale))
 
@@ -144,7 +133,7 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class HeadScorer:
-    """A classifier's own head; `places` are the columns of the findings that are asked for."""
+    """Scorer by a classifier's head; `places` are the columns of the wanted findings."""
 
     head: Head
     places: tuple[int, ...]
@@ -158,7 +147,7 @@ class HeadScorer:
 
 
 def scorer_of(bundle: Bundle, words: PromptRecipe, findings: Sequence[str]) -> Scorer:
-    """What scores these findings: a classifier's head, joined by name; else the words.
+    """The scorer of these findings: a classifier's head, matched by name, else prompts.
 
     Raises:
         ConfigError: the classifier does not know a finding.

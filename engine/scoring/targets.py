@@ -1,4 +1,4 @@
-"""What a scoring run asks of its model: the findings of a prompt recipe, or those of a classifier's own head."""
+"""Findings of a scoring run, and their scorer: those of a prompt recipe, or those of a classifier."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoringTargets:
-    """What is scored: the findings of a prompt recipe, or (`file` and `recipe` None) those of the classifier itself."""
+    """The findings to be scored: those of a prompt recipe, or (`file` and `recipe` None) those of the classifier."""
 
     findings: tuple[str, ...]
     file: Path | None = None
     recipe: PromptRecipe | None = None
 
     def scorer(self, bundle: Bundle) -> WordScorer | HeadScorer:
-        """What answers, its words embedded. Raises NotFinite where the model gives NaN."""
+        """The scorer, its prompts embedded. Raises NotFinite where the model gives NaN."""
         if self.recipe is None:
-            assert bundle.head is not None  # else `scoring_targets` had refused
+            assert bundle.head is not None  # checked by `scoring_targets`
             return HeadScorer(bundle.head, tuple(range(len(self.findings))))
         return WordScorer.of(bundle, self.recipe)
 
     def margins(self, bundle: Bundle, scorer: WordScorer | HeadScorer) -> Margins:
-        """What heatmaps ask of a patch."""
+        """The margins that heatmaps compute for a patch."""
         if isinstance(scorer, WordScorer):
             return word_margins(scorer.words, score=scorer.recipe.score, pool=scorer.recipe.pool)
-        assert bundle.head is not None  # else `scoring_targets` had refused
+        assert bundle.head is not None  # checked by `scoring_targets`
         return head_margins(bundle.head)
 
     def account(self, bundle: Bundle) -> dict[str, Any]:
-        """The words of run.json about it."""
+        """Name, version, source and hash for run.json."""
         if self.file is None or self.recipe is None:
-            assert bundle.head is not None  # else `scoring_targets` had refused
+            assert bundle.head is not None  # checked by `scoring_targets`
             return {"name": f"the head of {bundle.name}", "version": None, "source": "classifier", "sha256": bundle.head.content_hash}
         return {
             "name": self.file.stem,
@@ -54,7 +54,7 @@ class ScoringTargets:
 
 
 def scoring_targets(prompts: str | Path | None, model: str | Path) -> ScoringTargets:
-    """What `score` is to answer, told before the model is loaded.
+    """The findings of `mmclip score`, before the model is loaded.
 
     Args:
         prompts: a prompt recipe, a path or a shipped name; None for a classifier.
@@ -66,11 +66,11 @@ def scoring_targets(prompts: str | Path | None, model: str | Path) -> ScoringTar
     own = findings_of(model)
     if prompts is None:
         if own is None:
-            raise UsageError("--prompts is missing", why="the model has no findings of its own", hint="--prompts chest14")
+            raise UsageError("--prompts is missing", why="the model is not a classifier, and has no findings", hint="--prompts chest14")
         return ScoringTargets(own)
     if own is not None:
         raise UsageError(
-            "the model is a classifier with findings of its own, and --prompts names others",
+            "the model is a classifier with its own findings, and --prompts names others",
             why="fine-tuning has moved its image features away from its words",
             hint="leave out --prompts, or take the model that it was made from",
         )

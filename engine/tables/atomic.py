@@ -1,7 +1,7 @@
-"""Files that appear whole or not at all, and the lock that keeps two runs out of one output folder.
+"""Atomic file writes, and the lock that keeps two runs out of one output folder.
 
-A file is written beside its place, flushed to the disk, renamed, and the folder flushed: a reader, a kill or a power loss sees the old file
-or the new one, never a torn one. (Polars' own writers destroy the old file when they are killed midway.)
+A file is written under a temporary name, flushed to the disk and renamed, and the folder is flushed: after a kill or a power loss there is
+the old file or the new one, never a torn one. (Polars' own writers destroy the old file when they are killed midway.)
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ LOCK_NAME = ".lock"
 
 
 def _reason(error: OSError) -> str:
-    """What the system says, without the path it says it about."""
+    """The system's error message, without the path."""
     return os.strerror(error.errno) if error.errno else type(error).__name__
 
 
 def make_folder(folder: Path, *, mode: int = 0o777) -> None:
-    """The folder, made with its parents where it is missing; a narrower `mode` is also set on a folder that stands already.
+    """Make a folder with its parents where it is missing; a narrower `mode` is also set on an existing folder.
 
     Raises:
         OutputError: it cannot be made.
@@ -38,10 +38,10 @@ def make_folder(folder: Path, *, mode: int = 0o777) -> None:
 
 
 def publish(path: Path, write: Callable[[BinaryIO], object], *, mode: int = 0o666) -> None:
-    """The file at `path`, whole: `write` gets a binary stream; `mode` is cut by the umask.
+    """Write the file at `path` atomically: `write` gets a binary stream; `mode` is cut by the umask.
 
     Raises:
-        OutputError: it cannot be written; the file that stood there before stands there still, and nothing half-written stays.
+        OutputError: it cannot be written; the earlier file stays, and nothing half-written.
     """
     with atomic_group() as files:
         files.add(path, write, mode=mode)
@@ -49,13 +49,13 @@ def publish(path: Path, write: Callable[[BinaryIO], object], *, mode: int = 0o66
 
 
 class AtomicGroup:
-    """Files that wait beside their places until all of them are written, so that a disk that fills midway leaves the old ones alone."""
+    """Files that are replaced only when all of them are written, so that a disk that fills midway leaves the old ones."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[Path, Path]] = []
 
     def add(self, path: Path, write: Callable[[BinaryIO], object], *, mode: int = 0o666) -> Path:
-        """Write one more file as `publish` does; where it waits, whole and on the disk.
+        """Write one more file under a temporary name, which is returned.
 
         Raises:
             OutputError: it cannot be written.
@@ -69,10 +69,10 @@ class AtomicGroup:
         return beside
 
     def publish(self) -> None:
-        """Put every file in its place.
+        """Rename every file to its final name.
 
         Raises:
-            OutputError: one cannot be put there; those before it were.
+            OutputError: one cannot be renamed; those before it were.
         """
         for beside, path in self._waiting:
             with _said(path):
@@ -83,7 +83,7 @@ class AtomicGroup:
         self._waiting.clear()
 
     def drop(self) -> None:
-        """Take away what still waits."""
+        """Remove the files that were not published."""
         for beside, _ in self._waiting:
             with suppress(OSError):
                 beside.unlink(missing_ok=True)
@@ -91,7 +91,7 @@ class AtomicGroup:
 
 @contextmanager
 def atomic_group() -> Iterator[AtomicGroup]:
-    """A `AtomicGroup` of which nothing half-written stays, however the block ends."""
+    """An `AtomicGroup`; files that were not published are removed when the block ends."""
     files = AtomicGroup()
     try:
         yield files
@@ -108,7 +108,7 @@ def _said(path: Path) -> Iterator[None]:
 
 
 def flush_folder(folder: Path) -> None:
-    """Names of the folder on the disk as they stand.
+    """Flush a folder's entries to the disk.
 
     Raises:
         OSError: the system cannot.
@@ -121,7 +121,7 @@ def flush_folder(folder: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Take away what a run that was killed left beside the files it was writing; whoever holds the lock is the only one to write."""
+    """Remove the temporary files of a run that was killed; only the holder of the lock writes here."""
     for pattern in (".*.part", ".scratch-*"):
         for path in folder.rglob(pattern):
             with suppress(OSError):
@@ -130,10 +130,10 @@ def _sweep(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """The sole right to write in `folder` (which is made where missing) until the block ends; the kernel drops it when the process dies.
+    """Lock `folder` (made where missing) for this run until the block ends; the kernel releases the lock when the process dies.
 
     Raises:
-        LockHeld: another run is at work there.
+        LockHeld: another run holds it.
         OutputError: the folder cannot be made or written.
     """
     make_folder(folder)

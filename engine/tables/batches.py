@@ -1,4 +1,4 @@
-"""A table that may be longer than memory: its columns, and its rows a batch at a time, as often as they are asked for."""
+"""Tables that may not fit into memory: a schema, and batches of rows that can be iterated several times."""
 
 from __future__ import annotations
 

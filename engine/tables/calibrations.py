@@ -1,4 +1,4 @@
-"""calibration.json: what makes the scores of one model with one prompt recipe probabilities, and what they were fitted on.
+"""calibration.json: maps from the scores of one model with one prompt recipe to probabilities, and the data they were fitted on.
 
     {"version": 1, "method": "platt", "aggregate": "mean",
      "model": {"name": ..., "sha256": ...}, "prompts": {"name": ..., "sha256": ...},
@@ -25,12 +25,12 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Calibration:
-    """A calibration file that fits its reader.
+    """A calibration that matches the run.
 
     Attributes:
         slopes: finding -> (slope > 0, shift), for the findings that have a map.
         sha256: of the file.
-        about: everything else that stands in it.
+        about: all other keys of the file.
     """
 
     slopes: Mapping[str, tuple[float, float]]
@@ -85,7 +85,7 @@ def read_calibration(path: Path, *, model: str, prompts: str, aggregate: str) ->
     if version > VERSION:
         raise ConfigError("the calibration file was written by a newer version", hint="that version, or fit it again")
     if not sound:
-        raise ConfigError("the calibration file is not what mmclip writes", hint="fit it again with mmclip evaluate --calibrate")
+        raise ConfigError("the calibration file was not written by mmclip", hint="fit it again with mmclip evaluate --calibrate")
     mine = {"model": model, "prompts": prompts, "aggregate": aggregate}
     other = [name for name in mine if mine[name] != theirs[name]]
     if other:

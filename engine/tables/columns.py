@@ -1,7 +1,7 @@
-"""The columns of every table, how cells become safe, and the sentence that goes with all of them.
+"""Schemas of the tables, CSV and Parquet writers, safe cells, and the notice in every file.
 
-The sentence stands in a CSV as the name of a last, empty column: so it is there in an empty table too, and no reader trips over it as over
-a comment line. In Parquet it is in the file's metadata.
+In a CSV the notice is the name of a last, empty column, so it is in an empty table too, and readers need not skip a comment line. In
+Parquet it is in the file's metadata.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def study_schema(findings: Sequence[str]) -> dict[str, type[pl.DataType]]:
 
 
 def image_schema(findings: Sequence[str]) -> dict[str, type[pl.DataType]]:
-    """Columns of images.*: what the file is, what became of it, and one score per finding (null where it was not scored)."""
+    """Columns of images.*: codes of the header, outcome and reason, and one score per finding (null where it was not scored)."""
     return {**IMAGE_COLUMNS, **dict.fromkeys(findings, pl.Float32)}
 
 
@@ -127,7 +127,7 @@ def split_flags(cell: str | None) -> tuple[str, ...]:
 
 
 def plain_code(text: str | None) -> str | None:
-    """A code of a few plain characters, as modality, view and transfer syntax are; None for anything else, which is not repeated."""
+    """A code of plain characters, as modality, view and transfer syntax are; None for anything else, which may identify."""
     plain = (text or "").strip()
     return plain if plain and len(plain) <= 64 and plain.isascii() and all(c.isalnum() or c in "._ " for c in plain) else None
 
@@ -153,7 +153,7 @@ def write_csv(
 
 
 def _safe(frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows as they may stand in a CSV."""
+    """The rows with neutralised cells and column names, and the notice."""
     texts = [name for name, kind in frame.schema.items() if kind == pl.String]
     starts = r"^[=+\-@\t\r\n]"
     safe = frame.with_columns(
@@ -183,7 +183,7 @@ def write_parquet(table: pl.DataFrame | Batches, path: Path, *, mode: int = 0o66
 
 
 def read_later(path: Path) -> pl.LazyFrame:
-    """A Parquet file of ours, of which only what is asked for comes into memory."""
+    """Scan a Parquet file of ours lazily."""
     try:
         str(path).encode()
     except UnicodeEncodeError:  # Polars knows no names but those of UTF-8
@@ -192,7 +192,7 @@ def read_later(path: Path) -> pl.LazyFrame:
 
 
 class _Watched(RawIOBase):
-    """A stream that remembers how the system refused it. Without a descriptor of its own, so that Polars writes through it."""
+    """A stream that keeps the OSError of a failed write; it has no descriptor, so that Polars writes through it."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -211,7 +211,7 @@ class _Watched(RawIOBase):
 
 @contextmanager
 def _watched(stream: BinaryIO) -> Iterator[IO[bytes]]:
-    """The stream for Polars, which makes errors of its own, without a number, of what the system says (a full disk, say)."""
+    """A stream for Polars' writers that raises the system's own error (a full disk, say), which Polars replaces by one without a number."""
     watched = _Watched(stream)
     try:
         yield cast("IO[bytes]", watched)

@@ -1,4 +1,4 @@
-"""Who is who without saying so: studies and images are named by HMAC-SHA256 of their UIDs under a key that stays at the site.
+"""Pseudonyms: HMAC-SHA256 of study and image UIDs under a key that stays at the site.
 
 `study` is `HMAC(key, StudyInstanceUID)` and `image` is `HMAC(key, SOPInstanceUID)`, 64 hexadecimal digits; an image without a UID is named
 by its content hash, and stands for its own study. The same key gives the same names in every run, so results of a site can be joined;
@@ -86,7 +86,7 @@ def _read_key(path: Path) -> bytes:
 
 @dataclass(frozen=True)
 class Names:
-    """Gives studies and images their names.
+    """Pseudonyms of studies and images.
 
     Args:
         key: the site's key.
@@ -101,7 +101,7 @@ class Names:
         return hmac.new(self.key, text.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
 
     def of(self, uid: str) -> str:
-        """The name that stands for a UID, or for any other identifier of a study, in the tables."""
+        """The pseudonym of a UID, or of any other identifier of a study."""
         if self.retain_uids and len(uid) <= 64 and _UID.match(uid):
             return uid
         return self.hashed(uid)

@@ -1,4 +1,4 @@
-"""What a scoring run found out, kept on the disk while it runs, and the three tables that come of it."""
+"""Result rows of a scoring run, kept on the disk while it runs, and the three tables that are made of them."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class ResultRow:
 
 
 class Results:
-    """The rows of a run in the order of its inputs. They wait in a file without a name: memory holds the last few thousand.
+    """The rows of a run in the order of its inputs, in an unlinked temporary file: memory holds the last thousand.
 
     Args:
         findings: the recipe's findings, in its order.
-        folder: where that file lies: rows hold identifiers. None: in memory.
+        folder: where that file is made, as rows hold identifiers. None: in memory.
     """
 
     def __init__(self, findings: Sequence[str], folder: Path | None = None) -> None:
@@ -70,7 +70,7 @@ class Results:
     def close(self) -> None:
         """Drop the rows."""
         if self._file is not None:
-            with suppress(OSError):  # what would not be written is not needed any more
+            with suppress(OSError):  # the rows are not needed any more
                 self._file.close()
         self._file, self._ends = None, [0]
 
@@ -106,13 +106,13 @@ class Results:
             yield pl.read_ipc(BytesIO(self._file.read(end - start)))
 
     def frame(self, *columns: str, where: pl.Expr | None = None) -> pl.DataFrame:
-        """The rows `where` something holds, all by default, with these columns, by default all, public and private."""
+        """The rows that match `where`, by default all, with these columns, by default all."""
         wanted = columns or tuple(self._schema)
         chunks = ((chunk if where is None else chunk.filter(where)).select(wanted) for chunk in self._chunks())
         return pl.concat([pl.DataFrame(schema={name: self._schema[name] for name in wanted}), *chunks], rechunk=True)
 
     def reflag(self, flags_of: Callable[[dict[str, Any]], str]) -> None:
-        """New flags for scored rows, from all that is known of each: some flags are only known when every file has been seen."""
+        """Replace the flags of scored rows: UID conflicts are known only when every file has been read."""
         flagged = Results(self.findings, self._folder)
         for chunk in self._chunks():
             flags = [flags_of(row) if row["outcome"] == "score" else row["flags"] for row in chunk.iter_rows(named=True)]
@@ -121,7 +121,7 @@ class Results:
         self._file, self._ends = flagged._file, flagged._ends
 
     def batches(self, *columns: str, where: pl.Expr | None = None) -> Batches:
-        """The rows `where` something holds, all by default, with these columns, a thousand at a time."""
+        """The rows that match `where`, by default all, with these columns, a thousand at a time."""
         schema = {name: self._schema[name] for name in columns}
         return Batches(schema, lambda: ((chunk if where is None else chunk.filter(where)).select(*schema) for chunk in self._chunks()))
 
@@ -134,7 +134,7 @@ class Results:
         return (chunk["content_hash"] for chunk in self._chunks())
 
     def private(self) -> Batches:
-        """private/files.parquet: whose files these are."""
+        """private/files.parquet: paths and identifiers of the same rows."""
         return self.batches(*PRIVATE_COLUMNS)
 
     def studies(self, aggregate: Aggregate, left_out: Collection[str] = frozenset()) -> tuple[Batches, int]:
@@ -147,7 +147,7 @@ class Results:
         return study_table(images, self.findings, aggregate, left_out)
 
     def spread(self) -> float:
-        """How far apart the scores of a finding lie at most, over all scored images; 0 where there are none."""
+        """The largest difference between scores of a finding over all scored images; 0 where there are none."""
         return max(0.0, float((self._highest - self._lowest).max(initial=0.0)))
 
     def counts(self) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from engine.tables.columns import FLAG_SEPARATOR, has_flag, study_schema
 
 Aggregate = Literal["mean", "max"]
 _NONE = np.iinfo(np.uint32).max
-STUDIES_AT_ONCE = 65536
-"""Studies that are grouped in one pass over the images: about 30 MB. Beside them, memory holds 12 bytes for an image."""
+STUDIES_AT_ONCE = 16384
+"""Studies that are grouped in one pass over the images: about 10 MB. Beside them, memory holds 12 bytes for an image."""
 
 
 def study_table(

@@ -1,10 +1,10 @@
-"""What a run must remember of every file without holding it: keys and values in a file that has no name, and is gone with the process."""
+"""Temporary key-value store (unlinked SQLite), so that memory does not grow with the number of files."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ from engine.errors import OutputError
 
 
 class TempStore:
-    """Values by kind and key, in the order they came; memory holds a few megabytes of them, however many there are.
+    """Values by kind and key, in the order they were added; at most a few megabytes are in memory.
 
     Args:
-        folder: where the file lies, its name taken away at once. None: where the system keeps temporary files, for nothing that identifies.
+        folder: where the file is made, and unlinked at once. None: the system's temporary folder, for data without identifiers.
 
     Raises:
         OutputError: there is no room for it (every method).
@@ -27,7 +27,7 @@ class TempStore:
             self._file = sqlite3.connect(path or "", isolation_level=None, check_same_thread=False)
             for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -4096", "locking_mode = EXCLUSIVE"):
                 self._file.execute(f"PRAGMA {setting}")
-            self._file.execute("BEGIN EXCLUSIVE")  # never committed, as nobody reads the file later: a fifth of the time
+            self._file.execute("BEGIN EXCLUSIVE")  # never committed, as the file is not read later: a fifth of the time
             self._file.execute("CREATE TABLE kept (kind TEXT, key BLOB, value BLOB)")
             self._file.execute("CREATE INDEX by_key ON kept (kind, key)")
         except sqlite3.Error as error:
@@ -44,31 +44,10 @@ class TempStore:
         """One more value of the key."""
         self._ask("INSERT INTO kept VALUES (?, ?, ?)", (kind, key, value))
 
-    def replace(self, kind: str, key: bytes, value: bytes) -> None:
-        """Another value for a key that has one; its place in the order stays."""
-        self._ask("UPDATE kept SET value = ? WHERE kind = ? AND key = ?", (value, kind, key))
-
     def first(self, kind: str, key: bytes, value: bytes = b"") -> bytes | None:
         """The value that the key has; None where it had none, and has `value` now."""
-        earlier = self.values(kind, key)
-        if earlier:
-            return earlier[0]
-        self.add(kind, key, value)
-        return None
-
-    def keys(self, kind: str) -> Iterator[bytes]:
-        """Every key of the kind, rising."""
-        for (key,) in self._file.execute("SELECT DISTINCT key FROM kept WHERE kind = ? ORDER BY key", (kind,)):
-            yield key
-
-    def in_order(self, kind: str) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and values of the kind as they came."""
-        # the sign keeps SQLite from going by the index, and from sorting
-        yield from self._file.execute("SELECT key, value FROM kept WHERE +kind = ? ORDER BY rowid", (kind,))
-
-    def count(self, kind: str) -> int:
-        """How many keys the kind has."""
-        return int(self._ask("SELECT COUNT(DISTINCT key) FROM kept WHERE kind = ?", (kind,))[0][0])
+        words = "INSERT INTO kept SELECT ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM kept WHERE kind = ? AND key = ?) RETURNING 1"
+        return None if self._ask(words, (kind, key, value, kind, key)) else self.values(kind, key)[0]
 
     def _ask(self, words: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
         try:

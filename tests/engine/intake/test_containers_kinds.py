@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.intake.containers import is_named_as_picture, kind_of
+from engine.intake.containers import is_named_as_image, kind_of
 
 
 @pytest.mark.parametrize(
@@ -10,10 +10,10 @@ from engine.intake.containers import is_named_as_picture, kind_of
     [
         (b"\0" * 128 + b"DICM", "dicom"),
         (b"PK\x03\x04" + b"\0" * 124 + b"DICM", "dicom"),
-        (b"\x89PNG\r\n\x1a\n", "picture"),
-        (b"RIFF\x10\0\0\0WEBPVP8 ", "picture"),
-        (b"\xff\x4f\xff\x51", "picture"),
-        (b"\0\0\0\x18ftypheic", "picture"),
+        (b"\x89PNG\r\n\x1a\n", "image"),
+        (b"RIFF\x10\0\0\0WEBPVP8 ", "image"),
+        (b"\xff\x4f\xff\x51", "image"),
+        (b"\0\0\0\x18ftypheic", "image"),
         (b"PK\x07\x08PK\x03\x04", "archive"),
         (b"\x1f\x9d\x90", "archive"),
         (b"MSCF\0\0\0\0", "archive"),
@@ -30,5 +30,5 @@ def test_a_kind_is_told_by_the_first_bytes(start: bytes, kind: str) -> None:
 
 
 def test_a_name_says_picture_in_any_case() -> None:
-    assert is_named_as_picture(Path("A/CHEST.JPEG")) and is_named_as_picture(Path("x.webp"))
-    assert not is_named_as_picture(Path("png")) and not is_named_as_picture(Path("x.dcm"))
+    assert is_named_as_image(Path("A/CHEST.JPEG")) and is_named_as_image(Path("x.webp"))
+    assert not is_named_as_image(Path("png")) and not is_named_as_image(Path("x.dcm"))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.intake.ipc import message_in, pack, pack_reading, unpack_reading
+from engine.intake.ipc import message_in, pack, pack_result, unpack_result
 from engine.intake.read_result import ReadResult
 
 PICTURE = np.arange(64 * 70, dtype=np.uint8).reshape(70, 64)
@@ -17,9 +17,9 @@ def test_a_reading_survives_the_pipe() -> None:
     sent = ReadResult(
         Path("x"), "score", None, ("padding",), "ab" * 32, None, "DX", "PA", rows=300, columns=256, patient="\x1b=é", image=PICTURE
     )
-    message = message_in(bytearray(pack_reading(sent, spent=False)))
+    message = message_in(bytearray(pack_result(sent, spent=False)))
     assert message is not None
-    got = unpack_reading(Path("x"), *message)
+    got = unpack_result(Path("x"), *message)
     assert got.image is not None and np.array_equal(got.image, PICTURE)
     assert all(
         getattr(got, name) == getattr(sent, name) for name in ("flags", "content_hash", "pixel_hash", "view", "rows", "patient", "reason")
@@ -55,10 +55,10 @@ def test_what_is_no_message_is_refused(stream: bytes) -> None:
     ],
 )  # fmt: skip
 def test_a_child_that_lies_is_not_believed(change: dict[str, object]) -> None:
-    message = message_in(bytearray(pack_reading(ReadResult(Path("x"), "score", image=PICTURE), spent=False)))
+    message = message_in(bytearray(pack_result(ReadResult(Path("x"), "score", image=PICTURE), spent=False)))
     assert message is not None
     head, body = message
     with pytest.raises((ValueError, KeyError, TypeError)):
-        unpack_reading(Path("x"), json.loads(json.dumps(head | change)), body)
+        unpack_result(Path("x"), json.loads(json.dumps(head | change)), body)
     with pytest.raises((ValueError, KeyError, TypeError)):
-        unpack_reading(Path("x"), {}, b"")
+        unpack_result(Path("x"), {}, b"")

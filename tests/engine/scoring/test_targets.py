@@ -44,7 +44,7 @@ def test_a_classifier_answers_for_its_own_findings(classifier):
 
 
 def test_a_classifier_takes_no_words(classifier):
-    with pytest.raises(UsageError, match="findings of its own"):
+    with pytest.raises(UsageError, match="its own findings"):
         scoring_targets("chest14", classifier[1])
 
 

@@ -36,10 +36,10 @@ def test_another_model_prompts_or_aggregate_is_refused(tmp_path, name):
     ("change", "why"),
     [
         ({"version": 2}, "newer version"),
-        ({"findings": {"Edema": {"slope": -1.0, "shift": 0.0}}}, "not what mmclip writes"),
-        ({"findings": {"Edema": {"slope": "steep", "shift": 0.0}}}, "not what mmclip writes"),
-        ({"model": None}, "not what mmclip writes"),
-        ({"findings": []}, "not what mmclip writes"),
+        ({"findings": {"Edema": {"slope": -1.0, "shift": 0.0}}}, "not written by mmclip"),
+        ({"findings": {"Edema": {"slope": "steep", "shift": 0.0}}}, "not written by mmclip"),
+        ({"model": None}, "not written by mmclip"),
+        ({"findings": []}, "not written by mmclip"),
     ],
 )
 def test_a_file_that_is_not_ours_is_refused(tmp_path, change, why):
