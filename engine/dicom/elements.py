@@ -21,6 +21,8 @@ UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END, _PADDING = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD, 0xFFFCFFFC
 _MOST_ELEMENTS = 1_000_000
 """Elements, items and delimiters together, or fragments; 3 s. A radiograph has some hundreds, and a hostile file room for 64 million."""
+_MOST_UNKNOWN = 8
+"""Elements of an unknown VR that are stepped over by what follows them."""
 _MOST_META_ELEMENTS = 100_000
 """PS3.10 knows 14; some files are stuffed with thousands."""
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
@@ -45,7 +47,7 @@ class Outline:
     elements: tag -> Element, pixel data included, private ones left out. fragments: byte ranges of the encapsulated pixel data, its basic
     offset table excluded.
     has_picture: Rows or pixel data were met, whole or not. damage: why the walk ended early, None when it reached the end.
-    trailing: zero bytes follow the data set. empty: not one element was met whole.
+    flags: of reasons.FLAGS, what was passed over on the way. empty: not one element was met whole.
     """
 
     implicit: bool
@@ -55,7 +57,7 @@ class Outline:
     encapsulated: bool = False
     has_picture: bool = False
     damage: Damage | None = None
-    trailing: bool = False
+    flags: list[str] = field(default_factory=list)
     empty: bool = True
 
 
@@ -64,12 +66,14 @@ class FileMeta:
     """The file meta group: the transfer syntax UID ('' when absent), and where the data set begins.
 
     bare: there is neither preamble nor group, as in files of before 1993; only then may the encoding be guessed.
+    repeated: an element comes twice, with two values; the first counts.
     """
 
     transfer_syntax: str
     body: int
     sop_class: str = ""
     bare: bool = False
+    repeated: bool = False
 
 
 def _short_form(vr: bytes) -> bool:
@@ -96,6 +100,7 @@ def read_meta(data: memoryview) -> FileMeta:
         Refusal: `not_dicom`, `truncated`, `corrupt_header`, `resource_limit`.
     """
     at = steps = 0
+    repeated = False
     if len(data) >= 132 and bytes(data[128:132]) == b"DICM" and not (starts_data_set(data) and not starts_data_set(data, 132)):
         at = 132
         if len(data) == at:
@@ -127,13 +132,15 @@ def read_meta(data: memoryview) -> FileMeta:
             raise Refusal("corrupt_header")
         content = bytes(data[value : value + length])
         if found.setdefault(tag, content) != content:
-            raise Refusal("corrupt_header")  # two transfer syntaxes are none
+            if tag == TRANSFER_SYNTAX:
+                raise Refusal("corrupt_header")  # two transfer syntaxes are none
+            repeated = True
         at = value + length
     if len(data) > 132 and 0 < len(data) - at < 8 and (TRANSFER_SYNTAX not in found or b"\x02\0".startswith(bytes(data[at : at + 2]))):
         raise Refusal("truncated")
     text = found.get(TRANSFER_SYNTAX, b"").strip(b"\0 \t\r\n")
     named = text.decode("ascii") if len(text) <= 64 and all(byte in b"0123456789." for byte in text) else NO_SYNTAX
-    return FileMeta(named, at, found.get(0x00020002, b"").rstrip(b"\0 ").decode("ascii", "replace"))
+    return FileMeta(named, at, found.get(0x00020002, b"").rstrip(b"\0 ").decode("ascii", "replace"), repeated=repeated)
 
 
 def outline(data: memoryview, begin: int, transfer_syntax: str, *, max_depth: int = 64) -> Outline:
@@ -149,7 +156,7 @@ def outline(data: memoryview, begin: int, transfer_syntax: str, *, max_depth: in
         implicit = bytes(data[begin + 4 : begin + 6]) not in _NAMED
     result = Outline(implicit, little)
     try:
-        _walk(data, begin, result, max_depth)
+        _Walk(data, begin, result, max_depth).run()
     except struct.error:
         result.damage = "truncated"
     if result.empty and not result.has_picture and result.damage in (None, "truncated"):
@@ -158,7 +165,7 @@ def outline(data: memoryview, begin: int, transfer_syntax: str, *, max_depth: in
 
 
 class _Heads:
-    """Reads what stands at the head of an element, in one byte order."""
+    """Reads the heads of elements, in one byte order."""
 
     def __init__(self, data: memoryview, little: bool) -> None:
         order = "<" if little else ">"
@@ -181,90 +188,165 @@ class _Heads:
         return (short, at + 8) if _short_form(vr) else None
 
 
-def _walk(data: memoryview, at: int, result: Outline, max_depth: int) -> None:
-    heads = _Heads(data, result.little)
-    both, length_of, u32 = heads.both, heads.length, heads.long
-    end, implicit, elements = len(data), result.implicit, result.elements
-    depth, opened, implicit_from = 0, (0, 0), UNDEFINED  # the top-level sequence that is open, and the depth below which VRs are implicit
-    last, steps = -1, 0
-    inner: Damage | None = None  # of what is stepped over: the walk goes on, and learns what the picture is
-    while at < end:
-        steps += 1
-        if steps > _MOST_ELEMENTS:
-            result.damage = "resource_limit"
-            return
-        if at + 8 > end:
-            result.trailing = not any(data[at:])
-            result.damage = inner if result.trailing else "corrupt_header" if PIXEL_DATA in elements and not depth else "truncated"
-            return
-        group, element, vr, short = both(data, at)
-        tag = group << 16 | element
-        start = at
-        if group == 0xFFFE:
-            (length,) = u32(data, at + 4)
-            at += 8
-            if depth == 0 or tag not in (_ITEM, _ITEM_END, _SEQUENCE_END):
-                result.damage = "corrupt_header"
+class _Walk:
+    """One walk over a data set; its steps return whether to go on, and note damage in `result`."""
+
+    def __init__(self, data: memoryview, at: int, result: Outline, max_depth: int) -> None:
+        self.data, self.at, self.end, self.result, self.max_depth = data, at, len(data), result, max_depth
+        self.heads = _Heads(data, result.little)
+        self.depth, self.opened = 0, (0, 0)  # the top-level sequence that is open
+        self.implicit_from = 0 if result.implicit else UNDEFINED  # the depth from which on VRs are implicit
+        self.last = self.unknown = 0
+        self.inner: Damage | None = None  # of what is stepped over: the walk goes on, and learns what the image is
+
+    def run(self) -> None:
+        both, data, last_head, most = self.heads.both, self.data, self.end - 8, _MOST_ELEMENTS
+        while self.at < self.end:
+            most -= 1
+            if most < 0:
+                self._stop("resource_limit")
                 return
-            if tag == _ITEM and length != UNDEFINED:
-                inner = inner or _inner_damage(heads, at, at + length, implicit or depth >= implicit_from, max_depth - depth)
-                at += length
-            elif tag == _SEQUENCE_END:
-                depth -= 1
-                if depth < implicit_from:
-                    implicit_from = UNDEFINED
-                if depth == 0:
-                    result.empty = False
-                    elements[opened[0]] = Element(opened[1], opened[1], at, "SQ")
-            continue
-        if depth == 0 and tag == 0 and _is_zero(data, at):
-            result.trailing, result.damage = True, inner
-            return
-        if implicit or (depth >= implicit_from and vr not in _NAMED):
+            if self.at > last_head:
+                self._leftover()
+                return
+            group, element, vr, short = both(data, self.at)
+            if not (self._delimiter(element) if group == 0xFFFE else self._element(group << 16 | element, vr, short)):
+                return
+        self.result.damage = "truncated" if self.depth else self.inner
+
+    def _stop(self, damage: Damage | None) -> bool:
+        self.result.damage = damage
+        return False
+
+    def _end(self, flag: str) -> bool:
+        """The data set ends here: what follows is no part of it."""
+        self.result.flags.append(flag)
+        return self._stop(self.inner)
+
+    def _leftover(self) -> None:
+        """Fewer bytes than an element has."""
+        if not any(self.data[self.at :]) or (self._has_pixels() and _is_text(self.data, self.at)):
+            self._end("trailing_bytes")
+        else:
+            self._stop("corrupt_header" if self._has_pixels() else "truncated")
+
+    def _has_pixels(self) -> bool:
+        """Whether the top-level pixel data were met, whole."""
+        return not self.depth and PIXEL_DATA in self.result.elements
+
+    def _delimiter(self, element: int) -> bool:
+        """An item, its end, or the end of a sequence (PS3.5 7.5)."""
+        tag = 0xFFFE0000 | element
+        if not self.depth or tag not in (_ITEM, _ITEM_END, _SEQUENCE_END):
+            return self._stop("corrupt_header")
+        (length,) = self.heads.long(self.data, self.at + 4)
+        self.at += 8
+        if tag == _ITEM and length != UNDEFINED:
+            implicit = self.depth >= self.implicit_from
+            self.inner = self.inner or _inner_damage(self.heads, self.at, self.at + length, implicit, self.max_depth - self.depth)
+            self.at += length
+        elif tag == _SEQUENCE_END:
+            self.depth -= 1
+            if self.depth < self.implicit_from and not self.result.implicit:
+                self.implicit_from = UNDEFINED
+            if not self.depth:
+                self.result.empty = False
+                self.result.elements[self.opened[0]] = Element(self.opened[1], self.opened[1], self.at, "SQ")
+        return True
+
+    def _element(self, tag: int, vr: bytes, short: int) -> bool:
+        start, depth, result = self.at, self.depth, self.result
+        if not depth:
+            if (tag <= self.last or tag in result.elements) and not self._out_of_order(tag):
+                return False
+            if self.last < tag:
+                self.last = tag
+            if tag in (ROWS, PIXEL_DATA):
+                result.has_picture = True
+        if depth >= self.implicit_from and (result.implicit or vr not in _NAMED) and not (tag >> 16 == 0x0002 and vr in _NAMED):
             vr = b""  # some write explicit VRs inside unknown sequences, where PS3.5 6.2.2 has implicit ones
-        found = length_of(at, vr, short)
-        if found is None or group == 0xFFFF:  # PS3.5 7.8.1: no element may have that group
-            result.damage = "corrupt_header"
-            return
+        found = self.heads.length(start, vr, short) if not vr or vr in _NAMED else self._unknown_length(vr, short)
+        if found is None or tag >> 16 == 0xFFFF:  # PS3.5 7.8.1: no element may have that group
+            return self._stop("corrupt_header")
         length, value = found
-        if depth == 0:
-            if tag in elements or (tag < last and (tag < 0x00080000 or last >= PIXEL_DATA)):
-                result.damage = "corrupt_header"
-                return
-            last = max(last, tag)
-            result.has_picture |= tag in (ROWS, PIXEL_DATA)
         if length == UNDEFINED:
-            if tag == PIXEL_DATA:  # an icon may hold some too
-                at = _fragments(data, value, result, note=depth == 0)
-                if result.damage:
-                    return
-                if depth == 0:
-                    elements[tag] = Element(start, value, at, vr.decode("latin-1"))
-                continue
-            if vr not in (b"", b"SQ", b"UN"):
-                result.damage = "corrupt_header"
-                return
-            if depth == 0:
-                opened = (tag, start)
-            if vr == b"UN" and implicit_from == UNDEFINED:
-                implicit_from = depth + 1  # PS3.5 6.2.2: an unknown sequence of undefined length is implicit inside
-            depth += 1
-            if depth > max_depth:
-                result.damage = "nesting_too_deep"
-                return
-            at = value
-            continue
-        at = value + length
-        if at > end:
-            result.damage = "truncated"
-            return
-        if vr == b"SQ" or (vr in (b"", b"UN") and length and heads.starts_item(value)):
-            inner = inner or _inner_damage(heads, value, at, vr != b"SQ", max_depth - depth - 1)
-        if depth == 0:
+            return self._undefined(tag, vr, value)
+        stop = value + length
+        if stop > self.end:
+            return self._stop("truncated")
+        self.at = stop
+        if vr == b"SQ" or ((not vr or vr == b"UN") and length and self.heads.starts_item(value)):
+            self.inner = self.inner or _inner_damage(self.heads, value, stop, vr != b"SQ", self.max_depth - depth - 1)
+        if not depth:
             result.empty = False
-            if not group & 1:
-                elements[tag] = Element(start, value, at, vr.decode("latin-1"))
-    result.damage = "truncated" if depth else inner
+            if not tag & 0x10000 and tag >> 16 != 0x0002:
+                result.elements[tag] = Element(start, value, stop, vr.decode("latin-1"))
+        return True
+
+    def _out_of_order(self, tag: int) -> bool:
+        """A top-level element whose tag is not above those before it (PS3.5 7.1): what may be, and what ends the walk.
+
+        Elements behind the pixel data and a group 0002 that was written once more are read as other readers do. Zeros end a data set
+        anywhere, text (a line end, a boundary of MIME) behind the pixel data.
+        """
+        if (tag == 0 and _is_zero(self.data, self.at)) or (self._has_pixels() and _is_text(self.data, self.at)):
+            return self._end("trailing_bytes")
+        if tag in self.result.elements or (tag < 0x00080000 and tag >> 16 != 0x0002):
+            return self._stop("corrupt_header")
+        if self.last >= PIXEL_DATA or tag < 0x00080000:
+            self.result.flags.append("misplaced_element")
+        return True
+
+    def _unknown_length(self, vr: bytes, short: int) -> tuple[int, int] | None:
+        """Length of the value and where it begins, for a VR that PS3.5 does not know; None where it cannot be followed.
+
+        Tried are a length of 16 bits, of 32 bits (as all new VRs have, PS3.5 7.1.2), and implicit VR; the first is taken after which
+        an element follows. A VR of letters has 16 bits where none does.
+        """
+        self.unknown += 1
+        long_head = self.at + 12 <= self.end
+        tried = [(short, self.at + 8), *([(self.heads.long(self.data, self.at + 8)[0], self.at + 12)] if long_head else [])]
+        if not _short_form(vr):
+            tried.append((self.heads.long(self.data, self.at + 4)[0], self.at + 8))
+        self.result.flags.append("unknown_vr")
+        for length, value in tried:
+            if length != UNDEFINED and self._is_followed(value + length):
+                return None if self.unknown > _MOST_UNKNOWN else (length, value)
+        return tried[0] if _short_form(vr) else None
+
+    def _is_followed(self, at: int) -> bool:
+        """Whether at this place the data end, or a delimiter or an element of a known VR begins."""
+        if at + 8 > self.end:
+            return at == self.end
+        group, _, vr, _ = self.heads.both(self.data, at)
+        return self.depth > 0 if group == 0xFFFE else vr in _NAMED
+
+    def _undefined(self, tag: int, vr: bytes, value: int) -> bool:
+        """An element of undefined length: encapsulated pixel data, or a sequence, which is entered."""
+        start, self.at = self.at, value
+        if tag == PIXEL_DATA:  # an icon may hold some too
+            self.at = _fragments(self.data, value, self.result, note=not self.depth)
+            if not self.depth and not self.result.damage:
+                self.result.elements[tag] = Element(start, value, self.at, vr.decode("latin-1"))
+            return not self.result.damage
+        if vr not in (b"", b"SQ", b"UN"):
+            return self._stop("corrupt_header")
+        if not self.depth:
+            self.opened = (tag, start)
+        if vr == b"UN" and self.implicit_from == UNDEFINED:
+            self.implicit_from = self.depth + 1  # PS3.5 6.2.2: an unknown sequence of undefined length is implicit inside
+        self.depth += 1
+        return self.depth <= self.max_depth or self._stop("nesting_too_deep")
+
+
+_MOST_TEXT = 1 << 16
+_TEXT = bytes((0, 9, 10, 13, 26, *range(32, 127)))
+"""Printable ASCII, line ends, and what old systems fill a last block with."""
+
+
+def _is_text(data: memoryview, at: int) -> bool:
+    """Whether nothing but text follows, of 64 kB at most: line ends or a boundary of a multipart message, saved along with the file."""
+    return len(data) - at <= _MOST_TEXT and not bytes(data[at:]).translate(None, _TEXT)
 
 
 def _is_zero(data: memoryview, at: int) -> bool:

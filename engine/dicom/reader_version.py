@@ -14,7 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 CHANGES: dict[int, str] = {
     1: "the build of 2026-12-01",
     2: "windows and lookup tables are judged inside the collimated field; bits above BitsStored are flagged or read; "
-    "decimal commas are read as points; more languages; dual-energy, tomosynthesis, phantom, rejected and rib images are flagged",
+    "decimal commas are read as points; more languages; dual-energy, tomosynthesis, phantom, rejected and rib images are flagged; "
+    "elements behind the pixel data, a repeated group 0002, one unknown VR and text at the end are read over",
 }
 """Version -> what changed in it, in a few words that the user sees when rows of older versions are dropped."""
 

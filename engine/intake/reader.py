@@ -138,8 +138,7 @@ def _read(data: bytes, facts: _Facts, size: int, limits: Limits, plain_images: b
     if meta.bare:
         syntax = IMPLICIT if walked.implicit else EXPLICIT
         facts.flags.append("guessed_transfer_syntax")
-    if walked.trailing:
-        facts.flags.append("trailing_bytes")
+    facts.flags += [*walked.flags, *(["misplaced_element"] if meta.repeated else [])]
     header = read_header(body, walked)
     _note(header, facts)
     _refuse_by_header(header, walked, syntax, limits)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from engine.dicom.elements import EXPLICIT, PIXEL_DATA, ROWS, outline, read_meta
 from engine.dicom.reasons import Refusal
@@ -36,7 +37,7 @@ def test_elements_are_found_where_they_lie(make: SimpleNamespace) -> None:
     assert struct.unpack("<H", content[rows.value : rows.stop]) == (300,)
     pixels = found.elements[PIXEL_DATA]
     assert content[pixels.value : pixels.stop] == make.chest().tobytes()
-    assert found.damage is None and not found.trailing and not found.encapsulated and found.has_picture
+    assert found.damage is None and not found.flags and not found.encapsulated and found.has_picture
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,6 @@ def test_elements_are_found_where_they_lie(make: SimpleNamespace) -> None:
         (element(0x00411010, b"OB", b"", HUGE), "truncated"),
         (element(0x0040A730, b"SQ", struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF), 0xFFFFFFFF), "truncated"),
         (struct.pack("<HHI", 0xFFFE, 0xE0DD, 0), "corrupt_header"),
-        (b"\x09\x00\x10\x00\xff\xfe\x00\x00", "corrupt_header"),
         (element(0x00411010, b"UN", b"abcd"), None),
         (b"".join(element(0x00450000 + number, b"UN", b"") for number in range(0x1000, 0x2000)), None),
         (element(0x00080100, b"ZZ", b"abcd"), None),
@@ -66,13 +66,20 @@ def test_damage_is_named_and_nothing_before_it_is_lost(make: SimpleNamespace, ex
         (b"\0" * 200_000, None, True),
         (b"\0" * 100_000 + b"x" * 9, "corrupt_header", False),
         (b"\0" * 5, None, True),
-        (b"\r\n", "corrupt_header", False),
+        (b"\r\n", None, True),
+        (b"\n", None, True),
+        (b"\r\n--boundary--\r\n", None, True),
+        (b"\r\n--a\r\nContent-Type: text/html\r\n\r\n<p>end</p>\r\n--a--", None, True),
+        (b"\x1a" * 300, None, True),
+        (b" ", None, True),
+        (b"x" * 70_000, "corrupt_header", False),
+        (b"\xff", "corrupt_header", False),
         (b"\xff" * 1000, "corrupt_header", False),
     ],
 )
 def test_what_follows_the_data_set(make: SimpleNamespace, tail: bytes, damage: str | None, trailing: bool) -> None:
     found = walk(make.to_bytes(make.radiograph()) + tail)
-    assert (found.damage, found.trailing) == (damage, trailing)
+    assert (found.damage, "trailing_bytes" in found.flags) == (damage, trailing)
 
 
 @pytest.mark.parametrize(("depth", "damage"), [(50, None), (64, None), (65, "nesting_too_deep"), (5000, "nesting_too_deep")])
@@ -246,3 +253,87 @@ def test_no_bytes_make_the_walk_raise_or_run_away(make: SimpleNamespace, changes
     except Refusal:
         return
     assert all(0 <= item.start <= item.value <= item.stop <= len(content) for item in found.elements.values())
+
+
+SYNTAXES = [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian]
+
+
+def written(make: SimpleNamespace, uid: str) -> bytes:
+    ds = make.radiograph()
+    ds.file_meta.TransferSyntaxUID = uid
+    if uid == ExplicitVRBigEndian:
+        ds.PixelData = make.chest().astype(">u2").tobytes()
+    return make.to_bytes(ds)
+
+
+def bytes_of(uid: str, tag: int, vr: str, value: bytes) -> bytes:
+    order = ">" if uid == ExplicitVRBigEndian else "<"
+    head = struct.pack(order + "HH", tag >> 16, tag & 0xFFFF)
+    return (
+        head
+        + (struct.pack("<I", len(value)) if uid == ImplicitVRLittleEndian else vr.encode() + struct.pack(order + "H", len(value)))
+        + value
+    )
+
+
+@pytest.mark.parametrize("uid", SYNTAXES)
+def test_elements_behind_the_pixel_data_are_read(make: SimpleNamespace, read, uid: str) -> None:
+    content = written(make, uid)
+    behind = bytes_of(uid, 0x00120062, "CS", b"YES ") + bytes_of(uid, 0x00120063, "LO", b"none")
+    got, plain = read(content + behind), read(content)
+    assert got.flags == ("misplaced_element",) and np.array_equal(got.picture, plain.picture)
+    assert 0x00120062 in walk(content + behind).elements
+    assert walk(content + bytes_of(uid, ROWS, "US", b"\1\0")).damage == "corrupt_header", "two numbers of rows are none"
+    assert walk(content + behind[:-3]).damage == "truncated"
+
+
+@pytest.mark.parametrize("place", ["after the meta group", "after a SOP class", "before the pixels", "behind the pixels"])
+@pytest.mark.parametrize("uid", SYNTAXES[:2])
+def test_a_group_0002_in_the_data_set_is_passed_over(make: SimpleNamespace, read, uid: str, place: str) -> None:
+    content = written(make, uid)
+    group = element(0x00020010, b"UI", uid.encode() + b"\0" * (len(uid) % 2)) + element(0x00020013, b"SH", b"OTHER ")
+    begin = read_meta(memoryview(content)).body
+    at = {
+        "after the meta group": begin,
+        "before the pixels": content.rfind(struct.pack("<HH", 0x7FE0, 0x0010)),
+        "behind the pixels": len(content),
+    }
+    at["after a SOP class"] = walk(content).elements[0x00080016].stop
+    got = read(content[: at[place]] + group + content[at[place] :])
+    assert got.flags == ("misplaced_element",) and np.array_equal(got.picture, read(content).picture)
+
+
+@pytest.mark.parametrize("vr", [b"ZZ", b"us", b"??", b"\0\0", b"\xff\xfe", b"1A"])
+@pytest.mark.parametrize("form", ["16 bits", "32 bits", "implicit"])
+@pytest.mark.parametrize("value", [b"", b"some value"])
+def test_an_element_of_an_unknown_vr_is_stepped_over(make: SimpleNamespace, read, vr: bytes, form: str, value: bytes) -> None:
+    if form == "implicit":
+        odd = struct.pack("<HHI", 0x0008, 0x0100, len(value)) + value
+    else:
+        odd = struct.pack("<HH", 0x0008, 0x0100) + vr
+        odd += (b"\0\0" + struct.pack("<I", len(value)) if form == "32 bits" else struct.pack("<H", len(value))) + value
+    content = make.to_bytes(make.radiograph())
+    at = walk(content).elements[0x00080060].stop
+    got = read(content[:at] + odd + content[at:])
+    assert "unknown_vr" in got.flags and np.array_equal(got.picture, read(content).picture)
+
+
+def test_a_data_set_of_unknown_vrs_is_corrupt(make: SimpleNamespace) -> None:
+    odd = b"".join(struct.pack("<HH", 0x0009, 0x1000 + number) + b"??\0\0" for number in range(100))
+    content = make.to_bytes(make.radiograph())
+    at = walk(content).elements[0x00080060].stop
+    assert walk(content[:at] + odd + content[at:]).damage == "corrupt_header"
+
+
+@pytest.mark.parametrize("encoding", ["rle", "jpeg_lossless", "j2k"])
+@pytest.mark.parametrize("tail", [b"\n", b"\r\n--bnd--\r\n"])
+def test_text_behind_compressed_pixels_is_no_part_of_the_file(make: SimpleNamespace, read, encoding: str, tail: bytes) -> None:
+    content = make.LOSSLESS[encoding](make.chest(), 12)
+    got = read(content + tail)
+    assert got.flags == ("trailing_bytes",) and np.array_equal(got.picture, read(content).picture)
+
+
+def test_text_before_the_pixels_is_no_end(make: SimpleNamespace) -> None:
+    content = make.to_bytes(make.radiograph())
+    at = walk(content).elements[PIXEL_DATA].start
+    assert walk(content[:at] + b"\r\n--boundary--\r\n").damage is not None
