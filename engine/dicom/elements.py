@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from engine.dicom.reasons import Refusal
 
 Damage = Literal["truncated", "corrupt_header", "nesting_too_deep", "resource_limit"]
+_GROUP_LENGTH = 0x00020000
 TRANSFER_SYNTAX, ROWS, PIXEL_DATA = 0x00020010, 0x00280010, 0x7FE00010
 IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 NO_SYNTAX = "0"
@@ -100,7 +101,7 @@ def read_meta(data: memoryview) -> FileMeta:
         Refusal: `not_dicom`, `truncated`, `corrupt_header`, `resource_limit`.
     """
     at = steps = 0
-    repeated = False
+    repeated, group_end = False, len(data)
     if len(data) >= 132 and bytes(data[128:132]) == b"DICM" and not (starts_data_set(data) and not starts_data_set(data, 132)):
         at = 132
         if len(data) == at:
@@ -131,9 +132,11 @@ def read_meta(data: memoryview) -> FileMeta:
         if tag == TRANSFER_SYNTAX and vr != b"UI":
             raise Refusal("corrupt_header")
         content = bytes(data[value : value + length])
+        if tag == _GROUP_LENGTH and len(content) == 4:
+            group_end = value + length + int.from_bytes(content, "little")
         if found.setdefault(tag, content) != content:
-            if tag == TRANSFER_SYNTAX:
-                raise Refusal("corrupt_header")  # two transfer syntaxes are none
+            if tag == TRANSFER_SYNTAX and at < group_end:
+                raise Refusal("corrupt_header")  # two transfer syntaxes are none, unless the group's length leaves one out
             repeated = True
         at = value + length
     if len(data) > 132 and 0 < len(data) - at < 8 and (TRANSFER_SYNTAX not in found or b"\x02\0".startswith(bytes(data[at : at + 2]))):

@@ -125,6 +125,7 @@ class Header:
     """
 
     sop_class: str = ""
+    class_in_data_set: bool = True
     modality: str = ""
     sop_instance_uid: str = ""
     series_instance_uid: str = ""

@@ -6,7 +6,7 @@ Where several faults meet, the first of this order names the file:
   2. a claim of more than the pixel limit (no further look is worth its memory);
   3. what the picture is (modality, SOP class), read from what is intact of the header;
   4. damage of the data set (truncated, corrupt, nested too deep), then missing pixel data, then a picture too small;
-  5. identity (SOP instance and study UID), selection (body part, view, presentation intent);
+  5. identity (UIDs), selection (body part, view, presentation intent);
   6. the pixel description (attributes, bits, rescale, photometric interpretation), then the pixels themselves.
 """
 
@@ -74,7 +74,7 @@ REASONS: dict[str, Reason] = {
         "fetch the file again",
     ),
     "invalid_attribute": Reason("reject", "a required attribute has a value of the wrong kind", "have the sender corrected"),
-    "invalid_uid": Reason("reject", "a UID that is no UID (paths, formulas, text)", "have the sender corrected"),
+    "invalid_uid": Reason("reject", "a UID that holds a path, markup, a formula or control characters", "have the sender corrected"),
     "missing_attribute": Reason("reject", "a required attribute is absent or empty", "have the sender corrected"),
     "nesting_too_deep": Reason("reject", "sequences nested deeper than the limit", "treat the file as hostile"),
     "truncated": Reason("reject", "the file, or the compressed picture in it, ends early", "fetch the file again"),
@@ -135,7 +135,8 @@ FLAGS: dict[str, str] = {
     "decimal_comma": "a decimal number is written with a comma (window, slope, pixel spacing); it was read as a point",
     "dual_energy": "a dual-energy bone or soft-tissue image, or another subtraction, by its tags; not in the study's score",
     "guessed_transfer_syntax": "no file meta group; the encoding was recognised from the data set",
-    "invalid_uid": "a UID with letters, leading zeros or more than 64 characters",
+    "invalid_uid": "a UID that is other text: a hash, a number, a word, or longer than 64 characters; a word that stands for a removed UID "
+    "(ANONYMIZED) names nothing: the image table or the content names the image then",
     "looks_lateral": "looks like a lateral, whatever its tags say, and so like no frontal chest (measured: engine/dicom/README.md)",
     "misplaced_element": "elements behind the pixel data, or of the file meta group within the data set; read as other readers do",
     "more_bits": "bits above BitsStored were read as values: without them smooth areas would break (with unused_bits)",
@@ -211,9 +212,10 @@ FAILURES = frozenset(
 DETAILS = frozenset(
     {
         "BitsAllocated", "BitsStored", "BodyPartExamined", "Columns", "HighBit", "ImageType", "Modality", "NumberOfFrames",
-        "PhotometricInterpretation", "PixelData", "PixelRepresentation", "PlanarConfiguration", "PresentationIntentType",
-        "RescaleIntercept", "RescaleSlope", "Rows", "SOPClassUID", "SOPInstanceUID", "SamplesPerPixel", "SeriesInstanceUID",
-        "StudyInstanceUID", "TransferSyntaxUID", "ViewPosition",
+        "AnatomicRegionSequence", "PatientOrientation", "PhotometricInterpretation", "PixelData", "PixelRepresentation",
+        "PlanarConfiguration", "PresentationIntentType", "RescaleIntercept", "RescaleSlope", "Rows", "SOPClassUID", "SOPInstanceUID",
+        "SamplesPerPixel", "SeriesDescription", "SeriesInstanceUID", "StudyInstanceUID", "TransferSyntaxUID", "ViewCodeSequence",
+        "ViewPosition",
     }
 )  # fmt: skip
 """Closed list of the column `detail`: keywords of attributes that were missing or wrong."""
@@ -262,9 +264,13 @@ def public_uid(uid: str) -> str | None:
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 
 
+_LONGEST_UID = 256
+_HOSTILE = re.compile(r"[/\\<>%]|\.\.|^\s*[-=+@~|]")
+"""Paths, markup and what a spreadsheet takes for a formula (OWASP, CSV injection)."""
+
+
 def uid_fault(uid: str) -> Literal["", "flag", "reject"]:
-    """'' for a UID of PS3.5 section 9, 'flag' for one that is only sloppy, 'reject' for what must never be a path or a cell."""
+    """'' for a UID of PS3.5 section 9, 'flag' for other harmless text, 'reject' for what must never be a path or a cell."""
     if _UID.fullmatch(uid) and len(uid) <= 64:
         return ""
-    sloppy = len(uid) <= 128 and re.fullmatch(r"[0-9A-Za-z]+(\.[0-9A-Za-z]+)+", uid) is not None
-    return "flag" if sloppy else "reject"
+    return "reject" if len(uid) > _LONGEST_UID or not uid.isprintable() or _HOSTILE.search(uid) else "flag"

@@ -10,6 +10,8 @@ What tags decide, and what happens where they are blank:
     is one of mammography; RIB CAGE is the chest where a tag says that the view is frontal.
   - What a de-identifier left (ANONYMIZED, REDACTED, XXX) counts as blank, in BodyPartExamined, ViewPosition, Modality and the patient's
     species, with the flag `bad_attribute`.
+  - UIDs: where one is absent, or holds what a de-identifier left, the image is named by its content, and its study by the image table or by
+    the image itself. Hashes, numbers and other harmless text name what they name, with the flag `invalid_uid`.
   - ViewPosition and ViewCodeSequence: lateral, oblique or lateral decubitus in either rejects the image. Where neither names a view,
     SeriesDescription, ProtocolName and BodyPartExamined do, unless they name both kinds ("Chest PA and lateral"); then PatientOrientation
     (rows that run to the front or the back are a lateral's). Where no tag says that the view is frontal the flag is `view_unknown`.
@@ -155,18 +157,18 @@ def names_view(header: Header) -> bool:
     return names_frontal(described) and not names_sideways(described)
 
 
-def is_lateral(header: Header) -> bool:
-    """Whether the tags say that the view is lateral or oblique."""
-    if says_lateral(header.view) or any(code.value in _LATERAL_CODES for code in header.views):
-        return True
-    if any(code.value not in _FRONTAL_CODES and says_lateral(code.meaning) for code in header.views):
-        return True
+def what_says_lateral(header: Header) -> str:
+    """The keyword of the attribute that says that the view is lateral, oblique or lateral decubitus; '' where none does."""
+    if says_lateral(header.view):
+        return "ViewPosition"
+    if any(code.value in _LATERAL_CODES or (code.value not in _FRONTAL_CODES and says_lateral(code.meaning)) for code in header.views):
+        return "ViewCodeSequence"
     if names_view(header):
-        return False
+        return ""
     described = _described(header)
     if names_sideways(described) and not names_frontal(described):
-        return True
-    return _directions(header.patient_orientation)[:1] in ("A", "P")
+        return "SeriesDescription" if names_sideways(header.series) else "BodyPartExamined"
+    return "PatientOrientation" if _directions(header.patient_orientation)[:1] in ("A", "P") else ""
 
 
 def _described(header: Header) -> str:
@@ -206,9 +208,9 @@ def refuse_class(sop_class: str, modality: str, *, has_picture: bool) -> None:
     other_class = bool(sop_class) and sop_class not in SCORED_CLASSES
     other_modality = bool(modality) and not RADIOGRAPH_MODALITIES.issuperset(_values(modality))
     if other_modality and has_picture:
-        raise Refusal("wrong_modality")
+        raise Refusal("wrong_modality", "Modality")
     if other_class or other_modality:
-        raise Refusal("unsupported_sop_class")
+        raise Refusal("unsupported_sop_class", "SOPClassUID" if other_class else "Modality")
 
 
 def refuse_selection(header: Header) -> None:
@@ -218,13 +220,14 @@ def refuse_selection(header: Header) -> None:
         Refusal: `for_processing`, `wrong_body_part`, `lateral_view`, `derived_image`.
     """
     if header.sop_class == DX_PROCESSING or "PROCESSING" in "".join(words_of(header.presentation_intent)):
-        raise Refusal("for_processing")
+        raise Refusal("for_processing", "SOPClassUID" if header.sop_class == DX_PROCESSING else "PresentationIntentType")
     if shows_chest(header) is False:
-        raise Refusal("wrong_body_part")
-    if is_lateral(header):
-        raise Refusal("lateral_view")
+        raise Refusal("wrong_body_part", "AnatomicRegionSequence" if is_chest(header.body_part) is None else "BodyPartExamined")
+    sideways = what_says_lateral(header)
+    if sideways:
+        raise Refusal("lateral_view", sideways)
     if not _DERIVED.isdisjoint(word.upper() for word in header.image_type):
-        raise Refusal("derived_image")
+        raise Refusal("derived_image", "ImageType")
 
 
 def _values(text: str) -> Iterable[str]:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from engine.dicom.pixels import FAMILIES, SecondDecoder, Stored, expected_bytes,
 from engine.dicom.reasons import Refusal
 from engine.dicom.special_exposures import exposure_flags
 from engine.dicom.view_check import picture_flags
+from engine.dicom.vocabulary import is_placeholder
 from engine.intake.containers import is_named_as_image, kind_of, load_inside
 from engine.intake.limits import LIMITS, Limits
 from engine.intake.read_result import KNOWN, ReadResult
@@ -139,7 +140,7 @@ def _read(data: bytes, facts: _Facts, size: int, limits: Limits, plain_images: b
         syntax = IMPLICIT if walked.implicit else EXPLICIT
         facts.flags.append("guessed_transfer_syntax")
     facts.flags += [*walked.flags, *(["misplaced_element"] if meta.repeated else [])]
-    header = read_header(body, walked)
+    header = _identified(read_header(body, walked), meta)
     _note(header, facts)
     _refuse_by_header(header, walked, syntax, limits)
     facts.flags += _flags_of(header)
@@ -188,11 +189,17 @@ def _note(header: Header, facts: _Facts) -> None:
         "sop_class": reasons.public_uid(header.sop_class),
         "rows": header.rows,
         "columns": header.columns,
-        "sop_instance_uid": header.sop_instance_uid or None,
-        "series_instance_uid": header.series_instance_uid or None,
-        "study_instance_uid": header.study_instance_uid or None,
-        "patient": header.patient or None,
+        "sop_instance_uid": checks.identifier(header.sop_instance_uid) or None,
+        "series_instance_uid": checks.identifier(header.series_instance_uid) or None,
+        "study_instance_uid": checks.identifier(header.study_instance_uid) or None,
+        "patient": None if is_placeholder(header.patient) else header.patient or None,
     }
+
+
+def _identified(header: Header, meta: FileMeta) -> Header:
+    """The header with the SOP class of the file meta group where it names none, and no modality where a placeholder is its value."""
+    modality = "" if is_placeholder(header.modality) else header.modality
+    return replace(header, sop_class=header.sop_class or meta.sop_class, modality=modality, class_in_data_set=bool(header.sop_class))
 
 
 def _refuse_by_header(header: Header, walked: Outline, syntax: str, limits: Limits) -> None:
@@ -208,22 +215,27 @@ def _refuse_by_header(header: Header, walked: Outline, syntax: str, limits: Limi
     selection.refuse_class(header.sop_class, header.modality, has_picture=walked.has_picture)
     if walked.damage:
         raise Refusal(walked.damage)
-    if not syntax or not header.sop_class or (capture and not header.modality):
-        raise Refusal("missing_attribute")
+    for keyword, is_missing in {
+        "TransferSyntaxUID": not syntax,
+        "SOPClassUID": not header.sop_class,
+        "Modality": capture and not header.modality,
+    }.items():
+        if is_missing:
+            raise Refusal("missing_attribute", keyword)
     if element is None or element.value == element.stop or (walked.encapsulated and not walked.fragments):
-        raise Refusal("no_pixel_data")
+        raise Refusal("no_pixel_data", "PixelData")
     if header.rows and header.columns and 0 < min(header.rows, header.columns) < selection.MIN_SIDE:
         raise Refusal("too_small")
     checks.refuse_identity(header)
     selection.refuse_selection(header)
     if syntax not in FAMILIES:
-        raise Refusal("unsupported_transfer_syntax")
+        raise Refusal("unsupported_transfer_syntax", "TransferSyntaxUID")
     checks.refuse_description(header)
     if FAMILIES[syntax] == "native" and not walked.encapsulated:
         checks.refuse_arrangement(header)
         refuse_length(element.stop - element.value, header)
     if (header.frames or 1) > 1:
-        raise Refusal("multi_frame")
+        raise Refusal("multi_frame", "NumberOfFrames")
 
 
 def _flags_of(header: Header) -> list[str]:
@@ -249,16 +261,18 @@ def _flags_of(header: Header) -> list[str]:
     return [*flags, *exposure_flags(header)]
 
 
-_WINDOW = frozenset({"WindowCenter", "WindowWidth"})
-"""Their faults have a flag of their own."""
+_JUDGED = frozenset({*checks.NEEDED, "WindowCenter", "WindowWidth"})
+"""Attributes whose faults have a reason or another flag."""
 
 
 def _is_sloppy(header: Header) -> bool:
     """Whether an attribute that should be there is absent, out of its range or of the wrong kind, and was not needed."""
     if header.sop_class == selection.DX_PRESENTATION and header.presentation_intent != "FOR PRESENTATION":
         return True
-    if not header.modality or "\\" in header.modality or not header.series_instance_uid or header.high_bit is None:
+    if not header.modality or "\\" in header.modality or header.high_bit is None or not header.class_in_data_set:
         return True
-    return (
-        (header.frames is not None and header.frames < 1) or header.bits_allocated == 32 or bool(header.invalid - checks.NEEDED - _WINDOW)
-    )
+    if not (header.sop_instance_uid and header.series_instance_uid and header.study_instance_uid):
+        return True
+    if is_placeholder(header.body_part) or is_placeholder(header.view):
+        return True
+    return (header.frames is not None and header.frames < 1) or header.bits_allocated == 32 or bool(header.invalid - _JUDGED)

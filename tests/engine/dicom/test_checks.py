@@ -1,8 +1,8 @@
 import pytest
 
-from engine.dicom.checks import refuse_arrangement, refuse_description
+from engine.dicom.checks import identifier, refuse_arrangement, refuse_description
 from engine.dicom.header import Header
-from engine.dicom.reasons import Refusal
+from engine.dicom.reasons import DETAILS, Refusal
 
 GOOD = {
     "rows": 100,
@@ -45,7 +45,17 @@ def test_the_pixel_description_is_checked_before_use(changes: dict[str, object],
     refuse_description(Header(**GOOD))  # type: ignore[arg-type]
     with pytest.raises(Refusal) as raised:
         refuse_description(Header(**(GOOD | changes)))  # type: ignore[arg-type]
-    assert raised.value.code == code
+    assert raised.value.code == code and raised.value.detail in DETAILS
+
+
+@pytest.mark.parametrize("uid", ["1.2.3", "5094b2563a1ef3ff50dc5c7ff71345ab", "0042", "7", "a1b2c3d4e5f6", "abcdefabcdef", "study-12"])
+def test_what_names_one_thing_is_an_identifier(uid: str) -> None:
+    assert identifier(uid) == uid
+
+
+@pytest.mark.parametrize("uid", ["", "anonymized", "REMOVED", "XXX", "0", "00000000", "none", "patient", "ANON 1"])
+def test_what_stands_for_a_removed_uid_names_nothing(uid: str) -> None:
+    assert identifier(uid) == ""
 
 
 @pytest.mark.parametrize("intercept", [0.0, -1024.0, 32768.0, 1e6])

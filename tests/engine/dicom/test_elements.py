@@ -303,6 +303,15 @@ def test_a_group_0002_in_the_data_set_is_passed_over(make: SimpleNamespace, read
     assert got.flags == ("misplaced_element",) and np.array_equal(got.picture, read(content).picture)
 
 
+def test_a_second_transfer_syntax_behind_the_meta_group_is_passed_over(make: SimpleNamespace, read) -> None:
+    """The length of the group, which pydicom writes, leaves it out; without one there would be two."""
+    content = make.to_bytes(make.radiograph())
+    begin = read_meta(memoryview(content)).body
+    twice = content[:begin] + element(0x00020010, b"UI", b"1.2.840.10008.1.2\0") + content[begin:]
+    assert read_meta(memoryview(twice)).transfer_syntax == EXPLICIT
+    assert read(twice).flags == ("misplaced_element",)
+
+
 @pytest.mark.parametrize("vr", [b"ZZ", b"us", b"??", b"\0\0", b"\xff\xfe", b"1A"])
 @pytest.mark.parametrize("form", ["16 bits", "32 bits", "implicit"])
 @pytest.mark.parametrize("value", [b"", b"some value"])

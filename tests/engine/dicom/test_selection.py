@@ -7,7 +7,16 @@ from pydicom.sr._concepts_dict import concepts
 from engine.dicom import selection
 from engine.dicom.header import Code, Header
 from engine.dicom.reasons import Refusal
-from engine.dicom.selection import is_chest, is_lateral, is_turned, names_view, refuse_class, refuse_selection, says_lateral, shows_chest
+from engine.dicom.selection import (
+    is_chest,
+    is_turned,
+    names_view,
+    refuse_class,
+    refuse_selection,
+    says_lateral,
+    shows_chest,
+    what_says_lateral,
+)
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -138,7 +147,7 @@ def test_the_codes_of_the_standard_are_sorted_by_what_they_mean() -> None:
     seen = set()
     for code, meaning in standard_views():
         sideways = any(word in meaning.lower() for word in ("lateral", "oblique", "sagittal"))
-        assert is_lateral(Header(views=(Code(code, "SCT"),))) is sideways, meaning
+        assert bool(what_says_lateral(Header(views=(Code(code, "SCT"),)))) is sideways, meaning
         seen.add(meaning)
     assert {"left lateral", "antero-posterior", "postero-anterior"} <= seen
 
@@ -182,8 +191,9 @@ def test_frontal_views_by_word(view: str) -> None:
     ],
 )
 def test_a_series_names_the_view_where_nothing_else_does(series: str, frontal: bool, lateral: bool) -> None:
-    assert (names_view(Header(series=series)), is_lateral(Header(series=series))) == (frontal, lateral)
-    assert not is_lateral(Header(view="AP", series=series)) and is_lateral(Header(view="LL", series=series))
+    assert (names_view(Header(series=series)), bool(what_says_lateral(Header(series=series)))) == (frontal, lateral)
+    assert what_says_lateral(Header(view="AP", series=series)) == ""
+    assert what_says_lateral(Header(view="LL", series=series)) == "ViewPosition"
 
 
 def test_words_that_name_no_view_are_said_to_name_none() -> None:

@@ -148,8 +148,6 @@ FAULTS = {
     "no pixels": (lambda m: m.radiograph(PixelData=None), "no_pixel_data"),
     "empty pixels": (lambda m: m.radiograph(PixelData=b""), "no_pixel_data"),
     "no rows": (lambda m: m.radiograph(Rows=None), "missing_attribute"),
-    "no SOP instance UID": (lambda m: m.radiograph(SOPInstanceUID=None), "missing_attribute"),
-    "no study UID": (lambda m: m.radiograph(StudyInstanceUID=None), "missing_attribute"),
     "rows of zero": (lambda m: m.radiograph(Rows=0), "invalid_dimensions"),
     "65535 squared in 16 bytes": (lambda m: m.radiograph(Rows=65535, Columns=65535, PixelData=b"\0" * 16), "pixel_length_mismatch"),
     "a million frames": (lambda m: m.radiograph(NumberOfFrames=1000000), "pixel_length_mismatch"),
@@ -204,12 +202,22 @@ def test_a_fault_has_one_reason_in_every_syntax(make: SimpleNamespace, read: Rea
         assert read(ds).reason == reason, fault
 
 
+def without_class(make: SimpleNamespace) -> bytes:
+    ds = make.radiograph()
+    content = make.to_bytes(ds)
+    at = content.index(struct.pack("<HH2sH", 0x0008, 0x0016, b"UI", 28))
+    return content[:at] + content[at + 36 :]
+
+
 HARMLESS = {
     "trailing zeros": (lambda m: m.to_bytes(m.radiograph()) + b"\0" * 1000, ("trailing_bytes",)),
     "an executable in the preamble": (lambda m: b"\x7fELF" + b"\1" * 124 + m.to_bytes(m.radiograph())[128:], ()),
     "an archive in the preamble": (lambda m: b"PK\3\4" + b"\1" * 124 + m.to_bytes(m.radiograph())[128:], ()),
     "no preamble": (lambda m: m.to_bytes(m.radiograph())[132:], ()),
     "no modality": (lambda m: m.radiograph(Modality=None), ("bad_attribute",)),
+    "no SOP instance UID": (lambda m: m.radiograph(SOPInstanceUID=None), ("bad_attribute",)),
+    "no study UID": (lambda m: m.radiograph(StudyInstanceUID=None), ("bad_attribute",)),
+    "no class but that of the meta group": (lambda m: without_class(m), ("bad_attribute",)),
     "no intent": (lambda m: m.radiograph(PresentationIntentType=None), ("bad_attribute",)),
     "frames of zero": (lambda m: m.radiograph(NumberOfFrames=0), ("bad_attribute",)),
     "frames below zero": (lambda m: m.radiograph(NumberOfFrames=-1), ("bad_attribute",)),
@@ -332,7 +340,72 @@ def test_damaged_files_end_in_one_known_outcome(make, read, encoding, changes, c
     assert set(got.flags) <= set(FLAGS)
 
 
-@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SOPInstanceUID"])
-def test_the_missing_attribute_is_named(read, make, keyword):
-    got = read(make.radiograph(**{keyword: None}))
-    assert (got.reason, got.detail) == ("missing_attribute", keyword)
+@pytest.mark.parametrize(
+    ("changes", "reason", "detail"),
+    [
+        ({"Rows": None}, "missing_attribute", "Rows"),
+        ({"PhotometricInterpretation": None}, "missing_attribute", "PhotometricInterpretation"),
+        ({"BodyPartExamined": "HAND"}, "wrong_body_part", "BodyPartExamined"),
+        ({"ViewPosition": "LL"}, "lateral_view", "ViewPosition"),
+        ({"ViewPosition": "", "SeriesDescription": "Thorax seitl."}, "lateral_view", "SeriesDescription"),
+        ({"PresentationIntentType": "FOR PROCESSING"}, "for_processing", "PresentationIntentType"),
+        ({"HighBit": 15}, "unsupported_bits", "HighBit"),
+        ({"RescaleSlope": "0"}, "invalid_rescale", "RescaleSlope"),
+        ({"Modality": "CT"}, "wrong_modality", "Modality"),
+        ({"NumberOfFrames": 2}, "pixel_length_mismatch", ""),
+    ],
+)
+def test_the_missing_or_wrong_attribute_is_named(read, make, changes, reason, detail):
+    got = read(make.radiograph(**changes))
+    assert (got.reason, got.detail) == (reason, detail)
+
+
+KEPT_BY_VINDR = (
+    *("PatientSex", "PatientAge", "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "PixelSpacing", "BitsAllocated"),
+    *("BitsStored", "HighBit", "PixelRepresentation", "WindowCenter", "WindowWidth", "RescaleIntercept", "RescaleSlope", "PixelData"),
+)
+
+
+def test_a_file_of_which_only_the_image_was_kept_is_scored(read, make):
+    """The layout of VinDr-CXR: no UIDs, no modality, no class but that of the file meta group."""
+    ds = make.radiograph()
+    for each in list(ds):
+        if each.keyword not in KEPT_BY_VINDR:
+            del ds[each.tag]
+    got, plain = read(ds), read(make.radiograph())
+    assert got.outcome == "score" and {"bad_attribute", "view_unknown"} <= set(got.flags)
+    assert np.array_equal(got.picture, plain.picture)
+    assert (got.sop_instance_uid, got.study_instance_uid, got.patient) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("uid", "kept"),
+    [
+        ("anonymized", False),
+        ("XXX", False),
+        ("000", False),
+        ("5094b2563a1ef3ff50dc5c7ff71345ab", True),
+        ("12345678", True),
+        ("a1b2c3d4e5f6", True),
+    ],
+)
+def test_a_uid_of_other_text_is_a_flag_and_a_placeholder_names_nothing(read, make, uid, kept):
+    ds = make.radiograph(SOPInstanceUID="1.2.3.1", StudyInstanceUID="1.2.3.2", SeriesInstanceUID="1.2.3.3")
+    content = make.to_bytes(ds)
+    for number, tag in ((1, 0x00080018), (2, 0x0020000D), (3, 0x0020000E)):
+        old = struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, b"UI", 8) + f"1.2.3.{number}\0".encode()
+        value = uid.encode() + b"\0" * (len(uid) % 2)
+        assert old in content
+        content = content.replace(old, struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, b"UI", len(value)) + value)
+    got = read(content)
+    assert got.outcome == "score" and got.flags == ("invalid_uid",)
+    assert got.sop_instance_uid == got.study_instance_uid == got.series_instance_uid == (uid if kept else None)
+
+
+@pytest.mark.parametrize("text", ["Anonymous", "ANONYMIZED", "REDACTED", "REMOVED", "XXX", "xxxxxx"])
+@pytest.mark.parametrize("keyword", ["BodyPartExamined", "ViewPosition", "Modality", "PatientID"])
+def test_what_a_de_identifier_left_counts_as_blank(read, make, keyword, text):
+    got = read(make.to_bytes(make.radiograph(**{keyword: text.upper()})).replace(text.upper().encode(), text.encode()))
+    expected = {"PatientID": set(), "ViewPosition": {"bad_attribute", "view_unknown"}}.get(keyword, {"bad_attribute"})
+    assert got.outcome == "score" and set(got.flags) == expected
+    assert keyword != "PatientID" or got.patient is None
