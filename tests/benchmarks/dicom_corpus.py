@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from engine.intake.duplicates import DuplicateIndex
-from engine.intake.files import Found, find_files
+from engine.intake.files import WalkedFile, find_files
 from engine.intake.read_result import ReadResult
 from engine.intake.workers import read_files
 
@@ -36,7 +36,10 @@ POLICY = {
         "missing_attribute",
         "corrupt_header",
     ): "a meta group or deflated stream that cannot be followed is corrupt, whatever is missing after it",
-    ("missing_attribute", "unsupported_sop_class"): "a modality that is no radiograph's rules a file out although its SOP class is missing",
+    (
+        "missing_attribute",
+        "unsupported_sop_class",
+    ): "a modality, or a class in the meta group, that is no radiograph's rules a file out although the data set names no class",
     ("wrong_modality", "corrupt_header"): "a meta group that cannot be followed: what comes after it is not guessed",
     ("wrong_modality", "unsupported_sop_class"): "damaged before any pixel attribute: nothing says that there is a picture",
 }
@@ -52,7 +55,7 @@ def readings_of(folder: Path, size: int, workers: int) -> list[ReadResult]:
     return [replace(each, flags=duplicates.final_flags(each)) for each in settled]
 
 
-def _decided(item: Found) -> ReadResult:
+def _decided(item: WalkedFile) -> ReadResult:
     assert item.outcome is not None
     return ReadResult(item.path, item.outcome, item.reason)
 

@@ -201,7 +201,7 @@ def compare(case: File, rows: dict[str, dict[str, str]], folder: Path) -> Result
 
 def image(path: Path) -> NDArray[np.uint8]:
     """The 8-bit image that the reader makes of a file."""
-    picture = read_file(path, size=112).picture
+    picture = read_file(path, size=112).image
     assert picture is not None
     return picture
 

@@ -281,7 +281,7 @@ def test_elements_behind_the_pixel_data_are_read(make: SimpleNamespace, read, ui
     content = written(make, uid)
     behind = bytes_of(uid, 0x00120062, "CS", b"YES ") + bytes_of(uid, 0x00120063, "LO", b"none")
     got, plain = read(content + behind), read(content)
-    assert got.flags == ("misplaced_element",) and np.array_equal(got.picture, plain.picture)
+    assert got.flags == ("misplaced_element",) and np.array_equal(got.image, plain.image)
     assert 0x00120062 in walk(content + behind).elements
     assert walk(content + bytes_of(uid, ROWS, "US", b"\1\0")).damage == "corrupt_header", "two numbers of rows are none"
     assert walk(content + behind[:-3]).damage == "truncated"
@@ -300,7 +300,7 @@ def test_a_group_0002_in_the_data_set_is_passed_over(make: SimpleNamespace, read
     }
     at["after a SOP class"] = walk(content).elements[0x00080016].stop
     got = read(content[: at[place]] + group + content[at[place] :])
-    assert got.flags == ("misplaced_element",) and np.array_equal(got.picture, read(content).picture)
+    assert got.flags == ("misplaced_element",) and np.array_equal(got.image, read(content).image)
 
 
 def test_a_second_transfer_syntax_behind_the_meta_group_is_passed_over(make: SimpleNamespace, read) -> None:
@@ -324,7 +324,7 @@ def test_an_element_of_an_unknown_vr_is_stepped_over(make: SimpleNamespace, read
     content = make.to_bytes(make.radiograph())
     at = walk(content).elements[0x00080060].stop
     got = read(content[:at] + odd + content[at:])
-    assert "unknown_vr" in got.flags and np.array_equal(got.picture, read(content).picture)
+    assert "unknown_vr" in got.flags and np.array_equal(got.image, read(content).image)
 
 
 def test_a_data_set_of_unknown_vrs_is_corrupt(make: SimpleNamespace) -> None:
@@ -339,7 +339,7 @@ def test_a_data_set_of_unknown_vrs_is_corrupt(make: SimpleNamespace) -> None:
 def test_text_behind_compressed_pixels_is_no_part_of_the_file(make: SimpleNamespace, read, encoding: str, tail: bytes) -> None:
     content = make.LOSSLESS[encoding](make.chest(), 12)
     got = read(content + tail)
-    assert got.flags == ("trailing_bytes",) and np.array_equal(got.picture, read(content).picture)
+    assert got.flags == ("trailing_bytes",) and np.array_equal(got.image, read(content).image)
 
 
 def test_text_before_the_pixels_is_no_end(make: SimpleNamespace) -> None:

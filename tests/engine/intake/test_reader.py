@@ -374,7 +374,7 @@ def test_a_file_of_which_only_the_image_was_kept_is_scored(read, make):
             del ds[each.tag]
     got, plain = read(ds), read(make.radiograph())
     assert got.outcome == "score" and {"bad_attribute", "view_unknown"} <= set(got.flags)
-    assert np.array_equal(got.picture, plain.picture)
+    assert np.array_equal(got.image, plain.image)
     assert (got.sop_instance_uid, got.study_instance_uid, got.patient) == (None, None, None)
 
 
