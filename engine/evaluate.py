@@ -46,6 +46,7 @@ from engine.evaluation.studies import (
 )
 from engine.evaluation.tables import EvaluationTables, comparison_rows, phrase_row
 from engine.metrics.calibration import sigmoid
+from engine.model.bundle_folder import card_summary
 from engine.model.linear_probe import separate_logits
 from engine.recipe.evaluation import PublishedFigures
 from engine.recipe.evaluation_rows import EvaluationRow, rows_of
@@ -55,7 +56,7 @@ from engine.tables.atomic import locked, make_folder
 from engine.tables.calibrations import write_calibration
 from engine.tables.disk_space import check_disk_space
 from engine.tables.identity import Names, site_key
-from engine.tables.run_log import versions
+from engine.tables.run_log import utc_time, versions
 
 if TYPE_CHECKING:
     from engine.model.bundle import Bundle
@@ -128,6 +129,7 @@ def evaluate(
             measuring.tables.add("table", _published_after(rows, number))
         clear_evaluation(out)
         record: dict[str, Any] = {
+            "time": utc_time(),
             "versions": versions(),
             "device": chosen_device,
             "recipe": {"name": recipe_name(find_recipe(recipe)), "settings": list(settings), "against": against},
@@ -237,7 +239,8 @@ class _Measuring:
         for same_phrase in zip(*phrases, strict=True):
             self._add_phrase(data, name, test, same_phrase)
         content = joint_hash([bundle.content_hash for bundle in bundles], recipe.ensemble)
-        data.record["models"].append({"name": name, "sha256": content, "unread": dict(unread), "disagreeing_labels": table.disagreeing})
+        about = {"name": name, "sha256": content, "summary": card_summary(bundles[0].card) if len(bundles) == 1 else ""}
+        data.record["models"].append(about | {"unread": dict(unread), "disagreeing_labels": table.disagreeing})
         yield self._add_model(data, name, test, valid, table)
         if calibrate and valid is not None:
             yield self._add_calibrated(data, name, content, test, valid, table)

@@ -1,8 +1,7 @@
-"""Report: the tables of a scoring run -> one self-contained HTML page, with no network, no script, and nothing from a file unescaped.
+"""The report of a scoring run: its tables as one self-contained HTML page without script or network access; all values are escaped.
 
-The page is html_report.html.jinja with report.css. It shows what became of the files, figures where there were labels, how
-the scores spread, the first studies, sheets of heatmaps where they are handed in, and how it was all made.
-Names of studies are those of the tables; nothing else from private/ is looked at.
+html_report.html.jinja with report.css. Sections: outcomes of the files, figures where there are labels, distribution of the scores, first
+studies, heatmaps where given, provenance. Studies have the names of the tables; private/ is not read.
 """
 
 from __future__ import annotations
@@ -26,9 +25,17 @@ from engine.tables.atomic import publish
 from engine.tables.columns import NOTICE, split_flags
 
 SHOWN_STUDIES = 200
-"""Rows of the table of studies; the page stays light however many there are."""
+"""Rows of the table of studies."""
 SHOWN_SHEETS = 20
 """Sheets of heatmaps in the page, about a megabyte each."""
+COMMON_FLAG = 0.5
+"""Flags of a larger share of the scored images are shown in one line: they say little about a single image."""
+CORRELATED = 0.8
+"""Median rank correlation of the findings' scores from which the page warns."""
+ALIKE = 0.02
+"""Standard deviation of scores below which studies hardly differ."""
+_FEWEST_STUDIES, _MOST_STUDIES = 20, 5000
+"""Studies that a warning about scores needs, and is computed from at most."""
 _BINS = 20
 _ORDER = ("reject", "skip", "duplicate")
 
@@ -43,7 +50,7 @@ def report(
     labelled: pl.DataFrame,
     sheets: Mapping[str, Path] | None = None,
 ) -> Path:
-    """Write report.html to `out`, whole; the arguments are those of `engine.score.Published`.
+    """Write report.html to `out`, whole; the arguments are those of the event that `engine.score` yields before it.
 
     With `sheets` of heatmaps, the first of which go into the page, it says that it shows patients, and only its owner may read it (0600).
 
@@ -76,6 +83,8 @@ def page(
     environment = Environment(loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=False)
     environment.filters |= {"figure": _figure, "short": lambda name: name if len(name) <= 16 else f"{name[:12]}…"}
     findings = [name for name in labelled.columns if name != "study"]
+    flags = _flags(images)
+    common = [each for each in flags if each["images"] > COMMON_FLAG * run["counts"]["score"]]
     shown = studies.head(SHOWN_STUDIES).collect()
     return environment.get_template("html_report.html.jinja").render(
         notice=NOTICE,
@@ -83,7 +92,9 @@ def page(
         run=run,
         findings=findings,
         reasons=_reasons(images),
-        flags=_flags(images),
+        flags=[each for each in flags if each not in common],
+        common_flags=common,
+        warnings=_score_warnings(studies, findings),
         figures=[each.as_row() for each in figures],
         labelled=labelled.height,
         synthetic=synthetic_studies(studies, labelled),
@@ -106,7 +117,7 @@ def page(
 
 
 def synthetic_studies(studies: pl.LazyFrame, labelled: pl.DataFrame) -> int:
-    """How many of the labelled studies say of themselves that they were made, not acquired (flag `synthetic`)."""
+    """Number of labelled studies with the flag `synthetic`: drawn, not acquired."""
     flagged = studies.filter(pl.col("study").is_in(labelled["study"].to_list())).select("flags").collect()["flags"]
     return sum("synthetic" in split_flags(cell) for cell in flagged)
 
@@ -116,7 +127,7 @@ def _figure(value: float | None) -> str:
 
 
 def _reasons(images: pl.LazyFrame) -> list[dict[str, Any]]:
-    """Why files have no scores of their own: those that failed first, then by outcome, the most frequent reason of each first."""
+    """The reasons of files without scores: failures first, then by outcome and frequency."""
     counted = images.filter(pl.col("reason").is_not_null()).group_by("outcome", "reason").len()
     rows = [
         {"outcome": outcome, "reason": reason, "files": count, "meaning": REASONS[reason].meaning, "advice": REASONS[reason].advice}
@@ -133,8 +144,28 @@ def _flags(images: pl.LazyFrame) -> list[dict[str, Any]]:
     return [{"flag": flag, "images": count, "meaning": FLAGS[flag], "advice": FLAG_ADVICE[flag]} for flag, count in sorted(counts.items())]
 
 
+def _score_warnings(studies: pl.LazyFrame, findings: Sequence[str]) -> list[str]:
+    """Sentences about scores that carry little information: findings that move together, or studies that hardly differ."""
+    scores = studies.head(_MOST_STUDIES).select(findings).collect().to_numpy() if findings else np.empty((0, 0))
+    if len(scores) < _FEWEST_STUDIES:
+        return []
+    spreads = scores.std(axis=0)
+    warnings = []
+    if alike := [finding for finding, spread in zip(findings, spreads, strict=True) if spread < ALIKE]:
+        warnings.append(f"Studies hardly differ (standard deviation of the score below {ALIKE}): {', '.join(alike)}.")
+    ranks = scores[:, spreads > 0].argsort(axis=0).argsort(axis=0)
+    if ranks.shape[1] >= 3:
+        correlations = np.corrcoef(ranks, rowvar=False)[np.triu_indices(ranks.shape[1], 1)]
+        if (median := float(np.median(correlations))) > CORRELATED:
+            warnings.append(
+                f"The scores of the {ranks.shape[1]} findings move together (median rank correlation {median:.2f}): they mostly tell how "
+                "abnormal an image looks to the model, not which finding it has."
+            )
+    return warnings
+
+
 def _spread(finding: str, scores: pl.Series) -> dict[str, Any]:
-    """A histogram of 20 bins, the tallest of height 1, and where the scores lie."""
+    """A histogram of 20 bins, the tallest of height 1, with median and highest score."""
     values = scores.to_numpy()
     counts, _ = np.histogram(values, bins=_BINS, range=(0, 1))
     return {
@@ -146,9 +177,9 @@ def _spread(finding: str, scores: pl.Series) -> dict[str, Any]:
 
 
 def _sheets(images: pl.LazyFrame, sheets: Mapping[str, Path]) -> list[dict[str, str]]:
-    """The first sheets in the order of the images: study, image and the PNG as base64; one that has gone meanwhile is left out.
+    """The first sheets in the order of the images: study, image and the PNG as base64; missing files are left out.
 
-    So is one of a picture with the flag `burned_in`: pages are passed on more easily than folders, and its text may name the patient.
+    Images with the flag `burned_in` are left out too: their text may name the patient, and pages are passed on.
     """
     shown: dict[str, dict[str, str]] = {}
     drawn = images.filter(pl.col("outcome") == "score", pl.col("image").is_in(list(sheets))).select("image", "study", "flags")
@@ -162,7 +193,7 @@ def _sheets(images: pl.LazyFrame, sheets: Mapping[str, Path]) -> list[dict[str, 
 
 
 def _curves(studies: pl.LazyFrame, labelled: pl.DataFrame, figures: Sequence[FindingFigures]) -> str:
-    """ROC curves as base64 of an SVG: as an image, so that no name of a finding could ever become a tag; '' where there are none."""
+    """ROC curves as base64 of an SVG, an image, so that names of findings cannot become tags; "" where there are none."""
     drawn = [each for each in figures if each.auroc is not None and each.finding != MACRO]
     if not drawn:
         return ""
@@ -190,7 +221,7 @@ def _curves(studies: pl.LazyFrame, labelled: pl.DataFrame, figures: Sequence[Fin
 
 
 def _ascii(name: str) -> str:
-    """A name that every font has letters for: the plot's, unlike the page's, may lack some."""
+    """A name in ASCII: the fonts of the plot may lack other letters."""
     return name.encode("ascii", "replace").decode("ascii")
 
 

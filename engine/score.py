@@ -28,6 +28,7 @@ from engine.intake.files import InputFile, check_inputs, input_files
 from engine.intake.limits import LIMITS, Limits, as_settings
 from engine.metrics.calibration import CalibrationMap
 from engine.metrics.findings import FindingFigures, figures
+from engine.model.bundle_folder import card_summary
 from engine.scoring.feature_cache import FeatureCache, cached_contents
 from engine.scoring.heatmap_sheets import HeatmapSheet, SheetFolder, SheetRequest, heatmap_sheets
 from engine.scoring.heatmaps import Margins
@@ -44,7 +45,7 @@ from engine.tables.identity import Names, site_key
 from engine.tables.image_table import UserImageTable, is_image_table
 from engine.tables.labels import Joined, read_labels
 from engine.tables.results import Results
-from engine.tables.run_log import Clock, publish_run, versions
+from engine.tables.run_log import Clock, publish_run, utc_time, versions
 from engine.tables.shards import ShardFolder
 from engine.tables.studies import Aggregate
 
@@ -247,9 +248,10 @@ def score(
         clock.lap("tables")
         account = {
             "notice": NOTICE,
+            "time": utc_time(),
             "versions": versions(),
             "device": str(bundle.device),
-            "model": {"name": bundle.name, "sha256": bundle.content_hash},
+            "model": {"name": bundle.name, "sha256": bundle.content_hash, "summary": card_summary(bundle.card)},
             "recipe": asked.account(bundle),
             "inputs": {"files": len(results), "sha256": contents_hash(results.contents())},
             "labels": dict(joined.account) | ({"sha256": file_hash(labels)} if labels else {}) if joined else None,

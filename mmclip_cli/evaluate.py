@@ -1,4 +1,4 @@
-"""`mmclip evaluate`: an evaluation recipe, or scores and labels -> figures with intervals, beside the published ones."""
+"""`mmclip evaluate`: an evaluation recipe, or scores and labels, to figures with intervals."""
 
 from __future__ import annotations
 
@@ -34,18 +34,21 @@ def command(
         typer.Argument(metavar="[RECIPE]", help="An evaluation recipe or a set of them: a file, or a shipped name.", show_default=False),
     ] = None,
     scores: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Judge these instead: what `mmclip score` wrote to --out, or a table.")
+        Path | None, typer.Option(metavar="FOLDER", help="Evaluate these scores: the --out of `mmclip score`, or a table.")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(metavar="TABLE", help="With --scores: StudyInstanceUID, study or file, and 1/0/blank per finding.")
+        Path | None, typer.Option(metavar="TABLE", help="Labels for --scores: StudyInstanceUID, study or file, and 1/0/blank per finding.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="In place of the recipe's; random:NAME draws weights.", show_default="the recipe's")
+        str | None,
+        typer.Option(metavar="MODEL", help="Replaces the recipe's model; random:NAME has random weights.", show_default="the recipe's"),
     ] = None,
     against: Annotated[str | None, typer.Option(metavar="MODEL", help="A second model on the same studies, with a paired test.")] = None,
-    calibrate: Annotated[bool, typer.Option("--calibrate", help="Fit calibration.json on patients set aside; judge the others.")] = False,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Fit calibration.json on patients set aside; evaluate on the others.")
+    ] = False,
     settings: Settings = None,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the results go; features kept there make the next run cheap.")] = Path(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Output folder; also caches image features for the next run.")] = Path(
         "mmclip-eval"
     ),
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
@@ -56,7 +59,7 @@ def command(
 ) -> None:
     """Measure a model on labelled studies, with confidence intervals.
 
-    RECIPE names data and model, and the published figures to stand beside; --scores and --labels judge what mmclip score wrote.
+    RECIPE names data, model and published figures for comparison; --scores and --labels evaluate the output of mmclip score.
     """
     from engine.errors import UsageError
     from engine.evaluate import evaluate
@@ -101,7 +104,7 @@ def _check_arguments(recipe: str | None, scores: Path | None, labels: Path | Non
 
 
 def _watch(events: Iterator[Event], out: Path, *, json: bool, quiet: bool) -> None:
-    """Show the run's events as they come, write the page, and print the tables."""
+    """Show progress, write the page, and print the tables."""
     from engine.evaluation.events import (
         EvaluationFinished,
         EvaluationNotice,
@@ -181,17 +184,22 @@ def _say_plan(plan: EvaluationPlan, *, json: bool) -> None:
 
 
 def _say(tables: dict[str, list[dict[str, Any]]], measured: list[ModelFigures], out: Path) -> None:
-    """The table beside the published figures, then findings one by one, comparisons and calibration."""
+    """Print the models with published figures, then findings, comparisons, calibration and phrases."""
+    from engine.evaluation.published import NOT_PUBLISHED, one_auroc
     from engine.tables.columns import NOTICE
 
     console.say(NOTICE)
     console.say("")
-    console.say("In percent. AUC, F1, ACC: the paper's way, F1 and ACC at the threshold that is best on the test labels themselves.")
-    console.say("Then AUROC with its 95 % interval, F1 and ACC at a threshold that does not depend on the test labels.")
+    console.say("AUROC with its 95 % interval; F1 and accuracy at a threshold that does not depend on the test labels.")
+    cells = tables.get("table", [])
+    keys = ["evaluation", "model", "auroc", "f1_at_threshold", "accuracy_at_threshold", "threshold"]
+    heads = ["evaluation", "model", "AUROC (95 %)", "F1", "accuracy", "threshold"]
+    if any(row["auroc"] == NOT_PUBLISHED for row in cells):
+        console.say("best F1, accuracy there: at the threshold that is best on the test labels themselves, as in the papers; optimistic.")
+        keys, heads = [*keys, "f1", "accuracy"], [*heads, "best F1", "accuracy there"]
     console.say("")
-    heads = ["evaluation", "model", "AUC", "F1", "ACC", "AUROC (95 %)", "F1", "ACC", "threshold", "rests on"]
-    rows, needs = _with_footnotes(tables.get("table", []))
-    console.table(heads, rows)
+    rows, needs = _with_footnotes(one_auroc(cells), [*keys, "note"])
+    console.table([*heads, "based on"], rows)
     for number, text in enumerate(needs, 1):
         console.say(f"({number}) {text}")
     for each in measured:
@@ -201,14 +209,16 @@ def _say(tables: dict[str, list[dict[str, Any]]], measured: list[ModelFigures], 
     _say_phrases(tables.get("prompt_sensitivity", []))
     _say_maps(out)
     console.say("")
-    console.say(f"{out / 'evaluation.html'} shows it all; metrics.csv, subgroups.csv, prompt_sensitivity.csv and run.json lie beside it")
+    console.say(
+        f"{out / 'evaluation.html'} has all figures; metrics.csv, subgroups.csv, prompt_sensitivity.csv and run.json are in the same folder"
+    )
 
 
-def _with_footnotes(table: list[dict[str, Any]]) -> tuple[list[list[object]], list[str]]:
-    """The table's cells, with why a row has no figures as the number of a footnote; and the footnotes. table.csv has the words."""
+def _with_footnotes(table: list[dict[str, Any]], keys: list[str]) -> tuple[list[list[object]], list[str]]:
+    """These cells of the table, with the reason of a row without figures as the number of a footnote; and the footnotes."""
     reasons = list(dict.fromkeys(row["auc"] for row in table if str(row["auc"]).startswith(("needs ", "no finding "))))
     marks = {text: f"{'needs' if text.startswith('needs ') else 'none'} ({number})" for number, text in enumerate(reasons, 1)}
-    return [[marks.get(cell, cell) for cell in row.values()] for row in table], reasons
+    return [[marks.get(row[key], row[key]) for key in keys] for row in table], reasons
 
 
 def _say_findings(each: ModelFigures) -> None:
@@ -225,7 +235,7 @@ def _say_findings(each: ModelFigures) -> None:
 
 
 def _say_maps(out: Path) -> None:
-    """What `--calibrate` fitted, how to use it, and where it could fit nothing."""
+    """Print how to use the fitted calibration, and which findings have none."""
     from engine.evaluation.output import CALIBRATION
 
     if not (out / CALIBRATION).is_file():
@@ -237,9 +247,9 @@ def _say_maps(out: Path) -> None:
             without.setdefault(section["reason"], []).append(name)
     console.say("")
     for reason, names in without.items():
-        console.say(f"no calibration, {reason}: {', '.join(names)}: their scores stay as they are")
+        console.say(f"no calibration, {reason}: {', '.join(names)}: their scores are not calibrated")
     if len(findings) > sum(map(len, without.values())):
-        console.say(f"{out / CALIBRATION} makes probabilities of scores: mmclip score --calibration")
+        console.say(f"{out / CALIBRATION} turns scores into probabilities: mmclip score --calibration {out / CALIBRATION}")
 
 
 def _say_comparisons(rows: list[dict[str, Any]]) -> None:

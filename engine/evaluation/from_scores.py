@@ -31,7 +31,7 @@ from engine.tables.calibrations import write_calibration
 from engine.tables.columns import NOTICE, file_hash
 from engine.tables.identity import Names, site_key
 from engine.tables.labels import Labels, join, labels_of, read_text_table
-from engine.tables.run_log import versions
+from engine.tables.run_log import utc_time, versions
 
 _NO_FINDINGS = frozenset({"study", "n_images", "flags", "patient", "file", "StudyInstanceUID", NOTICE})
 _FACTS = ("patient", "sex", "age", "view", "source", "split")
@@ -116,6 +116,7 @@ def judge(
         note = f"{len(test.patients)} studies of {np.unique(test.patients).size} patients"
         contenders = [(str(model["name"]), test, valid)]
         account: dict[str, Any] = {
+            "time": utc_time(),
             "versions": versions(),
             "scores": {"model": model, "recipe": scored.run.get("recipe"), "studies": scored.frame.height},
             "labels": dict(joined.account) | {"sha256": file_hash(labels), "uncertain_cells": uncertain},

@@ -1,27 +1,30 @@
-"""Report of an evaluation: its tables -> one self-contained HTML page, in the manner of engine/report.py: no network, no script."""
+"""The page of an evaluation: its tables as one self-contained HTML file without script or network access."""
 
 from __future__ import annotations
 
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from engine.evaluation.output import PAGE
+from engine.evaluation.published import NOT_PUBLISHED, one_auroc
 from engine.tables.atomic import publish
 from engine.tables.columns import NOTICE
 
 SHOWN_GROUPS = 400
-"""Rows of the table of subgroups; subgroups.csv has them all."""
+"""Rows of the table of subgroups on the page; subgroups.csv has all."""
 SHOWN_CURVES = 10
+LONGEST_FACT = 400
+"""Characters of a value of run.json on the page; run.json has all."""
 
 
 def evaluation_report(
     out: Path, *, run: Mapping[str, Any], tables: Mapping[str, Sequence[Mapping[str, Any]]], curves: Sequence[Mapping[str, Any]]
 ) -> Path:
-    """Write evaluation.html to `out`, whole; the arguments are those of `engine.evaluation.events.Published`.
+    """Write evaluation.html to `out`, whole; the arguments are those of `engine.evaluation.events.TablesWritten`.
 
     Raises:
         OutputError: it cannot be written.
@@ -43,19 +46,24 @@ def page(*, run: Mapping[str, Any], tables: Mapping[str, Sequence[Mapping[str, A
     here = Path(__file__).parent
     environment = Environment(loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=False)
     environment.filters |= {"figure": _figure}
-    groups = tables.get("subgroups", ())
+    measured, groups = ([row for row in tables.get(name, ()) if row.get("auroc") is not None] for name in ("metrics", "subgroups"))
     return environment.get_template("evaluation.html.jinja").render(
         notice=NOTICE,
         styles=Markup((here.parent / "report.css").read_text("utf-8")),
         run=run,
-        cells=tables.get("table", ()),
-        figures=tables.get("metrics", ()),
+        summaries=_summaries(run),
+        models=one_auroc(tables.get("table", ())),
+        published=any(row["auroc"] == NOT_PUBLISHED for row in tables.get("table", ())),
+        figures=measured,
+        unmeasured=_unmeasured(tables.get("metrics", ())),
         groups=groups[:SHOWN_GROUPS],
         hidden_groups=max(0, len(groups) - SHOWN_GROUPS),
+        small_groups=len(tables.get("subgroups", ())) - len(groups),
         spreads=_spreads(tables.get("prompt_sensitivity", ())),
         comparisons=tables.get("comparisons", ()),
         reliability=sorted(tables.get("reliability", ()), key=lambda row: str(row["finding"])),
         curves=_reliability_curves(curves),
+        facts=list(_facts(run)),
     )
 
 
@@ -63,8 +71,38 @@ def _figure(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
+def _summaries(run: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(model, first paragraph of its card), of the models that have one."""
+    models = [model for row in run.get("evaluations", ()) for model in row["models"]]
+    models += [run["scores"]["model"]] if "scores" in run else []
+    return list({model["name"]: summary for model in models if (summary := model.get("summary"))}.items())
+
+
+def _unmeasured(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(reason, findings) of the findings without an AUROC."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row.get("auroc") is None and row["reason"]:
+            found.setdefault(row["reason"], []).append(row["finding"])
+    return [(reason, ", ".join(dict.fromkeys(names))) for reason, names in found.items()]
+
+
+def _facts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """The leaves of run.json by dotted key, each at most `LONGEST_FACT` characters; the notice is on the page already."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            if (name, key) != ("", "notice"):
+                yield from _facts(each, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list | tuple) and any(isinstance(each, Mapping) for each in value):
+        for number, each in enumerate(value):
+            yield from _facts(each, f"{name}.{number}")
+    else:
+        text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else "–" if value is None else str(value)
+        yield name, text if len(text) <= LONGEST_FACT else f"{text[:LONGEST_FACT]}…"
+
+
 def _spreads(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """How far AUROC hangs on the choice of words: per evaluation, model and finding the lowest, highest and standard deviation."""
+    """AUROC by phrase: lowest, highest and standard deviation of each evaluation, model and finding."""
     found: dict[tuple[str, str, str], list[tuple[float, str]]] = {}
     for row in rows:
         if row["auroc"] is not None:
@@ -83,7 +121,7 @@ def _spreads(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _reliability_curves(curves: Sequence[Mapping[str, Any]]) -> str:
-    """Reliability before and after, as base64 of an SVG image; '' where nothing was calibrated."""
+    """Reliability curves before and after calibration as base64 of an SVG; "" where nothing was calibrated."""
     findings = list(dict.fromkeys(curve["finding"] for curve in curves))[:SHOWN_CURVES]
     if not findings:
         return ""

@@ -98,8 +98,8 @@ def clear_evaluation(out: Path) -> None:
         raise OutputError("cannot replace the results of an earlier run", why=type(error).__name__, hint="another --out") from None
 
 
-def publish_evaluation(out: Path, tables: Mapping[str, Rows], predictions: pl.DataFrame, account: Mapping[str, Any]) -> None:
-    """Every table as CSV and Parquet, metrics.json with the account, the predictions. Tables are those of `SCHEMAS`.
+def publish_evaluation(out: Path, tables: Mapping[str, Rows], predictions: pl.DataFrame, record: Mapping[str, Any]) -> None:
+    """Every table as CSV and Parquet, metrics.json with the record, the predictions. Tables are those of `SCHEMAS`.
 
     Raises:
         OutputError: one cannot be written.
@@ -109,13 +109,13 @@ def publish_evaluation(out: Path, tables: Mapping[str, Rows], predictions: pl.Da
         write_parquet(frame, out / f"{name}.parquet")
         write_csv(frame, out / f"{name}.csv")
     write_parquet(predictions, out / "predictions.parquet")
-    publish_json(out / "metrics.json", {"notice": NOTICE, **account, "metrics": list(tables.get("metrics", ()))})
+    publish_json(out / "metrics.json", {"notice": NOTICE, **record, "metrics": list(tables.get("metrics", ()))})
 
 
-def publish_evaluation_record(out: Path, account: Mapping[str, Any]) -> dict[str, Any]:
-    """run.json: the account with a SHA-256 of every file that the run wrote; returned as written.
+def publish_evaluation_record(out: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """run.json: the record with a SHA-256 of every file that the run wrote; returned as written.
 
     Raises:
         OutputError: it cannot be written.
     """
-    return publish_run(out, {"notice": NOTICE, **account}, _FILES)
+    return publish_run(out, {"notice": NOTICE, **record}, _FILES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ _ABSENT = (NOT_PUBLISHED, NOT_PUBLISHED, NOT_PUBLISHED, NOT_PUBLISHED)
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """A row of table.csv: figures as text in percent; a figure that is missing says why.
+    """A row of table.csv: figures as text in [0, 1]; a figure that is missing says why.
 
     Attributes:
         evaluation: title of the studies and findings.
@@ -43,16 +44,16 @@ class ComparisonRow:
 def measured_row(evaluation: str, model: str, macro: FindingFigures, note: str) -> ComparisonRow:
     """The figures of a macro row."""
     reason = macro.reason or "no figure"
-    interval = f" ({_percent(macro.auroc_low, reason)}-{_percent(macro.auroc_high, reason)})" if macro.auroc_low is not None else ""
+    interval = f" ({_figure(macro.auroc_low, reason)}-{_figure(macro.auroc_high, reason)})" if macro.auroc_low is not None else ""
     return ComparisonRow(
         evaluation,
         model,
-        auc=_percent(macro.auroc, reason),
-        f1=_percent(macro.test_max_f1, reason),
-        accuracy=_percent(macro.test_max_f1_accuracy, reason),
-        auroc=_percent(macro.auroc, reason) + interval,
-        f1_at_threshold=_percent(macro.f1, reason),
-        accuracy_at_threshold=_percent(macro.accuracy, reason),
+        auc=_figure(macro.auroc, reason),
+        f1=_figure(macro.test_max_f1, reason),
+        accuracy=_figure(macro.test_max_f1_accuracy, reason),
+        auroc=_figure(macro.auroc, reason) + interval,
+        f1_at_threshold=_figure(macro.f1, reason),
+        accuracy_at_threshold=_figure(macro.accuracy, reason),
         threshold=macro.threshold_source or "none",
         note=note,
     )
@@ -73,9 +74,15 @@ def published_rows(evaluation: str, table: PublishedTable) -> list[ComparisonRow
     return rows
 
 
-def _percent(value: float | None, reason: str) -> str:
-    return reason if value is None else f"{100 * value:.2f}"
+def one_auroc(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of table.csv with one column of AUROC: with its interval where it was measured, else as published."""
+    return [{**row, "auroc": row["auc"] if row["auroc"] == NOT_PUBLISHED else row["auroc"]} for row in cells]
+
+
+def _figure(value: float | None, reason: str) -> str:
+    return reason if value is None else f"{value:.3f}"
 
 
 def _published(value: float | None) -> str:
-    return NOT_PUBLISHED if value is None else f"{value:.2f}"
+    """A published percentage in [0, 1], with all its digits."""
+    return NOT_PUBLISHED if value is None else f"{value / 100:.4f}"

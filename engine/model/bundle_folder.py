@@ -202,6 +202,13 @@ def describe(name_or_path: str | Path) -> Description:
     )
 
 
+def card_summary(card: str) -> str:
+    """The first paragraph of a model card below its title, as plain text; "" where there is none."""
+    paragraphs = [" ".join(each.split()) for each in card.split("\n\n")]
+    first = next((each for each in paragraphs if each and not each.startswith(("#", "|", "---"))), "")
+    return first.replace("**", "").replace("`", "")
+
+
 def _sizes(path: Path, name: str) -> tuple[int, int]:
     """Image size and text length of a CLIP configuration; transformers omits values that equal its defaults."""
     try:

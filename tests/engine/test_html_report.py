@@ -124,6 +124,25 @@ def test_the_same_tables_make_the_same_page(tmp_path):
     assert path == tmp_path / "report.html"
 
 
+def test_findings_that_move_together_and_studies_that_hardly_differ_are_said():
+    together = Reader(page(**tables(n=30))).text
+    assert "The scores of the 4 findings move together (median rank correlation 1.00)" in together
+    given = tables(findings=("Edema", "Mass", "Fracture"), n=30)
+    mixed = [pl.col("Mass").reverse(), pl.col("Fracture").shuffle(0) * 0.01]
+    text = Reader(page(**given | {"studies": given["studies"].with_columns(mixed)})).text
+    assert "move together" not in text
+    assert "Studies hardly differ (standard deviation of the score below 0.02): Fracture." in text
+
+
+def test_the_card_and_the_time_are_on_the_page_and_flags_of_most_images_in_one_line():
+    given = tables()
+    given["run"] = RUN | {"time": "2026-12-01T06:00:00+00:00", "model": RUN["model"] | {"summary": "It has met few adults."}}
+    text = " ".join(Reader(page(**given)).text.split())
+    assert "2026-12-01T06:00:00+00:00" in text
+    assert "<b>toy</b>: It has met few adults." in text
+    assert "Flags of most scored images: aspect (4 images" in text
+
+
 @pytest.mark.parametrize("n", [4, 40])
 def test_the_page_stays_light(n):
     assert len(page(**tables(n=n))) < 200_000

@@ -9,7 +9,7 @@ def test_the_paper_s_table_is_printed_whole_without_any_data(mmclip):
     done = mmclip("evaluate", "eval/paper", "--quiet")
     assert done.returncode == 0, done.stderr
     assert "MMCLIP + Ensemble" in done.stdout
-    assert "90.53" in done.stdout
+    assert "0.9053" in done.stdout
     assert "(1) needs data set chexpert at roots.chexpert" in done.stdout
     assert (mmclip.folder / "mmclip-eval" / "evaluation.html").read_text().startswith("<!doctype html>")
     assert json.loads((mmclip.folder / "mmclip-eval" / "run.json").read_text())["recipe"]["name"] == "eval/paper"
@@ -49,11 +49,11 @@ def test_what_could_not_be_calibrated_is_said_with_the_reason(tmp_path, capsys):
     findings = {"Edema": {"n": 4, "reason": "one class only"}, "Fracture": {"n": 4, "reason": "one class only"}}
     (tmp_path / "calibration.json").write_text(json.dumps({"findings": findings}))
     _say_maps(tmp_path)
-    assert capsys.readouterr().out == "\nno calibration, one class only: Edema, Fracture: their scores stay as they are\n"
+    assert capsys.readouterr().out == "\nno calibration, one class only: Edema, Fracture: their scores are not calibrated\n"
     findings["Pneumonia"] = {"n": 90, "slope": 2.0, "shift": 0.1}
     (tmp_path / "calibration.json").write_text(json.dumps({"findings": findings}))
     _say_maps(tmp_path)
-    assert "makes probabilities of scores: mmclip score --calibration" in capsys.readouterr().out
+    assert "turns scores into probabilities: mmclip score --calibration" in capsys.readouterr().out
 
 
 def test_scores_that_are_not_there_are_named_as_such(mmclip):

@@ -27,13 +27,14 @@ def whole():
         "comparisons": [{"evaluation": "e", "first": "m", "second": BAD, "finding": "a", "reason": "one class"}],
         "reliability": rows,
     }
-    return page(run={"recipe": BAD}, tables=tables, curves=curves)
+    return page(run={"recipe": BAD, "evaluations": [{"models": [{"name": BAD, "summary": BAD}]}]}, tables=tables, curves=curves)
 
 
 def test_nothing_becomes_a_tag():
     text = whole()
     assert "<script" not in text
     assert text.count("&lt;script&gt;") >= 6
+    assert "&lt;b&gt;: &lt;script&gt;" in text.replace("</b>", "&lt;b&gt;")
     assert "needs data set x at roots.x" in text
 
 
@@ -46,3 +47,22 @@ def test_an_empty_evaluation_is_a_page(tmp_path):
     path = evaluation_report(tmp_path, run={}, tables={}, curves=[])
     assert path.name == "evaluation.html"
     assert "RESEARCH USE ONLY" in path.read_text()
+
+
+def test_auroc_has_one_scale_and_one_column_published_or_measured():
+    published = measured_row("e", "paper", FIGURES, "a paper").as_row() | {"auc": "0.9133", "auroc": "not published"}
+    own = measured_row("e", "tiny", FIGURES, "3 studies").as_row()
+    with_papers, alone = (page(run={}, tables={"table": rows}, curves=[]) for rows in ([own, published], [own]))
+    assert "0.900 (0.800-0.950)" in alone
+    assert "0.9133" in with_papers
+    assert "best F1 on test labels" in with_papers
+    assert "best F1 on test labels" not in alone
+    assert "ublished" not in alone
+
+
+def test_findings_and_groups_without_figures_are_counted_not_listed():
+    few = FindingFigures("Hernia", 3, 0, reason="no study with the finding")
+    tables = {"metrics": metric_rows("e", "m", [few]), "subgroups": [{"column": "sex", "group": "F", **metric_rows("e", "m", [few])[0]}]}
+    text = page(run={}, tables=tables, curves=[])
+    assert "No AUROC (no study with the finding): Hernia." in text
+    assert "<h2>Findings</h2>" not in text
