@@ -37,3 +37,9 @@ def test_a_patient_is_drawn_with_all_studies():
 def test_percentiles_leave_out_what_does_not_exist():
     assert percentiles(np.array([np.nan, 0.5, 0.5])) == (0.5, 0.5)
     assert percentiles(np.array([np.nan])) == (0.0, 1.0)
+
+
+def test_a_resample_of_one_class_has_no_figures():
+    weights = np.array([[1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 1, 1]], np.int32)
+    found = SortedStudies([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1]).resampled(weights)
+    assert np.isnan(found.average_precision).tolist() == np.isnan(found.max_f1).tolist() == [True, True, False]

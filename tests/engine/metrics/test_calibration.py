@@ -86,5 +86,12 @@ def test_logits_of_certainty_are_finite():
     assert CalibrationMap(1.0, 0.0)([0.3]) == pytest.approx([0.3])
 
 
+def test_a_platt_map_gives_its_studies_the_smoothed_share_of_positives():
+    # At the optimum the mean probability is the mean of Platt's targets, (P + 1) / (P + 2) for P positives and 1 / (N + 2) for N negatives
+    scores = np.array([0.2, 0.3, 0.4, 0.5, 0.6, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+    labels = np.r_[np.zeros(5), np.ones(6)]
+    assert fit_map(scores, labels, "platt")(scores).mean() == pytest.approx((6 * 7 / 8 + 5 * 1 / 7) / 11)
+
+
 def test_sigmoid_does_not_overflow():
     assert sigmoid([-1e5, 0, 1e5]) == pytest.approx([0, 0.5, 1])

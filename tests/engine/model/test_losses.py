@@ -134,6 +134,14 @@ def test_a_group_shares_what_is_right() -> None:
     assert loss.item() == pytest.approx(literal_align(image, text, 5.0, group), rel=1e-5)
 
 
+def test_the_losses_of_slices_add_up_to_the_batch_s_with_groups() -> None:
+    image, text, scale = vectors(5, 8, seed=1), vectors(5, 8, seed=2), torch.tensor(5.0)
+    group = torch.tensor([7, 3, 7, 7, 3])
+    whole = align_loss(image, text, scale, half=True, group=group)
+    slices = [align_loss(image, text, scale, half=True, group=group, rows=rows) for rows in (slice(0, 2), slice(2, 5))]
+    assert sum(each.item() for each in slices) == pytest.approx(whole.item(), rel=1e-5)
+
+
 def test_groups_of_one_change_nothing() -> None:
     image, text, scale = vectors(5, 8, seed=1), vectors(5, 8, seed=2), torch.tensor(5.0)
     alone = align_loss(image, text, scale, half=False, group=torch.tensor([4, 0, 9, 2, 5]))
