@@ -11,6 +11,7 @@ For folders of DICOM use `engine.score`, which caches its results.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 from engine.errors import InputMissing, ReadError, UsageError
 from engine.model.bundle import Bundle, load_bundle
+from engine.model.phrases import cut_texts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,10 +53,14 @@ class MMCLIPModel:
         Raises:
             InputMissing: no such file.
             ReadError: a file that cannot be read as an image, with the reason code.
+            UserWarning: a text is longer than the text tower and is cut.
             UsageError: neither a file's name nor an array (H, W) of real numbers.
         """
         images = list(image) if isinstance(image, Sequence) and not isinstance(image, str) else [image]
         texts = [text] if isinstance(text, str) else list(text)
+        if cut := cut_texts(self.bundle.tokenizer, texts, self.bundle.context):
+            longest = f"{len(cut)} of {len(texts)} texts are longer than the {self.bundle.context} tokens of the text tower, and are cut"
+            warnings.warn(longest, UserWarning, stacklevel=2)
         return self.bundle.image_features(self.bundle.pixels(self._grey_images(images))), self.bundle.text_features(texts)
 
     def _grey_images(self, images: Sequence[Image]) -> list[npt.NDArray[np.uint8]]:

@@ -24,6 +24,7 @@ from engine.data.splits import TEST, TRAIN, VALIDATION, StudyTable, studies
 from engine.errors import ConfigError, InputMissing, NotFinite, UsageError
 from engine.evaluation.events import (
     EvaluationFinished,
+    EvaluationNotice,
     EvaluationPlan,
     EvaluationSkipped,
     Event,
@@ -48,6 +49,7 @@ from engine.evaluation.tables import EvaluationTables, comparison_rows, phrase_r
 from engine.metrics.calibration import sigmoid
 from engine.model.bundle_folder import card_summary
 from engine.model.linear_probe import separate_logits
+from engine.model.phrases import check_phrases
 from engine.recipe.evaluation import PublishedFigures
 from engine.recipe.evaluation_rows import EvaluationRow, rows_of
 from engine.recipe.loader import find_recipe, load_recipe, recipe_name
@@ -222,6 +224,9 @@ class _Measuring:
         yield ModelStarted(title, name, images.height * len(bundles))
         scores, phrases, unread = [], [], Counter[str]()
         for bundle in bundles:
+            if bundle.head is None:
+                found = check_phrases(data.prompts.findings, bundle.tokenizer, bundle.context, bundle.name)
+                yield from (EvaluationNotice(f"{title}: {each}") for each in found)
             features, reasons = yield from self.encoder.features(images["file"].to_list(), bundle)
             unread.update(reasons)
             scorer = scorer_of(bundle, data.prompts, list(data.columns))

@@ -41,6 +41,7 @@ from engine.model.cards import classifier_facts, save_finetuned
 from engine.model.classifier import Classifier, bce_loss, class_balance, layer_scales, pos_weights, randomised, text_head, zero_head
 from engine.model.head import Head
 from engine.model.linear_probe import Fit, Floats, best_fit, fits, raw_pixels
+from engine.model.phrases import check_phrases
 from engine.model.zero_shot import Words, logit_scale, words_by_finding, zero_shot
 from engine.recipe.loader import load_recipe
 from engine.recipe.prompts import PromptRecipe
@@ -80,6 +81,13 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """A message for the user, without identifiers."""
+
+    message: str
+
+
+@dataclass(frozen=True)
 class Finished:
     """The run has ended; the classifier of the largest fraction lies in `bundle`, and `curve` holds the rows of curve.csv."""
 
@@ -88,7 +96,7 @@ class Finished:
     seconds: float
 
 
-Event = Prepared | Drawn | Refused | Started | Step | Saved | ValidationResult | ValidationChoice | CurvePoint | Finished
+Event = Notice | Prepared | Drawn | Refused | Started | Step | Saved | ValidationResult | ValidationChoice | CurvePoint | Finished
 
 
 def finetune(
@@ -191,6 +199,8 @@ def _events(run: _Run, log: RunLog, resume: bool) -> Generator[Event, None, None
     yield prepared
 
     seen = _seen(run, base, found)
+    own = {name: seen.prompts.findings[name] for name in found.findings if name in seen.prompts.findings}
+    yield from map(Notice, check_phrases(own, base.tokenizer, base.context, base.name))
     yield (zero := _zero_shot(seen))
     run.curve += curve_rows(zero)
     for fraction in run.fractions:

@@ -186,13 +186,16 @@ def score(
     cores = workers or len(os.sched_getaffinity(0))
     items = input_files(inputs, tables, leave_out=[out, labels] if labels else [out], min_age=min_age)
     if dry_run:
-        files = count_files(items, cached_contents(_shards(_load(model, device), out)), workers=cores)
+        bundle = _load(model, device)
+        yield from map(Notice, asked.notices(bundle))
+        files = count_files(items, cached_contents(_shards(bundle, out)), workers=cores)
         yield Planned(files.files, files.known, files.left_out)
         return
     with locked(out), closing(Results(findings, out / "private")) as results:
         make_folder(out / "private", mode=0o700)
         bundle = _load(model, device)
         maps = _maps(calibration, bundle, asked, aggregate)
+        notices = asked.notices(bundle)
         scorer = asked.scorer(bundle)
 
         def scores_of(features: Vector) -> Vector:
@@ -200,6 +203,7 @@ def score(
 
         cache = FeatureCache(_shards(bundle, out), scores_of)
         yield Started(findings, bundle.name, str(bundle.device), len(cache))
+        yield from map(Notice, notices)
         if cache.shards.unreadable:
             yield Notice(f"{len(cache.shards.unreadable)} damaged shards of the feature cache were left out; their files are read again")
         clock.lap("load")

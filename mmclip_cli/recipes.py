@@ -32,6 +32,7 @@ class Report:
     absent: tuple[str, ...] = ()
     base: str | None = None
     differs: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @app.command("list")
@@ -87,6 +88,10 @@ def check(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[RECIPE]...", help="Files or shipped names; all shipped ones if none is named.")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Also report phrases that are too long for this model.", show_default=False),
+    ] = None,
     json: Json = False,
     settings: Settings = None,
 ) -> None:
@@ -101,7 +106,8 @@ def check(
     code = 0
     for name in [each for asked in names for each in _each_point(asked)] if names else recipe_names():
         try:
-            reports.append(_checked(name, settings or []))
+            reports.append(_checked(name, settings or [], model))
+            code = code or (ConfigError.exit_code if reports[-1].faults else 0)
         except RecipeError as error:
             code = ConfigError.exit_code
             reports.append(Report(error.recipe, None, faults=error.faults))
@@ -129,8 +135,9 @@ def _each_point(name: str) -> list[str]:
     return [name]
 
 
-def _checked(name: str, settings: list[str]) -> Report:
+def _checked(name: str, settings: list[str], model: str | None) -> Report:
     from engine.data.sources.published import missing_data
+    from engine.errors import ConfigError, Fault
     from engine.recipe.loader import KINDS, check_recipe, kind_of, label, read_recipe
 
     path, document = read_recipe(name)
@@ -139,7 +146,16 @@ def _checked(name: str, settings: list[str]) -> Report:
     recipe = check_recipe(document, KINDS[kind], settings, name=called)
     absent = missing_data(getattr(recipe, "sources", ()))
     base = document.base.name if document.base is not None else None
-    return Report(called, kind, absent=tuple(absent), base=base, differs=tuple(_differences(document)))
+    faults: list[Fault] = []
+    warnings: list[str] = []
+    if model is not None:
+        from engine.scoring.targets import prompt_warnings
+
+        try:
+            warnings = prompt_warnings(recipe, model)
+        except ConfigError as error:
+            faults = [Fault(0, "", str(error))]
+    return Report(called, kind, tuple(faults), tuple(absent), base, tuple(_differences(document)), tuple(warnings))
 
 
 def _differences(document: Document) -> list[str]:
@@ -162,6 +178,8 @@ def _say(report: Report, first: str) -> None:
         console.say(f"  {fault}")
     if report.base:
         console.say(f"  {report.base}, with {'; '.join(report.differs) or 'no difference'}")
+    for warning in report.warnings:
+        console.say(f"  warning: {warning}")
     if report.absent and first != report.name:
         console.say(f"  missing data: as for {first}")
         return

@@ -34,6 +34,7 @@ from engine.model.bundle_folder import (
     content_hash,
     file_hash,
     local_folder,
+    model_sizes,
     read_manifest,
     read_preprocessing,
 )
@@ -165,7 +166,7 @@ def load_folder(
         ModelError: as `load_bundle`.
     """
     import torch
-    from transformers import AutoTokenizer, CLIPConfig, CLIPModel
+    from transformers import CLIPConfig, CLIPModel
 
     from engine.model.weights import check_sizes, load_weights, read_weights
 
@@ -185,11 +186,7 @@ def load_folder(
     except Exception as error:  # any error of transformers for a wrong configuration
         raise ModelError(f"config.json of model {name} is no CLIP configuration", why=type(error).__name__) from None
     load_weights(clip, weights, name)
-    try:
-        # code in the folder is never run
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # a broken tokenizer.json surfaces as a bare Exception of the Rust library
-        raise ModelError(f"the tokenizer of model {name} cannot be read", why=type(error).__name__) from None
+    tokenizer = _read_tokenizer(folder, name)
     _check_tokenizer(tokenizer, config.text_config, name)
     image_size = config.vision_config.image_size
     preprocessing = preprocessing_of(image_size) if preprocessing_of else read_preprocessing(folder, manifest, image_size, name)
@@ -204,6 +201,28 @@ def load_folder(
         provenance=manifest.get("provenance", {}),
         head=read_head(folder, manifest, name, config.projection_dim),
     )
+
+
+def load_tokenizer(name_or_path: str | Path) -> tuple[PreTrainedTokenizerFast, int]:
+    """The tokenizer of a model and the length of its text tower in tokens, without its weights.
+
+    Raises:
+        InputMissing, ModelError: as `load_bundle`.
+    """
+    folder = local_folder(name_or_path) or fetch(str(name_or_path))
+    name = Path(name_or_path).name
+    check_complete(folder, name)
+    return _read_tokenizer(folder, name), model_sizes(folder / "config.json", name)[1]
+
+
+def _read_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerFast:
+    from transformers import AutoTokenizer
+
+    try:
+        # code in the folder is never run
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # a broken tokenizer.json surfaces as a bare Exception of the Rust library
+        raise ModelError(f"the tokenizer of model {name} cannot be read", why=type(error).__name__) from None
 
 
 def _check_tokenizer(tokenizer: PreTrainedTokenizerFast, config: CLIPTextConfig, name: str) -> None:

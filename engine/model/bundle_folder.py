@@ -186,7 +186,7 @@ def describe(name_or_path: str | Path) -> Description:
             raise ModelError(f"model {name} has no {needed}", hint="a complete bundle folder")
     manifest = read_manifest(folder, name)
     check_whole(folder, manifest, name)
-    image_size, text_tokens = _sizes(folder / "config.json", name)
+    image_size, text_tokens = model_sizes(folder / "config.json", name)
     preprocessing = read_preprocessing(folder, manifest, image_size, name)
     card = folder / "README.md"
     return Description(
@@ -209,7 +209,7 @@ def card_summary(card: str) -> str:
     return first.replace("**", "").replace("`", "")
 
 
-def _sizes(path: Path, name: str) -> tuple[int, int]:
+def model_sizes(path: Path, name: str) -> tuple[int, int]:
     """Image size and text length of a CLIP configuration; transformers omits values that equal its defaults."""
     try:
         config = json.loads(path.read_text("utf-8"))

@@ -12,6 +12,7 @@ from torch import Tensor
 from engine.errors import ConfigError
 from engine.model.imports.source import import_model
 from engine.model.mmclip import MMCLIP
+from engine.model.phrases import check_prompt_length, disease_prompts, token_counts
 from engine.model.preprocessing import GREY_MEAN, GREY_STD, Preprocessing
 from engine.model.tokenizer import tokenize, train_tokenizer
 
@@ -75,13 +76,7 @@ def prompt_tokens(recipe: PretrainRecipe, initial: InitialModel) -> tuple[Tensor
     Raises:
         ConfigError: they are too long for the text tower, and findings would be cut off.
     """
-    findings = list(recipe.prompt.findings)
-    texts = [", ".join(findings)] if recipe.prompt.mode == "joined" else findings
-    length = max(len(ids) for ids in initial.tokenizer(texts)["input_ids"])
-    if length > initial.context:
-        raise ConfigError(
-            f"the {recipe.prompt.mode} prompts need {length} tokens, the text tower has {initial.context}",
-            hint="prompt.mode=separate, or fewer prompt.findings",
-        )
+    texts = disease_prompts(recipe)
+    check_prompt_length(recipe, token_counts(initial.tokenizer, texts), initial.context)
     tokens = tokenize(initial.tokenizer, texts, initial.context)
     return torch.from_numpy(tokens.input_ids), torch.from_numpy(tokens.padding_mask)

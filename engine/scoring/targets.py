@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import UsageError
 from engine.model.head import findings_of
+from engine.model.phrases import check_phrases, check_prompt_length, disease_prompts, token_counts
+from engine.recipe.evaluation import EvaluationRecipe
+from engine.recipe.finetuning import FinetuneRecipe
 from engine.recipe.loader import find_recipe, load_recipe
+from engine.recipe.pretraining import PretrainRecipe
 from engine.recipe.prompts import PromptRecipe
 from engine.scoring.heatmaps import Margins, head_margins, word_margins
 from engine.scoring.scorers import HeadScorer, WordScorer
@@ -32,6 +36,12 @@ class ScoringTargets:
             assert bundle.head is not None  # checked by `scoring_targets`
             return HeadScorer(bundle.head, tuple(range(len(self.findings))))
         return WordScorer.of(bundle, self.recipe)
+
+    def notices(self, bundle: Bundle) -> list[str]:
+        """Warnings about phrases that the model cuts. Raises ConfigError where positive and negative phrases are the same to it."""
+        if self.recipe is None:
+            return []
+        return check_phrases(self.recipe.findings, bundle.tokenizer, bundle.context, bundle.name)
 
     def margins(self, bundle: Bundle, scorer: WordScorer | HeadScorer) -> Margins:
         """The margins that heatmaps compute for a patch."""
@@ -77,3 +87,24 @@ def scoring_targets(prompts: str | Path | None, model: str | Path) -> ScoringTar
     file = find_recipe(prompts)
     recipe = load_recipe(file, PromptRecipe)
     return ScoringTargets(tuple(recipe.findings), file, recipe)
+
+
+def prompt_warnings(recipe: object, model: str) -> list[str]:
+    """Warnings about the phrases that a recipe of any kind gives to a model: those that its text tower cuts.
+
+    Raises:
+        ConfigError: positive and negative phrases are the same to the model, or the disease prompts of pretraining do not fit it.
+        InputMissing, ModelError, RecipeError: the model, or the prompt recipe that the recipe names, cannot be read.
+    """
+    from engine.model.bundle import load_tokenizer
+
+    if isinstance(recipe, PretrainRecipe):
+        tokenizer, context = load_tokenizer(model)
+        check_prompt_length(recipe, token_counts(tokenizer, disease_prompts(recipe)), context)
+        return []
+    if isinstance(recipe, FinetuneRecipe | EvaluationRecipe):
+        recipe = load_recipe(recipe.prompts if isinstance(recipe, EvaluationRecipe) else recipe.head.prompts, PromptRecipe)
+    if not isinstance(recipe, PromptRecipe):
+        return []
+    tokenizer, context = load_tokenizer(model)
+    return check_phrases(recipe.findings, tokenizer, context, Path(model).name)

@@ -149,3 +149,8 @@ def test_a_model_is_loaded_by_folder(random_bundle, model: MMCLIPModel, tmp_path
     assert torch.equal(loaded.encode(picture(), TEXTS)[0], model.encode(picture(), TEXTS)[0])
     with pytest.raises(InputMissing, match="no model named"):
         MMCLIPModel.from_pretrained("no_such_model")
+
+
+def test_a_text_that_is_cut_is_warned_of(model: MMCLIPModel) -> None:
+    with pytest.warns(UserWarning, match="1 of 2 texts are longer than the 32 tokens"):
+        model.encode(picture(), ["edema", "x" * 40])

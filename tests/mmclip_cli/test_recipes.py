@@ -94,3 +94,17 @@ def test_a_point_of_a_sweep_is_a_recipe_to_run(mmclip):
     done = mmclip("pretrain", "own.yaml", "--dry-run")
     assert (done.returncode, "recipe own.yaml is a sweep" in done.stderr) == (2, True)
     assert mmclip("pretrain", "own.yaml@2", "--dry-run").stdout.endswith("into runs/own@2\n")
+
+
+def test_check_with_a_model_names_phrases_that_it_cuts_and_refuses_those_it_cannot_tell_apart(mmclip):
+    long = "there is " + "dense and patchy air space " * 12 + "opacity"
+    findings = {"Long": {"positive": [long], "negative": ["clear"]}, "Edema": {"positive": ["edema"], "negative": ["no edema"]}}
+    (mmclip.folder / "long.yaml").write_text(json.dumps({"version": 1, "findings": findings}))
+    done = mmclip("recipes", "check", "long.yaml", "--model", "tiny")
+    assert done.returncode == 0 and "warning: 1 phrase is longer than the 56 tokens of tiny" in done.stdout
+    findings["Long"]["negative"] = [long.replace("opacity", "clearing")]
+    (mmclip.folder / "long.yaml").write_text(json.dumps({"version": 1, "findings": findings}))
+    done = mmclip("recipes", "check", "long.yaml", "--model", "tiny", "--json")
+    (report,) = json.loads(done.stdout)["recipes"]
+    assert done.returncode == 78 and "same to the model tiny" in report["faults"][0]["message"]
+    assert mmclip("recipes", "check", "long.yaml").returncode == 0

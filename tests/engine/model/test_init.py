@@ -138,5 +138,5 @@ def test_prompts_are_one_row_or_one_each(mode, rows):
 
 def test_prompts_that_would_be_cut_are_refused():
     long = recipe(prompt={"findings": ["Pneumonia and a great deal of other words that never end"] * 2})
-    with pytest.raises(ConfigError, match=r"joined prompts need \d+ tokens, the text tower has 16"):
+    with pytest.raises(ConfigError, match=r"joined disease prompts need \d+ tokens, the text tower has 16"):
         prompt_tokens(long, initial_model(long, TEXTS))

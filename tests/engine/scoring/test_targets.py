@@ -5,10 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from engine.errors import RecipeError, UsageError
+from engine.errors import ConfigError, RecipeError, UsageError
 from engine.model.bundle import load_bundle, save_bundle
 from engine.model.head import Head
-from engine.scoring.targets import scoring_targets
+from engine.recipe.finetuning import FinetuneRecipe
+from engine.recipe.pretraining import PretrainRecipe
+from engine.scoring.targets import prompt_warnings, scoring_targets
 
 FINDINGS = ("Edema", "Fracture")
 
@@ -70,3 +72,30 @@ def test_another_kind_of_recipe_is_no_prompt_recipe():
 def test_what_is_asked_does_not_change():
     with pytest.raises(dataclasses.FrozenInstanceError):
         scoring_targets("chest14", "tiny").findings = ()
+
+
+def test_phrases_that_the_model_cuts_are_notices(toy, classifier, tmp_path):
+    long = "there is " + "x" * 60
+    (tmp_path / "long.yaml").write_text(f"version: 1\nfindings:\n  Edema: {{positive: [{long} edema], negative: ['clear']}}\n")
+    (notice,) = scoring_targets(tmp_path / "long.yaml", "tiny").notices(toy)
+    assert "Edema (positive, " in notice
+    assert scoring_targets(None, classifier[1]).notices(classifier[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "error"),
+    [
+        ({"steps": 1, "tokenizer": {"vocab": 300}}, "disease prompts need"),
+        ({"steps": 1, "tokenizer": {"vocab": 300}, "prompt": {"mode": "separate", "findings": ["Edema"]}}, None),
+        ({"epochs": 1}, None),
+    ],
+)
+def test_recipes_of_every_kind_are_checked_against_a_model(toy, tmp_path, recipe, error):
+    folder = save_bundle(tmp_path / "toy", toy.clip, toy.tokenizer, toy.preprocessing, name="toy")
+    whole = {"version": 1, "sources": [{"kind": "table", "file": "t.csv"}], **recipe}
+    checked = (PretrainRecipe if "steps" in recipe else FinetuneRecipe).model_validate(whole)
+    if error is None:
+        assert all("longer than" in each for each in prompt_warnings(checked, str(folder)))
+    else:
+        with pytest.raises(ConfigError, match=error):
+            prompt_warnings(checked, str(folder))
