@@ -130,7 +130,7 @@ def _run(
     """Show the run's events: a progress bar on a terminal, else a log line every LOG_SECONDS."""
     from engine.data.finetune_data import Prepared
     from engine.evaluation.learning_curve import CurvePoint
-    from engine.finetune import Finished, Started, finetune
+    from engine.finetune import Finished, Notice, Started, finetune
     from engine.training.loop import Step
 
     events = finetune(recipe, out, fractions=fractions, resume=resume, device=device, data=data)
@@ -155,6 +155,10 @@ def _run(
                 if console.on_terminal() and not quiet:
                     shown.close()
                     bar = shown.enter_context(console.progress(stop, what=name, unit="step", start=event.start))
+            if isinstance(event, Notice):
+                if not quiet:
+                    console.log(event.message, level="warning")
+                continue
             if not quiet and not isinstance(event, Finished):
                 console.log(_event_name(event), **(_briefly(event) if isinstance(event, CurvePoint) else _facts(event)))
     (finished,) = events_by_name["finished"]
