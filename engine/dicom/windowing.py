@@ -33,6 +33,9 @@ MOST_SATURATED = 3 / 4
 """Share of the field that becomes the darkest or the brightest grey: a window or LUT that saturates more is passed over.
 Measured on wrong and on sound windows: engine/dicom/README.md."""
 
+_PLATEAU = 2 / 255
+"""Of the grey scale, from either end of the grey of a field: what lies within it is saturated. A sigmoid only comes near its ends."""
+
 _FLAT = 0.05
 """Share of the pixels within 1/64 of the range from one end of it, from which on they are a border (collimation, bare detector)."""
 
@@ -92,7 +95,7 @@ def _shows_image(grey: Numbers) -> bool:
     first, last = np.percentile(grey, (1, 99))
     if last - first < LEAST_CONTRAST:
         return False
-    darkest, brightest = grey.min() + 1 / 255, grey.max() - 1 / 255
+    darkest, brightest = grey.min() + _PLATEAU, grey.max() - _PLATEAU
     saturated = np.count_nonzero((grey <= darkest) | (grey >= brightest))
     return bool(saturated <= MOST_SATURATED * grey.size)
 
