@@ -27,7 +27,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
-from engine.dicom.view_check import LATERAL, MIRRORED, OTHER, SIDE, STRIDES, load, look_of
+from engine.dicom.view_check import LATERAL, MIRRORED, OTHER, SIDE, STRIDES, load, view_scores
 from engine.intake.limits import LIMITS
 from engine.intake.png_jpeg import read_picture
 
@@ -227,7 +227,7 @@ def thresholds(arrays: dict[str, NDArray[np.generic]], pictures: list[NDArray[np
     with tempfile.TemporaryDirectory() as folder:
         np.savez(path := Path(folder) / "likeness.npz", **arrays, **dict.fromkeys(FALSE_ALARMS, 1.0))
         likeness = load(path)
-    looks = [look_of(picture, likeness) for picture in pictures]
+    looks = [view_scores(picture, likeness) for picture in pictures]
     falling = {name: sorted((float(getattr(look, name)) for look in looks), reverse=True) for name in FALSE_ALARMS}
     return {name: max(falling[name][int(share * len(looks))], LEAST[name]) for name, share in FALSE_ALARMS.items()}
 

@@ -21,7 +21,7 @@ from matplotlib import get_data_path
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from engine.dicom.burned_in_text import CELL, LOOKED_AT, candidates
+from engine.dicom.burned_in_text import CELL, SEARCHED_SIDE, candidates
 
 CHILDREN, CHILDREN_KEPT, ADULT_COPIES = "kermany-224", 700, 2
 """Of the set of children, which is much the largest, so many pictures; of all others each one so many times."""
@@ -170,7 +170,7 @@ def enlarged(picture: Grey, side: int, rng: np.random.Generator) -> Grey:
 
 def examples_of(picture: Grey, rng: np.random.Generator) -> tuple[list[Floats], list[Floats]]:
     """Windows (N, 330) of a picture without text, in one of its forms, and answers (N,); then those that lie in text drawn into it."""
-    form = picture if rng.random() < 0.35 else enlarged(picture, int(rng.integers(LOOKED_AT, 700)), rng)
+    form = picture if rng.random() < 0.35 else enlarged(picture, int(rng.integers(SEARCHED_SIDE, 700)), rng)
     form = form[:, ::-1] if rng.random() < 0.5 else form
     form = 255 - form if rng.random() < 0.2 else form
     form = marked(form, rng) if rng.random() < 0.5 else form

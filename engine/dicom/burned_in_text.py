@@ -1,10 +1,10 @@
-"""Whether text is burnt into the pixels of a picture: names, dates, numbers, the lines of an institution. A flag, for all to see.
+"""Whether text is burnt into the pixels of a image: names, dates, numbers, the lines of an institution. A flag, for all to see.
 
 What counts is a line of about four letters or digits and more, whatever it says, for nobody reads it here: PORTABLE and SEMI ERECT are
 lines like any name. What does not count is what every radiograph carries and no name fits into: a lone side marker, with the initials
 of who took it, an arrow, a word of two letters (AP). Letters of lead that stand upright in a row are text as well.
 
-Text is where a picture goes up and down again within a few pixels, along rows and down columns, many times side by side, and is quiet
+Text is where a image goes up and down again within a few pixels, along rows and down columns, many times side by side, and is quiet
 above and below. Steps in both directions and along both axes are counted in cells of 4 x 8 pixels, at half the contrast of faint print
 and well above the noise; cells that hold many, with their neighbours, are shown to a small network which examples/train_text_check.py
 made. It sees counts, no letters, so neither white on black nor black on white matters, nor the font.
@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LOOKED_AT = 448
-"""Shorter side, in pixels, of the picture that is looked at where the file has so many: print of 0.8 % of the height is 4 pixels high."""
+SEARCHED_SIDE = 448
+"""Shorter side, in pixels, of the image that is looked at where the file has so many: print of 0.8 % of the height is 4 pixels high."""
 
 CELL = (4, 8)
 """Pixels, rows and columns, in which steps are counted."""
@@ -30,15 +30,15 @@ WINDOW = (11, 15)
 """Cells around a candidate that the network sees: 44 x 120 pixels, four lines of small print or one of large."""
 _RUN, _MANY, _MOST = 4, 16, 64
 """A window is asked where this many cells side by side hold so many steps together (those down the columns count twice), at most so many
-windows of a picture: with 24 steps every fifth line of large print went unasked."""
+windows of a image: with 24 steps every fifth line of large print went unasked."""
 _SOME = 4
 """Nothing is asked above or below the lines of cells where four side by side have so many steps along every other row: in the half of the
-patients that trained 88 % of the pictures have such a line, they reach over 36 % of the height, and no text that was found was lost."""
+patients that trained 88 % of the images have such a line, they reach over 36 % of the height, and no text that was found was lost."""
 _STEP, _NOISE = 14 / 255, 4.0
 """The least step, as a share of black to white and in medians of the change from pixel to pixel. 10 / 255 found no more, and had twice
 the false alarms."""
 _GRADE = 0.1
-"""Share of black to white: pictures of 16 greys and more may have steps of one grey everywhere."""
+"""Share of black to white: images of 16 greys and more may have steps of one grey everywhere."""
 _ONES = np.uint64(0x0101010101010101)
 WEIGHTS = Path(__file__).with_name("burned_in_text.npz")
 
@@ -65,33 +65,33 @@ def shipped() -> Words:
     return Words(values["hidden"], values["bias"], values["out"], float(values["alarm"]))
 
 
-def shows_text(picture: NDArray[Any], span: float = 255.0) -> bool:
-    """Whether a grey picture (H, W) of any numeric type holds a line of text. span: the difference of white and black in its values."""
+def shows_text(image: NDArray[Any], span: float = 255.0) -> bool:
+    """Whether a grey image (H, W) of any numeric type holds a line of text. span: the difference of white and black in its values."""
     words = shipped()
-    return text_score(picture, span, words) > words.alarm
+    return text_score(image, span, words) > words.alarm
 
 
-def text_score(picture: NDArray[Any], span: float, words: Words) -> float:
+def text_score(image: NDArray[Any], span: float, words: Words) -> float:
     """The score of the window that looks most like text; -inf where no window has enough steps to be asked."""
-    windows = candidates(picture, span)[0]
+    windows = candidates(image, span)[0]
     return float(words.scores(windows).max()) if len(windows) else float("-inf")
 
 
-def candidates(picture: NDArray[Any], span: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Windows of counts (N, 330) in [0, 1] where the picture has many steps, at most 64, and their centres (N, 2) in cells."""
+def candidates(image: NDArray[Any], span: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Windows of counts (N, 330) in [0, 1] where the image has many steps, at most 64, and their centres (N, 2) in cells."""
     tall, wide = WINDOW
     none = np.zeros((0, 2 * tall * wide), np.float32), np.zeros((0, 2), np.int64)
-    rows, columns = picture.shape[0] // CELL[0], picture.shape[1] // CELL[1]
+    rows, columns = image.shape[0] // CELL[0], image.shape[1] // CELL[1]
     if not rows or columns < _RUN + 1:
         return none
-    least = least_step(picture, abs(span))
-    some = _rarer(_along(_rows_of_cells(picture, range(1, CELL[0], 2))), least).ravel()  # in lines one after the other
+    least = least_step(image, abs(span))
+    some = _rarer(_along(_rows_of_cells(image, range(1, CELL[0], 2))), least).ravel()  # in lines one after the other
     promising = np.flatnonzero(_runs(some) >= _SOME) // columns
     if not len(promising):
         return none
     first, stop = int(promising[0]) // 2 * 2, min(int(promising[-1]) // 2 * 2 + 2, rows // 2 * 2)  # rows of cells that are asked about
     top, bottom = max(0, first - tall // 2), min(rows, stop + tall // 2)
-    along, down = steps(picture[CELL[0] * top : CELL[0] * bottom + 1], least)
+    along, down = steps(image[CELL[0] * top : CELL[0] * bottom + 1], least)
     both = np.multiply(along + 2 * down, np.minimum(along, down) > 0, dtype=np.uint8)
     runs = _runs(both[first - top : stop - top])
     runs = runs[:, : runs.shape[1] // 2 * 2]
@@ -112,24 +112,24 @@ def candidates(picture: NDArray[Any], span: float) -> tuple[NDArray[np.float32],
     return shares.astype(np.float32, copy=False), centres
 
 
-def least_step(picture: NDArray[Any], span: float) -> float:
+def least_step(image: NDArray[Any], span: float) -> float:
     """The least difference of two pixels side by side that is a step: a share of the span, above the noise, and more than a grey of few.
 
-    Asked of about eight rows of the picture.
+    Asked of about eight rows of the image.
     """
-    some = picture[len(picture) // 16 :: max(1, len(picture) // 8)]
+    some = image[len(image) // 16 :: max(1, len(image) // 8)]
     usual = np.abs(np.subtract(some[:, 1:], some[:, :-1], dtype=np.float32)).ravel()
     usual.partition(usual.size // 2)
-    grade = float(usual.min(initial=np.inf, where=usual > 0))  # between two greys of a picture of few: noise crosses that
+    grade = float(usual.min(initial=np.inf, where=usual > 0))  # between two greys of a image of few: noise crosses that
     return max(_STEP * span, _NOISE * float(usual[usual.size // 2]), min(grade, _GRADE * span))
 
 
-def steps(picture: NDArray[Any], least: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Per cell, how often a picture (H, W) goes up, or down, whichever is rarer: along the rows, and down the columns.
+def steps(image: NDArray[Any], least: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Per cell, how often a image (H, W) goes up, or down, whichever is rarer: along the rows, and down the columns.
 
     least: what a pixel must differ from the next by, and more.
     """
-    grey = _rows_of_cells(picture, range(CELL[0]))
+    grey = _rows_of_cells(image, range(CELL[0]))
     down = np.empty_like(grey)
     np.subtract(grey[1:], grey[:-1], out=down[:-1])
     np.subtract(grey[0, 1:], grey[-1, :-1], out=down[-1, :-1])
@@ -137,12 +137,12 @@ def steps(picture: NDArray[Any], least: float) -> tuple[NDArray[np.uint8], NDArr
     return _rarer(_along(grey), least), _rarer(down, least)
 
 
-def _rows_of_cells(picture: NDArray[Any], which: range) -> NDArray[np.float32]:
-    """Whole cells of a picture, some rows of each: (rows of a cell, rows of cells, width). What is added up lies in runs of memory then."""
-    rows, width = picture.shape[0] // CELL[0], picture.shape[1] // CELL[1] * CELL[1]
+def _rows_of_cells(image: NDArray[Any], which: range) -> NDArray[np.float32]:
+    """Whole cells of a image, some rows of each: (rows of a cell, rows of cells, width). What is added up lies in runs of memory then."""
+    rows, width = image.shape[0] // CELL[0], image.shape[1] // CELL[1] * CELL[1]
     grey = np.empty((len(which), rows, width), np.float32)
     for place, row in enumerate(which):
-        grey[place] = picture[row : CELL[0] * rows : CELL[0], :width]
+        grey[place] = image[row : CELL[0] * rows : CELL[0], :width]
     return grey
 
 

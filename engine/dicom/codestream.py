@@ -1,6 +1,6 @@
-"""What a compressed picture claims about itself, read from its markers without decoding anything.
+"""What a compressed image claims about itself, read from its markers without decoding.
 
-A 15 kB JPEG may claim 65,500 x 65,500 pixels, and decoders fill what is missing with grey: both are settled here, before a decoder runs.
+A 15 kB JPEG may claim 65,500 x 65,500 pixels, and decoders fill missing data with grey: both are checked here, before a decoder runs.
 Sources: ITU-T T.81 annex B (JPEG), T.87 annex C (JPEG-LS), T.800 annex A (JPEG 2000), PS3.5 annex G (RLE).
 """
 
@@ -19,11 +19,11 @@ from engine.dicom.reasons import Refusal
 
 @dataclass(frozen=True)
 class Claim:
-    """Size, channels, bits and sign of a codestream; coding names the family; levels counts the wavelet reductions it allows.
+    """Size, channels, bits and sign of a codestream; coding is the family; levels counts the wavelet reductions that it allows.
 
-    start, end: the bytes of the codestream itself, without boxes before and padding after it. scans: of JPEG; data_end: where the
-    entropy-coded data of the last of them end, at a marker. whole: False where tiles, tile-parts that others announce, restart markers
-    or the last bits of progressive coding are missing; that is to be asked once the size has been compared, which may be what is wrong.
+    start, end: the bytes of the codestream itself, without boxes before it and padding after it. scans: of JPEG; data_end: where the
+    entropy-coded data of the last scan end, at a marker. whole: False where tiles, announced tile-parts, restart markers or the last bits
+    of progressive coding are missing; check it after the size, which may be the cause.
     """
 
     rows: int
@@ -44,24 +44,24 @@ class Claim:
 _HUFFMAN = frozenset({0xC0, 0xC1, 0xC2, 0xC3})
 """Frame headers of sequential, progressive and lossless JPEG."""
 _OTHER_FRAMES = frozenset({0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
-"""Hierarchical and arithmetic coding: no transfer syntax has them, and an arithmetic decoder makes a picture of any bytes at all."""
+"""Hierarchical and arithmetic coding: no transfer syntax has them, and an arithmetic decoder makes an image of any bytes."""
 _PROGRESSIVE, _LOSSLESS, _JPEG_LS = 0xC2, 0xC3, 0xF7
 _END_OF_IMAGE, _START_OF_SCAN, _RESTART_INTERVAL = 0xD9, 0xDA, 0xDD
 
 
 _PART = 1 << 18
-"""Bytes of entropy-coded data that are searched for markers at once: what is held does not grow with the file."""
+"""Bytes of entropy-coded data that are searched for markers at once, so that memory does not grow with the file."""
 _NONE = np.zeros(0, np.int64)
 _MOST_SEGMENTS, _MOST_SCANS = 10_000, 200
-"""No encoder comes near; thousands of scans of a few bytes each keep a decoder busy for minutes."""
+"""No encoder writes nearly so many; thousands of scans of a few bytes each keep a decoder busy for minutes."""
 
 
 def jpeg_claim(data: bytes | memoryview) -> Claim:
-    """The frame header of a JPEG or JPEG-LS stream whose segments and scans have been followed to the end of the image.
+    """The frame header of a JPEG or JPEG-LS stream whose segments and scans were followed to the end of the image.
 
     Raises:
-        Refusal: `decode_error` where the markers make no sense, `truncated` where the end of the image is missing, `resource_limit` for
-            more segments or scans than any encoder writes.
+        Refusal: `decode_error` for inconsistent markers, `truncated` where the end of the image is missing, `resource_limit` for more
+            segments or scans than any encoder writes.
     """
     if data[:2] != b"\xff\xd8":
         raise Refusal("decode_error")
@@ -81,7 +81,9 @@ def jpeg_claim(data: bytes | memoryview) -> Claim:
 
 
 class Segments:
-    """The marker segments of a JPEG stream after SOI: (marker, body) up to EOI. at: the byte after the last one; scans must move it on."""
+    """The marker segments of a JPEG stream after SOI: (marker, body) up to EOI. at: the byte after the last one; callers move it over
+    scans.
+    """
 
     def __init__(self, data: bytes | memoryview) -> None:
         self.data, self.at = data, 2
@@ -116,7 +118,7 @@ class Segments:
 
 
 class _Frame:
-    """What a JPEG stream says of its frame and scans, checked as far as that takes no decoding."""
+    """Frame and scans of a JPEG stream, checked as far as possible without decoding."""
 
     def __init__(self) -> None:
         self.marker = self.interval = self.scans = self.data_end = 0
@@ -215,7 +217,7 @@ def _end_of_scan(data: bytes | memoryview, at: int, *, stuffed_bit: bool) -> tup
                 restarts += 1
             elif following != 0xFF:
                 return int(mark), restarts
-            elif data[mark : mark + 8] == b"\xff" * 8:  # fill bytes exist, runs of them inside a scan do not
+            elif data[mark : mark + 8] == b"\xff" * 8:  # fill bytes occur, runs of them inside a scan do not
                 raise Refusal("decode_error")
         at += len(part) - 1
     raise Refusal("truncated")
@@ -255,12 +257,12 @@ def j2k_claim(data: bytes | memoryview) -> Claim:
     coding: Literal["j2k", "htj2k"] = "htj2k" if high_throughput else "j2k"
     bits, signed = (depth & 0x7F) + 1, bool(depth & 0x80)
     if x0 or y0:
-        levels = 0  # a picture that begins inside the reference grid: Pillow does not reduce it
+        levels = 0  # a image that begins inside the reference grid: Pillow does not reduce it
     return Claim(y1 - y0, x1 - x0, samples, bits, signed, coding, levels, transform == 0, at, end, whole=whole)
 
 
 def _inside_boxes(data: bytes | memoryview) -> int:
-    """The first byte of the codestream of a JP2 file (T.800 annex I). A palette makes indexes of its values: such a file is refused."""
+    """The first byte of the codestream of a JP2 file (T.800 annex I). With a palette its values are indexes: such a file is rejected."""
     at = 0
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
@@ -276,7 +278,7 @@ def _inside_boxes(data: bytes | memoryview) -> int:
 
 
 def _end_of_tile_parts(data: bytes | memoryview, at: int, tiles: int) -> tuple[int, bool]:
-    """Follow SOT segments by their lengths (Psot) to the end of the stream, and tell whether every tile is there.
+    """Follow SOT segments by their lengths (Psot) to the end of the stream; returns it, and whether every tile is present.
 
     A stream that ends before the last tile-part does is truncated.
     """

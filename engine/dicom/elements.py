@@ -42,12 +42,12 @@ class Element(NamedTuple):
 
 
 @dataclass
-class Outline:
+class DataSetLayout:
     """The top level of one data set.
 
     elements: tag -> Element, pixel data included, private ones left out. fragments: byte ranges of the encapsulated pixel data, its basic
     offset table excluded.
-    has_picture: Rows or pixel data were met, whole or not. damage: why the walk ended early, None when it reached the end.
+    has_image: Rows or pixel data were met, whole or not. damage: why the walk ended early, None when it reached the end.
     flags: of reasons.FLAGS, what was passed over on the way. empty: not one element was met whole.
     """
 
@@ -56,7 +56,7 @@ class Outline:
     elements: dict[int, Element] = field(default_factory=dict)
     fragments: list[tuple[int, int]] = field(default_factory=list)
     encapsulated: bool = False
-    has_picture: bool = False
+    has_image: bool = False
     damage: Damage | None = None
     flags: list[str] = field(default_factory=list)
     empty: bool = True
@@ -146,8 +146,8 @@ def read_meta(data: memoryview) -> FileMeta:
     return FileMeta(named, at, found.get(0x00020002, b"").rstrip(b"\0 ").decode("ascii", "replace"), repeated=repeated)
 
 
-def outline(data: memoryview, begin: int, transfer_syntax: str, *, max_depth: int = 64) -> Outline:
-    """Walk the data set that begins at `begin`; never raises for damage, which is noted in `Outline.damage`.
+def scan_elements(data: memoryview, begin: int, transfer_syntax: str, *, max_depth: int = 64) -> DataSetLayout:
+    """Walk the data set that begins at `begin`; never raises for damage, which is noted in `DataSetLayout.damage`.
 
     A data set that is implicit where explicit was announced (or the reverse) is walked as what it is: the VR of the first element tells.
     `max_depth` counts nested sequences. Sequences of defined length are stepped over whole once their depth is known: what they hold
@@ -157,12 +157,12 @@ def outline(data: memoryview, begin: int, transfer_syntax: str, *, max_depth: in
     implicit = transfer_syntax == IMPLICIT or transfer_syntax == ""
     if len(data) >= begin + 8:
         implicit = bytes(data[begin + 4 : begin + 6]) not in _NAMED
-    result = Outline(implicit, little)
+    result = DataSetLayout(implicit, little)
     try:
         _Walk(data, begin, result, max_depth).run()
     except struct.error:
         result.damage = "truncated"
-    if result.empty and not result.has_picture and result.damage in (None, "truncated"):
+    if result.empty and not result.has_image and result.damage in (None, "truncated"):
         result.damage = "corrupt_header"
     return result
 
@@ -194,7 +194,7 @@ class _Heads:
 class _Walk:
     """One walk over a data set; its steps return whether to go on, and note damage in `result`."""
 
-    def __init__(self, data: memoryview, at: int, result: Outline, max_depth: int) -> None:
+    def __init__(self, data: memoryview, at: int, result: DataSetLayout, max_depth: int) -> None:
         self.data, self.at, self.end, self.result, self.max_depth = data, at, len(data), result, max_depth
         self.heads = _Heads(data, result.little)
         self.depth, self.opened = 0, (0, 0)  # the top-level sequence that is open
@@ -265,7 +265,7 @@ class _Walk:
             if self.last < tag:
                 self.last = tag
             if tag in (ROWS, PIXEL_DATA):
-                result.has_picture = True
+                result.has_image = True
         if depth >= self.implicit_from and (result.implicit or vr not in _NAMED) and not (tag >> 16 == 0x0002 and vr in _NAMED):
             vr = b""  # some write explicit VRs inside unknown sequences, where PS3.5 6.2.2 has implicit ones
         found = self.heads.length(start, vr, short) if not vr or vr in _NAMED else self._unknown_length(vr, short)
@@ -395,8 +395,8 @@ def _inner_damage(heads: _Heads, at: int, stop: int, implicit: bool, room: int) 
     return "resource_limit"
 
 
-def _fragments(data: memoryview, at: int, result: Outline, *, note: bool) -> int:
-    """Follow the fragments of encapsulated pixel data (PS3.5 A.4), noting them for the picture itself; the position after the delimiter."""
+def _fragments(data: memoryview, at: int, result: DataSetLayout, *, note: bool) -> int:
+    """Follow the fragments of encapsulated pixel data (PS3.5 A.4), noting them for the image itself; the position after the delimiter."""
     item = struct.Struct("<HHI" if result.little else ">HHI").unpack_from
     result.encapsulated |= note
     end = len(data)

@@ -3,7 +3,7 @@
 GDCM never sees a hostile file. It reads a DICOM file written here, which holds nothing but the codestream and what the codestream's own
 frame header says of it (checked against the data set before any decoder ran): its encoding, rows, columns, bits and sign. One channel,
 MONOCHROME2, no rescale, no window: SimpleITK inverts MONOCHROME1 by itself and applies a rescale, so that polarity and values are right
-here because there is nothing to apply. What the data set says of them is applied afterwards, as to every other picture.
+here because there is nothing to apply. What the data set says of them is applied afterwards, as to every other image.
 
 That file is an anonymous one in memory (memfd_create), named by no folder and gone with the process, however that ends. Linux only:
 elsewhere there is no second decoder. RLE has none either: a frame that codestream.rle_segments accepts is read or is damaged.
@@ -29,7 +29,7 @@ _SYNTAX = {"lossless": "57", "jpegls": "81", "j2k": "91", "htj2k": "203"}
 _ANY_INSTANCE = "1.2.3"
 _RAN_OUT = re.compile(rb"premature end|bad Huffman code|instead of RST", re.IGNORECASE)
 _LEFT_OVER, _SPARE = re.compile(rb"(\d+) extraneous bytes"), 16
-"""What GDCM's libjpeg says on standard error while it fills a damaged picture with grey and returns it as if it were whole."""
+"""What GDCM's libjpeg says on standard error while it fills a damaged image with grey and returns it as if it were whole."""
 
 
 def decode(stream: bytes | memoryview, claim: Claim) -> NDArray[Any]:
@@ -52,9 +52,9 @@ def decode(stream: bytes | memoryview, claim: Claim) -> NDArray[Any]:
         reader.SetFileName(name)
         values: NDArray[Any] = SimpleITK.GetArrayFromImage(reader.Execute())
     if _RAN_OUT.search(said) or any(int(lost) > _SPARE for lost in _LEFT_OVER.findall(said)):
-        raise ValueError("a picture of less than the whole of the codestream")
+        raise ValueError("a image of less than the whole of the codestream")
     if values.shape != (1, claim.rows, claim.columns) or values.dtype.kind not in "iu":
-        raise ValueError("not the picture that the codestream claims")
+        raise ValueError("not the image that the codestream claims")
     low, high = (-1 << (claim.bits - 1), 1 << (claim.bits - 1)) if claim.signed else (0, 1 << claim.bits)
     if int(values.min()) < low or int(values.max()) >= high:
         raise ValueError("values of more bits than the codestream claims")
@@ -106,7 +106,7 @@ def _in_memory(content: bytes) -> Iterator[str]:
     """The path of an anonymous file in memory. Its size counts as a file's: the limit of sandbox.py is raised while it is written."""
     import resource
 
-    handle = os.memfd_create("picture")
+    handle = os.memfd_create("image")
     try:
         most = resource.getrlimit(resource.RLIMIT_FSIZE)
         if most[0] != resource.RLIM_INFINITY:

@@ -1,11 +1,11 @@
-"""Stored values -> one 8-bit picture, bone bright, shorter side as asked: one documented order of operations.
+"""Stored values -> one 8-bit image, bone bright, shorter side as asked: one documented order of operations.
 
   1. padding is found in the stored values (PS3.3 C.7.5.1.1.2);
   2. modality LUT or rescale, VOI LUT or window, polarity: tone.py;
   3. padding is black, whatever the polarity;
   4. square pixels (C.7.6.3.1.7), the size asked for, 8 bits.
-Step 2 costs less on a small picture. A straight line gives the same before and after averaging, but for what it clips, so:
-  - a line that clips little: the picture is made small first, and clipped at twice the final size;
+Step 2 costs less on a small image. A straight line gives the same before and after averaging, but for what it clips, so:
+  - a line that clips little: the image is made small first, and clipped at twice the final size;
   - a line that clips much: every stored value is clipped first;
   - any other curve: every stored value goes through a table first, and values that were reduced while decoding are read again, whole.
 The result is within 0.6 of 255 on average of the plain order in float64 at full size: tests/engine/dicom/test_grey_reference.py.
@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.dicom.burned_in_text import LOOKED_AT, shows_text
+from engine.dicom.burned_in_text import SEARCHED_SIDE, shows_text
 from engine.dicom.header import Header
 from engine.dicom.pixels import Stored
 from engine.dicom.reasons import Refusal
 from engine.dicom.resample import block_means, fewer, lanczos
-from engine.dicom.windowing import Tone, range_tone, tone_of
+from engine.dicom.windowing import GreyCurve, choose_curve, range_curve
 
 _HIDDEN = 0.2
 """Share of the range of the data beyond the ends of a straight line, from which on every stored value is clipped: 1 ms for 5 megapixels."""
@@ -47,7 +47,7 @@ _SEEN = 16_000
 """Stored values that are looked at to choose a curve."""
 
 
-def to_picture(
+def to_grey_image(
     stored: Stored, header: Header, size: int, whole: Callable[[], Stored] | None = None
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """uint8 (H, W), 0 = the air side of the grey scale, 255 = the bone side, shorter side == size; and the flags raised on the way.
@@ -56,7 +56,7 @@ def to_picture(
         range, and for a steep curve.
 
     Raises:
-        Refusal: `degenerate_image` for a constant picture, `too_small` for a strip.
+        Refusal: `degenerate_image` for a constant image, `too_small` for a strip.
     """
     height, width = target_shape(stored.rows, stored.columns, header.aspect, size)
     if max(height, width) > _LONGEST * size:
@@ -65,22 +65,22 @@ def to_picture(
     bounds = padding_bounds(header)
     padding = _present(stored.values, bounds)
     seen, low, high = _sample(stored.values, padding)
-    tone, flags = tone_of(header, seen)
+    tone, flags = choose_curve(header, seen)
     if whole is not None and stored.factor > 1:
         bright = bounds is not None and _is_near(stored.values, bounds) and (tone is None or _shows(tone, bounds))
         if bright or (tone is not None and tone.steepness(low, high) > _TOO_STEEP):
-            return to_picture(whole(), header, size)
+            return to_grey_image(whole(), header, size)
     if tone is None:
-        tone = range_tone(header, *_without_padding(stored, header, size, padding, seen))
+        tone = range_curve(header, *_without_padding(stored, header, size, padding, seen))
     if tone is None:
         raise Refusal("degenerate_image")
     hidden = tone.ends is not None and _hidden(low, high, *sorted(tone.ends)) > _HIDDEN
     grey, written = _toned(stored, header, size, tone, padding, hidden)
-    picture = np.rint(grey * 255.0).astype(np.uint8)
-    if picture.max() == picture.min():
+    image = np.rint(grey * 255.0).astype(np.uint8)
+    if image.max() == image.min():
         raise Refusal("degenerate_image")
     raised = (*(("padding",) if padding is not None else ()), *flags, *stored.flags, *(("burned_in",) if written else ()))
-    return picture, raised
+    return image, raised
 
 
 def _is_near(values: NDArray[Any], bounds: tuple[int, int]) -> bool:
@@ -93,7 +93,7 @@ def padding_bounds(header: Header) -> tuple[int, int] | None:
     """The lowest and the highest stored value that is padding, None where there is no such value.
 
     US and SS are confused in the field, so a value is taken in the sign of the pixels. One that the stored bits cannot hold is left
-    out: once masked it could not be told from the picture.
+    out: once masked it could not be told from the image.
     """
     if header.padding is None or header.samples == 3:
         return None
@@ -111,7 +111,7 @@ def _as_stored(value: int, header: Header) -> int:
     return value + wrap if not header.signed and value < 0 else value
 
 
-def _shows(tone: Tone, padding: tuple[int, int]) -> bool:
+def _shows(tone: GreyCurve, padding: tuple[int, int]) -> bool:
     """Whether the curve alone would leave padding brighter than black."""
     return bool(tone.shown(np.array(padding, np.float64)).any())
 
@@ -129,7 +129,7 @@ def _within(values: NDArray[Any], bounds: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def _sample(values: NDArray[Any], padding: tuple[int, int] | None) -> tuple[NDArray[Any], float, float]:
-    """About _SEEN stored values without padding, evenly from the whole picture; all of them where these are one; their 1 and 99 % points.
+    """About _SEEN stored values without padding, evenly from the whole image; all of them where these are one; their 1 and 99 % points.
 
     Raises:
         Refusal: `degenerate_image` where there is one value, or none.
@@ -163,7 +163,7 @@ def _hidden(low: float, high: float, begin: float, end: float) -> float:
 
 
 def _toned(
-    stored: Stored, header: Header, size: int, tone: Tone, padding: tuple[int, int] | None, hidden: bool
+    stored: Stored, header: Header, size: int, tone: GreyCurve, padding: tuple[int, int] | None, hidden: bool
 ) -> tuple[NDArray[np.float32], bool]:
     """Grey in [0, 1], (H, W) of target_shape, and whether it shows text; hidden: the ends of a straight line hide much of the values."""
     written = False
@@ -187,7 +187,7 @@ def _toned(
     return np.clip((small - np.float32(black)) / np.float32(white - black), 0.0, 1.0), written
 
 
-def _looked_up(values: NDArray[Any], tone: Tone, padding: tuple[int, int] | None) -> NDArray[np.uint16]:
+def _looked_up(values: NDArray[Any], tone: GreyCurve, padding: tuple[int, int] | None) -> NDArray[np.uint16]:
     """Every stored value through the curve, padding black; _SHADES is white. Short types by a table: 4 ms for 5 megapixels."""
 
     def shades(stored: NDArray[Any]) -> NDArray[np.uint16]:
@@ -228,9 +228,9 @@ def _strips(values: NDArray[Any]) -> Iterator[slice]:
 # --- size -----------------------------------------------------------------------------------------------------------------------
 
 
-def least_side(size: int) -> int:
-    """How far a picture may be reduced while it is decoded: both sides stay at this or above, for LANCZOS and for the look for text."""
-    return max(2 * size, LOOKED_AT)
+def least_decoded_side(size: int) -> int:
+    """How far a image may be reduced while it is decoded: both sides stay at this or above, for LANCZOS and for the look for text."""
+    return max(2 * size, SEARCHED_SIDE)
 
 
 def target_shape(rows: int, columns: int, aspect: float, size: int) -> tuple[int, int]:
@@ -251,12 +251,12 @@ def shrink(
     """float32 (H, W) of target_shape: averages over whole blocks down to twice the target, then LANCZOS over the exact box.
 
     ends: the averages are clipped to these two before LANCZOS sees them, which else rings at an edge that no window shows.
-    look: is shown the averages, so clipped, and the distance of the ends; with a shorter side of LOOKED_AT or above where that is more
+    look: is shown the averages, so clipped, and the distance of the ends; with a shorter side of SEARCHED_SIDE or above where that is more
         than twice the target, and of the same length whether or not the values came reduced.
     """
     height, width = target_shape(stored.rows, stored.columns, aspect, size)
     whole = min(stored.rows / (2 * height), stored.columns / (2 * width))
-    seen = max(1, math.floor(whole * min(1.0, 2 * size / LOOKED_AT)))
+    seen = max(1, math.floor(whole * min(1.0, 2 * size / SEARCHED_SIDE)))
     block = max(1, math.floor(whole / stored.factor))
     first = max(1, seen // stored.factor) if look is not None else block
     reduced = block_means(values, first, stored.peak)

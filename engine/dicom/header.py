@@ -1,8 +1,8 @@
 """The typed header of one data set: every value checked for its kind before anyone uses it; no message ever quotes one.
 
 Plain values are read here (plain.py). Where one is anything else, the elements named here are handed to pydicom, cut out of the data set
-by `outline`, so its parser sees about forty elements whatever the file holds. Its warnings quote values of the file (patient names among
-them) and are silenced.
+by `scan_elements`, so its parser sees about forty elements whatever the file holds. Its warnings quote values of the file (patient names
+among them) and are silenced.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 
-from engine.dicom.elements import Element, Outline
+from engine.dicom.elements import DataSetLayout, Element
 from engine.dicom.lookup_table import LookupTable, read_lut
 from engine.dicom.reasons import Refusal
 
@@ -104,7 +104,7 @@ _LARGEST_TABLES = 1 << 20
 
 
 _MOST_CODES = 64
-"""Items of a code sequence that are looked at; a picture has one view and shows few regions."""
+"""Items of a code sequence that are looked at; a image has one view and shows few regions."""
 
 
 class Code(NamedTuple):
@@ -170,8 +170,8 @@ class Header:
     flags: tuple[str, ...] = ()
 
 
-def read_header(data: memoryview, outline: Outline) -> Header:
-    """The header of the data set that `outline` walked; elements past a damage are not there.
+def read_header(data: memoryview, layout: DataSetLayout) -> Header:
+    """The header of the data set that `scan_elements` found; elements past a damage are not there.
 
     Raises:
         Refusal: `corrupt_header` when pydicom cannot parse what the walk accepted, `nesting_too_deep` when it recurses too far.
@@ -181,7 +181,7 @@ def read_header(data: memoryview, outline: Outline) -> Header:
         warnings.simplefilter("ignore")
         pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
         try:
-            return _Reader(data, outline).header()
+            return _Reader(data, layout).header()
         except RecursionError:
             raise Refusal("nesting_too_deep") from None
         except (MemoryError, Refusal):
@@ -195,8 +195,8 @@ def read_header(data: memoryview, outline: Outline) -> Header:
 class _Reader:
     """Takes typed values out of a data set and remembers which were of the wrong kind."""
 
-    def __init__(self, data: memoryview, outline: Outline) -> None:
-        self.data, self.outline, self.little = data, outline, outline.little
+    def __init__(self, data: memoryview, layout: DataSetLayout) -> None:
+        self.data, self.layout, self.little = data, layout, layout.little
         self.invalid: set[str] = set()
         self.flags: list[str] = []
         character_set = self.element(_CHARACTER_SET)
@@ -204,13 +204,13 @@ class _Reader:
 
     def element(self, tag: int) -> Element | None:
         """Where an element lies; None where it is absent, or larger than any sound value."""
-        element = self.outline.elements.get(tag)
+        element = self.layout.elements.get(tag)
         most = _LARGEST_TABLES if tag in _TABLES else _LARGEST_VALUE
         return None if element is None or element.stop - element.start > most else element
 
     def readable(self, tag: int, element: Element) -> bool:
         """Whether pydicom can follow the data set past this element: at a VR of other than letters it takes all of it for implicit, and
-        over a character set that is no text it stumbles, which should block no picture."""
+        over a character set that is no text it stumbles, which should block no image."""
         if tag != _CHARACTER_SET:
             return re.fullmatch("([A-Z]{2})?", element.vr) is not None
         value = bytes(self.data[element.value : element.stop]).rstrip(b"\0 ").decode("latin-1")
@@ -221,7 +221,7 @@ class _Reader:
         """The elements of all keywords as pydicom reads them, and their tags: half of its time went into turning keywords into tags."""
         cut = [element for tag in _IN_ORDER if (element := self.element(tag)) is not None and self.readable(tag, element)]
         raw = b"".join(bytes(self.data[element.start : element.stop]) for element in cut)
-        dataset = read_dataset(io.BytesIO(raw), self.outline.implicit, self.little)
+        dataset = read_dataset(io.BytesIO(raw), self.layout.implicit, self.little)
         return dataset, {int(tag): tag for tag in dataset.keys()}  # noqa: SIM118  # iterating over a data set converts its values
 
     def header(self) -> Header:

@@ -1,8 +1,10 @@
-"""A row that nobody asked for, by which a decoder of lossless JPEG shows whether it is still in step with its data at the end.
+"""Integrity checks for decoded JPEG: did the decoder stay in step with its data to the end?
 
-A damaged byte makes the decoder read more symbols, or fewer, than were written; all that follows is shifted, and the picture is filled up
-with what is left, or made up. No decoder says so. So a row is added to the picture, and data for it that are known: where they do not come
-out in that row, exactly from its first pixel on, something was lost before. The row costs a thousandth of the decoding.
+A damaged byte makes a decoder read more symbols than were written, or fewer. Everything after it is shifted, and the end of the image is
+filled with leftovers or grey; libjpeg reports neither. Two checks find this:
+  - DCT: `block_row_discontinuity` measures sharp steps along the edges between rows of blocks;
+  - lossless: `append_check_row` appends one row of known data. If it does not decode exactly, the decoder lost sync before it. The row
+    costs a thousandth of the decoding.
 """
 
 from __future__ import annotations
@@ -18,48 +20,50 @@ from numpy.typing import NDArray
 
 from engine.dicom.codestream import Claim, Segments
 
-# Whether the rows of blocks of a DCT-coded picture fit each other, or it is torn where one begins.
+# --- DCT-coded images: discontinuities between rows of blocks -------------------------------------------------------------------
 
 BLOCK = 8
 CERTAIN, DOUBTFUL = 0.5, 0.2
-"""Of `Tear.pair`: what is refused. Of either share: what is decoded again to find out. Sound radiographs of JPEG quality 30 to 90 were seen
-to reach 0.25, with a black panel on the grid of blocks 0.46."""
+"""Thresholds of `BlockEdges`: above CERTAIN, `pair` rejects the image; above DOUBTFUL, either value has it decoded again to find out.
+Sound radiographs of JPEG quality 30 to 90 reached 0.25, with a black panel on the grid of blocks 0.46."""
 _SHARP, _USUAL, _LEAST = 4, 2, 1 / 128
-"""A difference across an edge is sharp where it is more than so many times that beside it, and the usual one across edges, and such a share
-of black to white together: at low quality, blocks are flat and do not meet."""
+"""A step across an edge is sharp where it is more than _SHARP times the steps next to it, _USUAL times the usual step across edges, and
+_LEAST of black to white: at low quality blocks are flat and do not meet."""
 _ENOUGH = 0.2
 """Share of the columns that must not be flat for all of their shares to count."""
 _RUNS, _RUN = 4, 32
-"""Runs of neighbouring columns that are looked at, evenly: single columns would cost as much memory traffic as all of them."""
+"""Runs of neighbouring columns that are sampled, evenly spaced: single columns would cost as much memory traffic as all of them."""
 
 
-class Tear(NamedTuple):
-    """How much a picture looks torn, in [0, 1]; flat columns left out.
+class BlockEdges(NamedTuple):
+    """Discontinuity between rows of blocks, in [0, 1]; flat columns left out.
 
-    pair: of two edges one below the other, each has a share of sharp pixels where they belong, less the share elsewhere; the lesser of the
-    two. single: the share of sharp pixels along one edge.
+    pair: the share of sharp pixels on the side of the damage less that on the other side, for two edges one below the other; the lesser of
+    the two. single: the share of sharp pixels along one edge.
     """
 
     pair: float
     single: float
 
 
-def torn(values: NDArray[Any], side: int, span: int) -> Tear:
-    """The worst tear of values (h, w) or (h, w, channels) of blocks `side` pixels high; blocks of one pixel show none.
+def block_row_discontinuity(values: NDArray[Any], side: int, span: int) -> BlockEdges:
+    """The worst discontinuity of values (h, w) or (h, w, channels) of blocks `side` pixels high; 0 for blocks of one pixel.
 
     span: the difference of white and black.
     """
     if side < 2 or values.shape[0] < side + 2:
-        return Tear(0.0, 0.0)
+        return BlockEdges(0.0, 0.0)
     sharp, uneven = edges_of(values, side, span)
     counts, columns = sharp.sum(1), sharp.shape[1]
     pairs = np.flatnonzero(counts[:-1] + counts[1:] > _ENOUGH * DOUBTFUL * columns / 2).tolist()
-    stepped = (_stepped(sharp[at : at + 2], uneven[at : at + 2]) for at in pairs)
-    return Tear(max((0.0, *stepped)), float(_share(counts, uneven.sum(1), columns).max()))
+    stepped = (_pair_score(sharp[at : at + 2], uneven[at : at + 2]) for at in pairs)
+    return BlockEdges(max((0.0, *stepped)), float(_share(counts, uneven.sum(1), columns).max()))
 
 
 def edges_of(values: NDArray[Any], side: int, span: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Where each edge between two rows of blocks is sharp, and where the picture is flat neither above nor below it: (edges, columns)."""
+    """For each edge between two rows of blocks: where it is sharp, and where the image is flat neither above nor below it; (edges,
+    columns).
+    """
     if values.ndim == 3:
         values = values[..., 1]
     (rows, columns), (down, right) = values.shape, values.strides
@@ -67,18 +71,18 @@ def edges_of(values: NDArray[Any], side: int, span: int) -> tuple[NDArray[np.boo
     runs = max(1, min(_RUNS, columns // _RUN))
     run = min(_RUN, columns)
     apart = (columns - run) // max(1, runs - 1)
-    looked_at = as_strided(
+    sampled = as_strided(
         values[side - 2 :], (4, edges, runs, run), (down, side * down, apart * right, right), writeable=False
     )  # two rows above each edge, two below
-    over, above, below, under = looked_at.astype(np.float32, "C").reshape(4, edges, runs * run)  # whole numbers take ten times as long
+    over, above, below, under = sampled.astype(np.float32, "C").reshape(4, edges, runs * run)  # whole numbers take ten times as long
     across, before, after = np.abs(below - above), np.abs(above - over), np.abs(under - below)
     least = np.float32(_LEAST * span + _USUAL * float(np.median(across.ravel()[::7])))
     uneven = (before > 0) & (after > 0)
     return (across > np.float32(_SHARP) * np.maximum(before, after) + least) & uneven, uneven
 
 
-def _stepped(sharp: NDArray[np.bool_], uneven: NDArray[np.bool_]) -> float:
-    """`Tear.pair` of two edges (2, columns): over all places of the damage but the outer sixteenths."""
+def _pair_score(sharp: NDArray[np.bool_], uneven: NDArray[np.bool_]) -> float:
+    """`BlockEdges.pair` of two edges (2, columns): the maximum over all places of the damage but the outer sixteenths."""
     columns = sharp.shape[1]
     place = np.arange(max(1, columns // 16), columns - columns // 16)
     if not len(place):
@@ -95,18 +99,20 @@ def _share(sharp: NDArray[Any], uneven: NDArray[Any], columns: NDArray[Any] | in
     return np.asarray(sharp / np.maximum(uneven, np.maximum(_ENOUGH * np.asarray(columns), 1)), np.float64)
 
 
-Codes = dict[str, int]
-"""A Huffman table: the bits of a code, as a text of 0 and 1 -> what it stands for."""
+# --- lossless images: a check row -----------------------------------------------------------------------------------------------
 
-_LOOKED_AT = 20
-"""Pixels of the row that are compared: what stands before them in the same byte may spoil a few, and chance none of so many."""
+Codes = dict[str, int]
+"""A Huffman table: the bits of a code, as a text of 0 and 1 -> the symbol."""
+
+_COMPARED = 20
+"""Pixels of the check row that are compared: bits before them in the same byte may spoil a few; chance does not match so many."""
 
 
 @dataclass(frozen=True, eq=False)
-class Witness:
-    """A codestream with one more row, and what is to be seen in that row.
+class CheckRow:
+    """A codestream with one appended row, and what must decode in that row.
 
-    bits: of the data that were added. before: what may stand between them and the last symbol of the picture, padding of less than a byte.
+    bits: of the appended data. before: possible bits between them and the last symbol of the image, padding of less than a byte.
     """
 
     stream: bytes
@@ -117,15 +123,17 @@ class Witness:
     before: tuple[str, ...]
 
     def agrees(self, values: NDArray[Any]) -> bool:
-        """Whether values (rows + 1, columns) of the stream end in the row that was added."""
-        above, row = (values[at, :_LOOKED_AT].astype(int) >> self.shift for at in (-2, -1))
+        """Whether decoded values (rows + 1, columns) end in the appended row."""
+        above, row = (values[at, :_COMPARED].astype(int) >> self.shift for at in (-2, -1))
         modulus = 1 << (8 * values.dtype.itemsize - self.shift)
-        seen = [(int(pixel) - _predicted(above, row, at, self.predictor)) % modulus for at, pixel in enumerate(row)]
-        return any([step % modulus for step in islice(differences(pad + self.bits, self.codes), len(seen))] == seen for pad in self.before)
+        found = [(int(pixel) - _predicted(above, row, at, self.predictor)) % modulus for at, pixel in enumerate(row)]
+        return any(
+            [step % modulus for step in islice(differences(pad + self.bits, self.codes), len(found))] == found for pad in self.before
+        )
 
 
-def witness_of(stream: Any, claim: Claim) -> Witness | None:
-    """The witness of a lossless JPEG of one component, one scan and no restart markers; None for any other."""
+def append_check_row(stream: Any, claim: Claim) -> CheckRow | None:
+    """The codestream of a lossless JPEG with a check row; None where there is more than one component or scan, or a restart marker."""
     if claim.coding != "lossless" or claim.samples != 1 or claim.scans != 1 or claim.rows == 0xFFFF:
         return None
     tables: dict[int, Codes] = {}
@@ -148,26 +156,26 @@ def witness_of(stream: Any, claim: Claim) -> Witness | None:
     added = int(bits, 2).to_bytes(len(bits) // 8).replace(b"\xff", b"\xff\0")
     longer = b"".join((stream[:rows_at], (claim.rows + 1).to_bytes(2), stream[rows_at + 2 : end], added, b"\xff\xd9"))
     last = stream[end - 2] if stream[end - 1] == 0 and stream[end - 2] == 0xFF else stream[end - 1]
-    return Witness(longer, codes, predictor=scan[3], shift=scan[5] & 15, bits=bits[: 40 * _LOOKED_AT], before=_paddings(last))
+    return CheckRow(longer, codes, predictor=scan[3], shift=scan[5] & 15, bits=bits[: 40 * _COMPARED], before=_paddings(last))
 
 
 def _known_bits(codes: Codes, columns: int) -> str | None:
-    """Bits for a row of so many pixels and more, whole bytes of them; None where a table has but one code.
+    """Bits for a row of `columns` pixels and more, in whole bytes; None where a table has one code only.
 
-    Two codes take turns as the ones in the binary numbers 0, 1, 2, ... do, even or odd in number, so that no part of the series is like the
-    next; then one code is repeated.
+    Two codes alternate as the parity of the ones in the binary numbers 0, 1, 2, ..., so that no part of the series repeats the one before
+    it; then one code is repeated.
     """
     usable = sorted((code for code, size in codes.items() if size < 16), key=len)[:2]
     if len(usable) < 2:
         return None
-    series = "".join(usable[at.bit_count() % 2] + "0" * codes[usable[at.bit_count() % 2]] for at in range(2 * _LOOKED_AT))
+    series = "".join(usable[at.bit_count() % 2] + "0" * codes[usable[at.bit_count() % 2]] for at in range(2 * _COMPARED))
     first = min(codes, key=lambda code: (len(code), code))  # all zeros, whatever the table
     bits = series + "0" * ((len(first) + codes[first]) * (columns + 8))
     return bits + "0" * (-len(bits) % 8)
 
 
 def end_of_data(stream: Any, claim: Claim) -> int:
-    """Where the data of the last scan end, without the fill bytes in front of the marker that follows."""
+    """Where the data of the last scan end, without the fill bytes before the marker that follows."""
     end = claim.data_end
     while stream[end - 1] == 0xFF:
         end -= 1
@@ -175,7 +183,7 @@ def end_of_data(stream: Any, claim: Claim) -> int:
 
 
 def _paddings(last: int) -> tuple[str, ...]:
-    """The ones, or zeros, that may be no data in the last byte: as many as it ends in."""
+    """The ones or zeros at the end of the last byte that may be padding: as many as it ends in."""
     bits = format(last, "08b")
     ones, zeros = (min(len(bits) - len(bits.rstrip(bit)), 7) for bit in "10")
     return ("", *("1" * (number + 1) for number in range(ones)), *("0" * (number + 1) for number in range(zeros)))
@@ -200,7 +208,7 @@ def huffman_tables(body: bytes) -> dict[int, Codes]:
 
 
 def differences(bits: str, codes: Codes) -> Iterator[int]:
-    """The differences that bits stand for (T.81 H.1.2.2), as libjpeg reads them."""
+    """The differences that bits encode (T.81 H.1.2.2), as libjpeg reads them."""
     at = 0
     while at < len(bits):
         length = next((length for length in range(1, 17) if bits[at : at + length] in codes), None)
@@ -219,7 +227,7 @@ def differences(bits: str, codes: Codes) -> Iterator[int]:
 
 
 def _predicted(above: NDArray[Any], row: NDArray[Any], at: int, predictor: int) -> int:
-    """What a pixel of a row after the first is predicted to be (T.81 table H.1)."""
+    """The predicted value of a pixel of a row after the first (T.81 table H.1)."""
     b = int(above[at])
     if at == 0:
         return b

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from engine.dicom.codestream import Claim, j2k_claim, jpeg_claim, rle_segments
 from engine.dicom.decoders import Codestream, exact_jpeg, htj2k, j2k, over_range, scaled_jpeg
-from engine.dicom.elements import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, PIXEL_DATA, Outline
+from engine.dicom.elements import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, PIXEL_DATA, DataSetLayout
 from engine.dicom.header import Header
 from engine.dicom.reasons import Refusal
 from engine.dicom.stored_bits import stored_values
@@ -44,7 +44,7 @@ FAMILIES: dict[str, Family] = {
 }
 """Transfer syntax UID -> how its pixel data are read; the marker segments, not the UID, tell JPEG from JPEG-LS and J2K from HTJ2K."""
 
-SecondDecoder = Callable[[bytes | memoryview, Claim], NDArray[Any]]
+FallbackDecoder = Callable[[bytes | memoryview, Claim], NDArray[Any]]
 """What second.decode is: a codestream of one channel and its claim -> values (rows, columns); any error means that it cannot read it."""
 
 _MAY_LOSE = frozenset({"1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203"})
@@ -61,7 +61,7 @@ _MOST_COLOR, _MOST_COLORED = 24, 1 / 1000
 class Stored:
     """Stored values (h, w), masked to BitsStored and sign-extended; or the same reduced by `factor`.
 
-    Sample (i, j) of a reduced array lies at ((i + 0.5) * factor - 0.5 - shift * factor) of the full picture: shift is 0 for averages of
+    Sample (i, j) of a reduced array lies at ((i + 0.5) * factor - 0.5 - shift * factor) of the full image: shift is 0 for averages of
     blocks and (factor - 1) / (2 * factor) for wavelet reductions, which keep every factor-th sample. rows and columns are the full size.
     `pixel_hash` is the same for the same values in every lossless encoding, None where they were not decoded whole or are lossy.
     `peak`: no value is larger, with or without its sign, by what BitsStored allows; None where that was not checked.
@@ -100,15 +100,15 @@ def refuse_length(length: int, header: Header) -> None:
 
 def read_pixels(
     data: memoryview,
-    outline: Outline,
+    layout: DataSetLayout,
     header: Header,
     transfer_syntax: str,
     *,
     least: int,
     max_pixels: int,
-    second: SecondDecoder | None = None,
+    second: FallbackDecoder | None = None,
 ) -> Stored:
-    """The stored values of the only frame; a reduced picture keeps both sides at `least` or above.
+    """The stored values of the only frame; a reduced image keeps both sides at `least` or above.
 
     second: asked where the first decoder raised an error of its own; never where a Refusal was reached by reading the codestream.
 
@@ -118,12 +118,12 @@ def read_pixels(
     family = FAMILIES.get(transfer_syntax)
     if family is None:
         raise Refusal("unsupported_transfer_syntax")
-    element = outline.elements[PIXEL_DATA]
-    if (family == "native") == outline.encapsulated:
+    element = layout.elements[PIXEL_DATA]
+    if (family == "native") == layout.encapsulated:
         raise Refusal("decode_error")
     if family == "native":
-        return _native(data[element.value : element.stop], header, outline.little, element.vr)
-    ranges = outline.fragments
+        return _native(data[element.value : element.stop], header, layout.little, element.vr)
+    ranges = layout.fragments
     frame = data[slice(*ranges[0])] if len(ranges) == 1 else memoryview(b"".join(data[start:stop] for start, stop in ranges))
     if not len(frame):
         raise Refusal("no_pixel_data")
@@ -131,7 +131,7 @@ def read_pixels(
     return replace(stored, pixel_hash=None) if transfer_syntax in _MAY_LOSE else stored
 
 
-def _compressed(frame: Codestream, header: Header, family: Family, least: int, max_pixels: int, second: SecondDecoder | None) -> Stored:
+def _compressed(frame: Codestream, header: Header, family: Family, least: int, max_pixels: int, second: FallbackDecoder | None) -> Stored:
     try:
         if family == "rle":
             return _rle(frame, header)
@@ -144,8 +144,8 @@ def _compressed(frame: Codestream, header: Header, family: Family, least: int, m
     return _second(frame, header, family, second)
 
 
-def _second(frame: Codestream, header: Header, family: Family, second: SecondDecoder) -> Stored:
-    """The same from the second decoder: grey pictures only, whole ones, every value within BitsStored."""
+def _second(frame: Codestream, header: Header, family: Family, second: FallbackDecoder) -> Stored:
+    """The same from the second decoder: grey images only, whole ones, every value within BitsStored."""
     claim = jpeg_claim(frame) if family == "jpeg" else j2k_claim(frame)
     try:
         values = second(frame[claim.start : claim.end], claim)
@@ -323,7 +323,7 @@ def _whole(
 
 
 def hash_of(values: NDArray[Any]) -> str:
-    """SHA-256 over the CRC-32 of every 64 kB of the values and their shape: tells pictures apart, at 40x the speed of SHA-256 itself.
+    """SHA-256 over the CRC-32 of every 64 kB of the values and their shape: tells images apart, at 40x the speed of SHA-256 itself.
 
     It is compared only between files of one SOP instance UID; it is no protection against someone who makes collisions.
     """
@@ -335,7 +335,7 @@ def hash_of(values: NDArray[Any]) -> str:
 
 
 def _one_channel(values: NDArray[Any], photometric: str) -> NDArray[Any]:
-    """8-bit (h, w, 3) -> (h, w) of a grey picture stored in colour.
+    """8-bit (h, w, 3) -> (h, w) of a grey image stored in colour.
 
     Raises:
         Refusal: `color_image`.

@@ -1,11 +1,11 @@
-"""The closed list of reason codes and flags: one place to read, argue with and change. Which pictures are scored: selection.py.
+"""The closed list of reason codes and flags: one place to read, argue with and change. Which images are scored: selection.py.
 
 A file ends in exactly one outcome. `score` carries no reason, only flags; every other outcome carries one code of `REASONS`.
 Where several faults meet, the first of this order names the file:
   1. the container (empty, not DICOM, archive, damaged file meta group, no transfer syntax);
   2. a claim of more than the pixel limit (no further look is worth its memory);
-  3. what the picture is (modality, SOP class), read from what is intact of the header;
-  4. damage of the data set (truncated, corrupt, nested too deep), then missing pixel data, then a picture too small;
+  3. what the image is (modality, SOP class), read from what is intact of the header;
+  4. damage of the data set (truncated, corrupt, nested too deep), then missing pixel data, then a image too small;
   5. identity (UIDs), selection (body part, view, presentation intent);
   6. the pixel description (attributes, bits, rescale, photometric interpretation), then the pixels themselves.
 """
@@ -56,8 +56,8 @@ REASONS: dict[str, Reason] = {
     "io_error": Reason("reject", "the file system failed while the file was read, twice", "check the disk or the mount, then run again"),
     "not_dicom": Reason(
         "reject",
-        "no DICOM: another kind of file, or none that is known; skipped where it is a plain picture",
-        "take it out of the folder; a PNG or JPEG picture is read where a table names it: `mmclip score pictures.csv` with a column `file`",
+        "no DICOM: another kind of file, or none that is known; skipped where it is a plain image",
+        "take it out of the folder; a PNG or JPEG image is read where a table names it: `mmclip score images.csv` with a column `file`",
     ),
     "resource_limit": Reason(
         "reject",
@@ -77,14 +77,14 @@ REASONS: dict[str, Reason] = {
     "invalid_uid": Reason("reject", "a UID that holds a path, markup, a formula or control characters", "have the sender corrected"),
     "missing_attribute": Reason("reject", "a required attribute is absent or empty", "have the sender corrected"),
     "nesting_too_deep": Reason("reject", "sequences nested deeper than the limit", "treat the file as hostile"),
-    "truncated": Reason("reject", "the file, or the compressed picture in it, ends early", "fetch the file again"),
+    "truncated": Reason("reject", "the file, or the compressed image in it, ends early", "fetch the file again"),
     "uid_conflict": Reason(
-        "reject", "its SOP instance UID belongs to another picture that was read before", "find out which of the two is right"
+        "reject", "its SOP instance UID belongs to another image that was read before", "find out which of the two is right"
     ),
     # reject: not a frontal chest radiograph for presentation
     "color_image": Reason("reject", "three channels that differ", "export the grey original"),
-    "derived_image": Reason("reject", "a localizer or another picture derived from something that is no radiograph", "nothing"),
-    "for_processing": Reason("reject", "raw detector data, FOR PROCESSING", "export the FOR PRESENTATION picture"),
+    "derived_image": Reason("reject", "a localizer or another image derived from something that is no radiograph", "nothing"),
+    "for_processing": Reason("reject", "raw detector data, FOR PROCESSING", "export the FOR PRESENTATION image"),
     "lateral_view": Reason("reject", "a lateral or oblique view; the models read frontal ones", "nothing"),
     "multi_frame": Reason("reject", "more than one frame", "export single frames"),
     "unsupported_sop_class": Reason(
@@ -99,18 +99,16 @@ REASONS: dict[str, Reason] = {
     # reject: the pixels
     "decode_error": Reason(
         "reject",
-        "the compressed picture cannot be decoded, or is not what the header says",
+        "the compressed image cannot be decoded, or is not what the header says",
         "fetch the file again, or convert it with another tool",
     ),
-    "degenerate_image": Reason("reject", "a constant picture", "nothing: there is no picture in it"),
+    "degenerate_image": Reason("reject", "a constant image", "nothing: there is no image in it"),
     "invalid_bits": Reason("reject", "BitsStored above BitsAllocated, or zero", "have the sender corrected"),
-    "invalid_dimensions": Reason("reject", "rows or columns of zero, or other than the compressed picture's", "have the sender corrected"),
-    "invalid_rescale": Reason(
-        "reject", "rescale slope or intercept is zero, no number, or beyond any picture", "have the sender corrected"
-    ),
+    "invalid_dimensions": Reason("reject", "rows or columns of zero, or other than the compressed image's", "have the sender corrected"),
+    "invalid_rescale": Reason("reject", "rescale slope or intercept is zero, no number, or beyond any image", "have the sender corrected"),
     "no_pixel_data": Reason("reject", "no pixel data, or empty pixel data", "fetch the file again"),
     "pixel_length_mismatch": Reason("reject", "more or fewer bytes than rows x columns x bits call for", "fetch the file again"),
-    "too_small": Reason("reject", "a side below the smallest that is scored, or below a sixteenth of the other", "export the full picture"),
+    "too_small": Reason("reject", "a side below the smallest that is scored, or below a sixteenth of the other", "export the full image"),
     "unsupported_bits": Reason(
         "reject", "bits allocated other than 8, 16, 32, or a high bit that is not the highest stored one", "convert the file"
     ),
@@ -123,12 +121,12 @@ REASONS: dict[str, Reason] = {
 }
 
 FLAGS: dict[str, str] = {
-    "aspect": "pixels are not square; the picture was resampled to square ones",
+    "aspect": "pixels are not square; the image was resampled to square ones",
     "bad_attribute": "an attribute that should be there is absent or out of its range, and was not needed",
     "bad_lut": "a lookup table contradicts its descriptor, lies off the data, or makes most of the image black or white; it was left out",
     "bad_window": "a window cannot be used (width below 1, half of a pair, off the data, too wide to show contrast, or so narrow that most "
     "of the image would be black or white); the next one, or the range of the data, was used",
-    "burned_in": "text is burned into the pixels: the header says so, or the picture shows a line of it, whatever the header says "
+    "burned_in": "text is burned into the pixels: the header says so, or the image shows a line of it, whatever the header says "
     "(measured: engine/dicom/README.md); show no thumbnail",
     "burned_in_unknown": "the header does not say whether text is burned into the pixels; they are searched all the same",
     "color_as_grey": "three equal channels, read as one",
@@ -149,7 +147,7 @@ FLAGS: dict[str, str] = {
     "recoded": "the same SOP instance was read before in another encoding, or with its grey scale inverted",
     "rejected_image": "the tags say that the exposure was rejected, or made for quality control; not in the study's score",
     "rib_view": "taken for ribs, sternum, clavicle, scapula, shoulder or spine, by its tags; not in the study's score",
-    "second_decoder": "the first decoder refused the compressed picture, a second one (GDCM) read it: an oddity, or damage it overlooked",
+    "second_decoder": "the first decoder refused the compressed image, a second one (GDCM) read it: an oddity, or damage it overlooked",
     "secondary_capture": "a secondary capture: how it came to its grey values is unknown",
     "synthetic": "the header says that the content was made, not acquired: Synthetic Data (0008,001C) is YES",
     "tomosynthesis": "a slice of a tomosynthesis or tomography, by its tags; not in the study's score",
@@ -157,34 +155,34 @@ FLAGS: dict[str, str] = {
     "uid_conflict": "a series UID in two studies, or a study UID with two patients",
     "unknown_vr": "an element has a value representation that the standard does not know; it was stepped over",
     "unused_bits": "bits above BitsStored hold something; they were ignored, as the standard asks, unless more_bits is there too",
-    "view_unknown": "no tag tells the view: the picture may be a lateral",
+    "view_unknown": "no tag tells the view: the image may be a lateral",
 }
 
 FLAG_ADVICE: dict[str, str] = {
     "aspect": "nothing",
     "bad_attribute": "nothing for the score; have the sender corrected",
-    "bad_lut": "look at the picture before trusting its score; have the sender corrected",
-    "bad_window": "look at the picture before trusting its score; have the sender corrected",
-    "burned_in": "never pass this picture on without looking at it: the text may name the patient (or say no more than PORTABLE)",
-    "burned_in_unknown": "never pass this picture on without looking at it: it may hold text that names the patient",
+    "bad_lut": "look at the image before trusting its score; have the sender corrected",
+    "bad_window": "look at the image before trusting its score; have the sender corrected",
+    "burned_in": "never pass this image on without looking at it: the text may name the patient (or say no more than PORTABLE)",
+    "burned_in_unknown": "never pass this image on without looking at it: it may hold text that names the patient",
     "color_as_grey": "nothing; the grey original would be smaller",
     "decimal_comma": "nothing for the score; have the sender corrected",
     "dual_energy": "its score is in images.csv only; correct the tags where they are wrong",
     "guessed_transfer_syntax": "nothing; have the sender write whole DICOM files",
     "invalid_uid": "have the sender corrected before the study is matched with others by its UID",
-    "looks_lateral": "look at the picture; leave the score out where it is a lateral, and have ViewPosition corrected",
+    "looks_lateral": "look at the image; leave the score out where it is a lateral, and have ViewPosition corrected",
     "misplaced_element": "nothing; have the sender corrected",
     "more_bits": "look at the image before trusting its score; have BitsStored and HighBit corrected",
     "no_window": "nothing",
-    "orientation": "leave the score out, or have the picture turned and score it again: the models know upright pictures",
-    "out_of_distribution": "look at the picture; leave the score out where it shows no frontal chest",
+    "orientation": "leave the score out, or have the image turned and score it again: the models know upright images",
+    "out_of_distribution": "look at the image; leave the score out where it shows no frontal chest",
     "padding": "nothing",
     "phantom": "its score is in images.csv only; correct the tags where they are wrong",
-    "polarity": "look at the picture: if it is inverted, have PhotometricInterpretation corrected and score it again",
+    "polarity": "look at the image: if it is inverted, have PhotometricInterpretation corrected and score it again",
     "recoded": "leave one of the two out: both count in the study's score",
     "rejected_image": "its score is in images.csv only; correct the tags where they are wrong",
     "rib_view": "its score is in images.csv only; correct the tags where they are wrong",
-    "second_decoder": "look at the picture before trusting its score; have the sender write a stream to the letter of its standard",
+    "second_decoder": "look at the image before trusting its score; have the sender write a stream to the letter of its standard",
     "secondary_capture": "prefer the original where there is one",
     "synthetic": "never count it among patients",
     "tomosynthesis": "its score is in images.csv only; correct the tags where they are wrong",
@@ -192,9 +190,9 @@ FLAG_ADVICE: dict[str, str] = {
     "uid_conflict": "find out which of the studies or patients is right before joining anything by these UIDs",
     "unknown_vr": "nothing; have the sender corrected",
     "unused_bits": "look at the image where bright areas matter; have the sender clear the bits, or correct BitsStored",
-    "view_unknown": "look at the picture before trusting its score; laterals that a column `view` of an image table names are turned away",
+    "view_unknown": "look at the image before trusting its score; laterals that a column `view` of an image table names are turned away",
 }
-"""What to do about a flag; the picture is scored all the same."""
+"""What to do about a flag; the image is scored all the same."""
 
 
 NOT_IN_MEAN = frozenset({"dual_energy", "phantom", "rejected_image", "rib_view", "tomosynthesis"})

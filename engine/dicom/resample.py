@@ -1,4 +1,4 @@
-"""A picture made smaller: means of blocks, LANCZOS as Pillow has it, and the 64 x 64 means that `engine.dicom.view_check` looks at."""
+"""A image made smaller: means of blocks, LANCZOS as Pillow has it, and the 64 x 64 means that `engine.dicom.view_check` looks at."""
 
 from __future__ import annotations
 
@@ -79,10 +79,10 @@ def lanczos(values: NDArray[np.float32], shape: tuple[int, int], box: tuple[floa
     return _product(down, values, _lanczos_bands(values.shape[1], shape[1], left, right))
 
 
-def squashed(picture: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
+def squashed(image: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
     """(H, W) -> float32 (side, side): means of the pixels between edges that lie evenly, each but for a share of a pixel."""
-    down, across, counts = _cells(*picture.shape, side)
-    means = _product(down, picture.astype(np.float32), across)  # sums first: whole numbers, exact
+    down, across, counts = _cells(*image.shape, side)
+    means = _product(down, image.astype(np.float32), across)  # sums first: whole numbers, exact
     means /= counts
     return means
 

@@ -177,7 +177,7 @@ def _described(header: Header) -> str:
 
 
 def is_turned(orientation: tuple[str, ...]) -> bool:
-    """Whether PatientOrientation (C.7.6.1.1.1) says other than a frontal picture as it hangs: rows to L, columns to F."""
+    """Whether PatientOrientation (C.7.6.1.1.1) says other than a frontal image as it hangs: rows to L, columns to F."""
     return _directions(orientation) not in ("", "LF")
 
 
@@ -195,10 +195,10 @@ _DERIVED = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "MPR", "MIP", "MINIP", "
 """Words of ImageType (C.7.6.1.1.2) that name images made of something else than a radiograph."""
 
 
-def refuse_class(sop_class: str, modality: str, *, has_picture: bool) -> None:
+def refuse_class(sop_class: str, modality: str, *, has_image: bool) -> None:
     """Turn away what is no radiograph by modality and SOP class; both may be empty strings, the modality may have several values.
 
-    Objects without pixel data (reports, plans, structure sets, headers alone) are named by their class, pictures by their modality.
+    Objects without pixel data (reports, plans, structure sets, headers alone) are named by their class, images by their modality.
 
     Raises:
         Refusal: `wrong_modality`, `unsupported_sop_class`, `dicomdir`.
@@ -207,14 +207,14 @@ def refuse_class(sop_class: str, modality: str, *, has_picture: bool) -> None:
         raise Refusal("dicomdir")
     other_class = bool(sop_class) and sop_class not in SCORED_CLASSES
     other_modality = bool(modality) and not RADIOGRAPH_MODALITIES.issuperset(_values(modality))
-    if other_modality and has_picture:
+    if other_modality and has_image:
         raise Refusal("wrong_modality", "Modality")
     if other_class or other_modality:
         raise Refusal("unsupported_sop_class", "SOPClassUID" if other_class else "Modality")
 
 
 def refuse_selection(header: Header) -> None:
-    """Only frontal chest pictures for presentation; blank tags pass.
+    """Only frontal chest images for presentation; blank tags pass.
 
     Raises:
         Refusal: `for_processing`, `wrong_body_part`, `lateral_view`, `derived_image`.

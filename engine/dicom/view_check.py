@@ -1,10 +1,10 @@
-"""Whether a picture looks like an upright frontal chest: which way up it hangs, and whether it is a lateral or no chest at all.
+"""Whether a image looks like an upright frontal chest: which way up it hangs, and whether it is a lateral or no chest at all.
 
-Tags lie about all three, or say nothing. A small convolutional net looks at a 64 x 64 copy of the picture.
-examples/train_picture_checks.py made its weights from freely licensed pictures: radiographs of children (Kermany et al., CC BY 4.0) and of
+Tags lie about all three, or say nothing. A small convolutional net looks at a 64 x 64 copy of the image.
+examples/train_image_checks.py made its weights from freely licensed images: radiographs of children (Kermany et al., CC BY 4.0) and of
 adults (NIH ChestX-ray14), radiographs computed from one chest CT (LIDC-IDRI-0001, CC BY 3.0), among them all the laterals, and as strangers
-photographs, CT slices, fragments and drawn shapes. tests/benchmarks/dicom_picture_checks.py measures it on patients and sets that it never
-saw. Flags only: no picture is turned away, or turned round, for what is found here. The tags are not asked: a picture that looks lateral
+photographs, CT slices, fragments and drawn shapes. tests/benchmarks/dicom_image_checks.py measures it on patients and sets that it never
+saw. Flags only: no image is turned away, or turned round, for what is found here. The tags are not asked: a image that looks lateral
 is flagged also where its tags say PA or AP; one whose tags say lateral has been turned away before it comes here.
 """
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from engine.dicom.resample import squashed
 
-# How much a frontal chest picture looks inverted: bone dark and lungs bright after all that its header asked for.
+# How much a frontal chest image looks inverted: bone dark and lungs bright after all that its header asked for.
 
 THRESHOLD = -0.2
 """In standard deviations of the image; below this it looks inverted. Precision and recall: engine/dicom/README.md."""
@@ -32,18 +32,18 @@ _LUNGS = ((0.22, 0.55, 0.20, 0.36), (0.22, 0.55, 0.64, 0.80))
 """Top, bottom, left, right as shares of the sides."""
 
 
-def contrast(picture: NDArray[Any], spread: float | None = None) -> float:
-    """Mean of the middle minus mean of the lung fields of an upright picture (H, W), over its standard deviation; 0 for a constant one.
+def contrast(image: NDArray[Any], spread: float | None = None) -> float:
+    """Mean of the middle minus mean of the lung fields of an upright image (H, W), over its standard deviation; 0 for a constant one.
 
     spread: that deviation, where it is known.
     """
-    spread = float(picture.std()) if spread is None else spread
-    return float(np.vdot(_weights(*picture.shape), picture)) / spread if spread else 0.0
+    spread = float(image.std()) if spread is None else spread
+    return float(np.vdot(_weights(*image.shape), image)) / spread if spread else 0.0
 
 
 @lru_cache(maxsize=16)
 def _weights(height: int, width: int) -> NDArray[np.float64]:
-    """What each pixel of a picture adds to the difference of the means."""
+    """What each pixel of a image adds to the difference of the means."""
     weights = np.zeros((height, width))
     for sign, fields in ((1, _MIDDLE), (-1, _LUNGS)):
         for top, bottom, left, right in fields:
@@ -58,9 +58,9 @@ UPRIGHT, MIRRORED, LATERAL, OTHER = 0, 4, 8, 9
 STRIDES = (2, 2, 2)
 """Of the three layers of square kernels, no padding: 64 -> 30 -> 14 -> 6 for kernels of 5, 3 and 3."""
 MIRROR = (4, 7, 6, 5, 0, 3, 2, 1, 8, 9)
-"""Class of a picture -> class of its mirror image."""
+"""Class of a image -> class of its mirror image."""
 _ROUGHEST, _LEAST_LEFT = 0.4, 0.025
-"""Of `is_pattern`, whose pictures the net never saw. The farthest of 6,610 public chest pictures have 0.32 and 0.035."""
+"""Of `is_pattern`, whose images the net never saw. The farthest of 6,610 public chest images have 0.32 and 0.035."""
 _MIRROR = np.array(MIRROR)
 SURE = 0.7
 """Chance of upright above which the mirror image is not asked: 94 % of upright chests. Of 1,173 that the training did not see, hung in
@@ -69,12 +69,12 @@ WEIGHTS = Path(__file__).with_name("view_check.npz")
 
 
 @dataclass(frozen=True, eq=False)
-class Likeness:
+class ViewClassifier:
     """What was learnt, as float32, and what counts as an alarm.
 
     kernels: three of shape (size * size * channels in, channels out), rows in the order (down, right, channel), each with a bias.
     hidden and out: matrices (inputs, outputs) over the flattened last layer (down, right, channel), each with a bias.
-    strange, turned: chances in [0, 1] above which a picture is flagged; mirrored: the same, between upright and mirrored alone. They were
+    strange, turned: chances in [0, 1] above which a image is flagged; mirrored: the same, between upright and mirrored alone. They were
     chosen for few false alarms on patients that neither the training nor the measurement saw.
     """
 
@@ -89,7 +89,7 @@ class Likeness:
     mirrored: float
 
     def scores(self, squares: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, 10) logits of pictures (N, 64, 64), each of mean 0 and deviation 1."""
+        """(N, 10) logits of images (N, 64, 64), each of mean 0 and deviation 1."""
         layer = squares[..., None]
         for kernel, bias, stride in zip(self.kernels, self.biases, STRIDES, strict=True):
             layer = convolved(layer, kernel, bias, stride)
@@ -113,17 +113,17 @@ def convolved(layer: NDArray[np.float32], kernel: NDArray[np.float32], bias: NDA
 
 
 @cache
-def shipped() -> Likeness:
+def shipped() -> ViewClassifier:
     """The likeness that lies beside this file."""
     return load(WEIGHTS)
 
 
-def load(path: Path) -> Likeness:
-    """The likeness in a file that examples/train_picture_checks.py wrote."""
+def load(path: Path) -> ViewClassifier:
+    """The likeness in a file that examples/train_image_checks.py wrote."""
     with np.load(path, allow_pickle=False) as file:
         values = {name: file[name].astype(np.float32) for name in file.files}
     layers = range(len(STRIDES))
-    return Likeness(
+    return ViewClassifier(
         tuple(values[f"kernel{layer}"] for layer in layers),
         tuple(values[f"bias{layer}"] for layer in layers),
         *(values[name] for name in ("hidden", "hidden_bias", "out", "out_bias")),
@@ -135,7 +135,7 @@ def load(path: Path) -> Likeness:
 class Look:
     """strange: the chance in [0, 1] that it is no frontal chest; lateral, turned: chances; mirrored: given that it is upright or mirrored.
 
-    contrast: that of `engine.dicom.view_check`, of the picture hung upright.
+    contrast: that of `engine.dicom.view_check`, of the image hung upright.
     """
 
     strange: float
@@ -144,7 +144,7 @@ class Look:
     mirrored: float
     contrast: float
 
-    def flags(self, likeness: Likeness) -> tuple[str, ...]:
+    def flags(self, likeness: ViewClassifier) -> tuple[str, ...]:
         """`out_of_distribution`, and `looks_lateral` where that is the likeliest reason; or any of `orientation` and `polarity`.
 
         The last two ask how a frontal chest is shown, which is no question for anything else.
@@ -155,12 +155,12 @@ class Look:
         return (*found, "polarity") if self.contrast < THRESHOLD else found
 
 
-def look_of(picture: NDArray[np.uint8], likeness: Likeness, sure: float = SURE) -> Look:
-    """How a picture (H, W) looks: the mean of the scores of it and of its mirror image, whose classes are changed back.
+def view_scores(image: NDArray[np.uint8], likeness: ViewClassifier, sure: float = SURE) -> Look:
+    """How a image (H, W) looks: the mean of the scores of it and of its mirror image, whose classes are changed back.
 
-    sure: the mirror image is not asked where the picture itself is upright at so high a chance.
+    sure: the mirror image is not asked where the image itself is upright at so high a chance.
     """
-    square = small_copy(picture)
+    square = small_copy(image)
     scores = likeness.scores(square[None])[0]
     chances = _chances(scores)
     if chances[UPRIGHT] <= sure:
@@ -193,14 +193,14 @@ def is_pattern(square: NDArray[np.float32]) -> bool:
     return bool(rough > _ROUGHEST or left < _LEAST_LEFT)
 
 
-def picture_flags(picture: NDArray[np.uint8]) -> tuple[str, ...]:
+def view_flags(image: NDArray[np.uint8]) -> tuple[str, ...]:
     """Flags of reasons.FLAGS for an image (H, W) by its pixels: `orientation`, `polarity`, `looks_lateral`, `out_of_distribution`."""
-    return look_of(picture, shipped()).flags(shipped())
+    return view_scores(image, shipped()).flags(shipped())
 
 
-def small_copy(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """64 x 64 means of a picture (H, W), its sides squashed to one length; mean 0, deviation 1, all 0 for a constant picture."""
-    means = squashed(picture, SIDE)
+def small_copy(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """64 x 64 means of a image (H, W), its sides squashed to one length; mean 0, deviation 1, all 0 for a constant image."""
+    means = squashed(image, SIDE)
     means -= np.float32(np.add.reduce(means, None, np.float64) / means.size)
     spread = math.sqrt(float(np.vdot(means, means)) / means.size)
     if spread:
@@ -209,5 +209,5 @@ def small_copy(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def eight_ways(square: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(..., S, S) -> (..., 8, S, S): turned by 0, 90, 180, 270 degrees anticlockwise, then the same of the mirrored picture."""
+    """(..., S, S) -> (..., 8, S, S): turned by 0, 90, 180, 270 degrees anticlockwise, then the same of the mirrored image."""
     return np.stack([np.rot90(one, turns, (-2, -1)) for one in (square, square[..., ::-1]) for turns in range(4)], -3)

@@ -43,7 +43,7 @@ Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Tone:
+class GreyCurve:
     """A curve from stored values to grey.
 
     shown: stored values -> grey in [0, 1], 1 = the bone side, any shape.
@@ -63,7 +63,7 @@ class Tone:
         return float(np.abs(np.diff(self.shown(np.linspace(low, high, 257)))).max()) * 256
 
 
-def tone_of(header: Header, seen: NDArray[Any]) -> tuple[Tone | None, tuple[str, ...]]:
+def choose_curve(header: Header, seen: NDArray[Any]) -> tuple[GreyCurve | None, tuple[str, ...]]:
     """The curve of a header for an image, None where it is the range of the data; and flags.
 
     seen: a sample of the image's stored values, (N,), padding left out.
@@ -101,13 +101,13 @@ def _shows_image(grey: Numbers) -> bool:
 
 
 def _unnamed(header: Header) -> tuple[str, ...]:
-    """The flag of a picture that is shown without a VOI transformation of its own: what is passed over or unsound has flags already."""
+    """The flag of a image that is shown without a VOI transformation of its own: what is passed over or unsound has flags already."""
     return () if header.windows or header.samples == 3 or "bad_window" in header.flags else ("no_window",)
 
 
-def range_tone(header: Header, picture: NDArray[np.float32], seen: NDArray[np.bool_]) -> Tone | None:
-    """The curve over the range of a picture (H, W) of stored values, where `seen`; None where that is a single value."""
-    ends = data_range(to_units(header, picture.astype(np.float64)), seen)
+def range_curve(header: Header, image: NDArray[np.float32], seen: NDArray[np.bool_]) -> GreyCurve | None:
+    """The curve over the range of a image (H, W) of stored values, where `seen`; None where that is a single value."""
+    ends = data_range(to_units(header, image.astype(np.float64)), seen)
     return None if ends is None else _tone(header, lambda units: _along(units, *ends), ends)
 
 
@@ -199,7 +199,7 @@ def _window(function: str, center: float, width: float) -> _Voi:
     return lambda units: (units > low).astype(np.float64), None, "bad_window"  # a LINEAR window of width 1 is a threshold
 
 
-def _tone(header: Header, voi: Callable[[Numbers], Numbers], ends: tuple[float, float] | None) -> Tone:
+def _tone(header: Header, voi: Callable[[Numbers], Numbers], ends: tuple[float, float] | None) -> GreyCurve:
     inverted = is_inverted(header)
 
     def shown(stored: Numbers) -> Numbers:
@@ -207,11 +207,11 @@ def _tone(header: Header, voi: Callable[[Numbers], Numbers], ends: tuple[float, 
         return 1.0 - grey if inverted else grey
 
     if ends is None or (header.samples != 3 and header.modality_lut is not None):
-        return Tone(shown, None)
+        return GreyCurve(shown, None)
     if header.samples != 3:
         ends = tuple((end - header.intercept) / header.slope for end in ends)  # type: ignore[assignment]
     black, white = ends[::-1] if inverted else ends
-    return Tone(shown, (black, white) if black != white else None)
+    return GreyCurve(shown, (black, white) if black != white else None)
 
 
 def _along(units: Numbers, low: float, high: float) -> Numbers:

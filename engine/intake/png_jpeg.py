@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from engine.dicom.codestream import Claim, jpeg_claim
 from engine.dicom.decoders import JpegSource, exact_jpeg
-from engine.dicom.grey import least_side, to_picture
+from engine.dicom.grey import least_decoded_side, to_grey_image
 from engine.dicom.header import Header
 from engine.dicom.pixels import Stored, hash_of, refuse_color
 from engine.dicom.reasons import Refusal
@@ -64,7 +64,7 @@ def read_image(data: bytes, size: int, max_pixels: int) -> tuple[NDArray[np.uint
         raise Refusal("decode_error") from None
     values, flags = _one_channel(values)
     header = Header(photometric="MONOCHROME2", samples=1, bits_stored=8 * values.dtype.itemsize)
-    picture, raised = to_picture(Stored(values, rows, columns, factor), header, size)
+    picture, raised = to_grey_image(Stored(values, rows, columns, factor), header, size)
     flags += [flag for flag in raised if flag == "burned_in"]  # the others speak of headers
     if turn in _TURNS:
         quarters, mirrored = _TURNS[turn]
@@ -96,7 +96,7 @@ def _opened(data: bytes, claim: Claim | None, size: int, max_pixels: int) -> _Op
             raise Refusal("unsupported_bits")
         factor = 1
         if kind == "JPEG":
-            factor = next((factor for factor in _DRAFTS if min(rows, columns) // factor >= least_side(size)), 1)
+            factor = next((factor for factor in _DRAFTS if min(rows, columns) // factor >= least_decoded_side(size)), 1)
             if factor > 1:
                 image.draft(image.mode, (-(-columns // factor), -(-rows // factor)))
         values = _values(image, data, kind)

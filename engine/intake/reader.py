@@ -18,13 +18,13 @@ from typing import Any
 from isal import isal_zlib
 
 from engine.dicom import checks, reasons, selection
-from engine.dicom.elements import DEFLATED, EXPLICIT, IMPLICIT, PIXEL_DATA, FileMeta, Outline, outline, read_meta
-from engine.dicom.grey import least_side, to_picture
+from engine.dicom.elements import DEFLATED, EXPLICIT, IMPLICIT, PIXEL_DATA, DataSetLayout, FileMeta, read_meta, scan_elements
+from engine.dicom.grey import least_decoded_side, to_grey_image
 from engine.dicom.header import Header, read_header
-from engine.dicom.pixels import FAMILIES, SecondDecoder, Stored, expected_bytes, read_pixels, refuse_length
+from engine.dicom.pixels import FAMILIES, FallbackDecoder, Stored, expected_bytes, read_pixels, refuse_length
 from engine.dicom.reasons import Refusal
 from engine.dicom.special_exposures import exposure_flags
-from engine.dicom.view_check import picture_flags
+from engine.dicom.view_check import view_flags
 from engine.dicom.vocabulary import is_placeholder
 from engine.intake.containers import is_named_as_image, kind_of, load_inside
 from engine.intake.limits import LIMITS, Limits
@@ -51,7 +51,7 @@ def read_file(
     plain_images: bool = False,
     known: Container[bytes] = frozenset(),
     hash_only: bool = False,
-    second: SecondDecoder | None = None,
+    second: FallbackDecoder | None = None,
 ) -> ReadResult:
     """Read one file whole: an image of shorter side `size`, or the reason why there is none.
 
@@ -114,7 +114,7 @@ def load_bytes(path: Path, most: int) -> bytes:
     raise AssertionError("unreachable")
 
 
-def _read(data: bytes, facts: _Facts, size: int, limits: Limits, plain_images: bool, second: SecondDecoder | None) -> ReadResult:
+def _read(data: bytes, facts: _Facts, size: int, limits: Limits, plain_images: bool, second: FallbackDecoder | None) -> ReadResult:
     if not data:
         raise Refusal("empty_file")
     kind = kind_of(data)
@@ -124,7 +124,7 @@ def _read(data: bytes, facts: _Facts, size: int, limits: Limits, plain_images: b
 
             picture, rows, columns, pixel_hash, flags = read_image(data, size, limits.pixels)
             facts.flags += flags
-            facts.flags += picture_flags(picture)
+            facts.flags += view_flags(picture)
             return facts.reading("score", None, rows=rows, columns=columns, pixel_hash=pixel_hash, image=picture)
         return facts.reading("skip" if is_named_as_image(facts.path) else "reject", "not_dicom")
     if kind in ("archive", "os_junk"):
@@ -148,18 +148,18 @@ def _read(data: bytes, facts: _Facts, size: int, limits: Limits, plain_images: b
     def read(least: int) -> Stored:
         return read_pixels(body, walked, header, syntax, least=least, max_pixels=limits.pixels, second=second)
 
-    stored = read(least_side(size))
-    picture, raised = to_picture(stored, header, size, lambda: read(max(stored.rows, stored.columns)))
+    stored = read(least_decoded_side(size))
+    picture, raised = to_grey_image(stored, header, size, lambda: read(max(stored.rows, stored.columns)))
     facts.flags += raised
-    facts.flags += picture_flags(picture)
+    facts.flags += view_flags(picture)
     return facts.reading("score", None, pixel_hash=stored.pixel_hash, image=picture)
 
 
-def _walk(view: memoryview, meta: FileMeta, limits: Limits) -> tuple[memoryview, Outline]:
+def _walk(view: memoryview, meta: FileMeta, limits: Limits) -> tuple[memoryview, DataSetLayout]:
     if meta.transfer_syntax != DEFLATED:
-        return view, outline(view, meta.body, meta.transfer_syntax, max_depth=limits.depth)
+        return view, scan_elements(view, meta.body, meta.transfer_syntax, max_depth=limits.depth)
     inflated = memoryview(inflate(view[meta.body :], limits.inflated_bytes))
-    return inflated, outline(inflated, 0, EXPLICIT, max_depth=limits.depth)
+    return inflated, scan_elements(inflated, 0, EXPLICIT, max_depth=limits.depth)
 
 
 def inflate(deflated: memoryview, most: int) -> bytes:
@@ -202,7 +202,7 @@ def _identified(header: Header, meta: FileMeta) -> Header:
     return replace(header, sop_class=header.sop_class or meta.sop_class, modality=modality, class_in_data_set=bool(header.sop_class))
 
 
-def _refuse_by_header(header: Header, walked: Outline, syntax: str, limits: Limits) -> None:
+def _refuse_by_header(header: Header, walked: DataSetLayout, syntax: str, limits: Limits) -> None:
     """Reject by the header, in the order given at the top of reasons.py."""
     element = walked.elements.get(PIXEL_DATA)
     if (header.rows or 0) * (header.columns or 0) * (header.samples or 1) > limits.pixels:
@@ -212,7 +212,7 @@ def _refuse_by_header(header: Header, walked: Outline, syntax: str, limits: Limi
     capture = header.sop_class in selection.CAPTURE_CLASSES
     if not header.modality and capture and not selection.shows_chest(header):
         raise Refusal("unsupported_sop_class")
-    selection.refuse_class(header.sop_class, header.modality, has_picture=walked.has_picture)
+    selection.refuse_class(header.sop_class, header.modality, has_image=walked.has_image)
     if walked.damage:
         raise Refusal(walked.damage)
     for keyword, is_missing in {

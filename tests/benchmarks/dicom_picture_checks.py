@@ -26,11 +26,11 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
-from engine.dicom.elements import outline, read_meta
-from engine.dicom.grey import to_picture
+from engine.dicom.elements import read_meta, scan_elements
+from engine.dicom.grey import to_grey_image
 from engine.dicom.header import read_header
 from engine.dicom.pixels import read_pixels
-from engine.dicom.view_check import picture_flags
+from engine.dicom.view_check import view_flags
 from engine.intake.limits import LIMITS
 from engine.intake.reader import load_bytes, read_file
 
@@ -87,10 +87,10 @@ def as_we_read(path: Path) -> Picture:
     """What the reader would make of it, were it a chest."""
     view = memoryview(load_bytes(path, LIMITS.file_bytes))
     meta = read_meta(view)
-    walked = outline(view, meta.body, meta.transfer_syntax, max_depth=LIMITS.depth)
+    walked = scan_elements(view, meta.body, meta.transfer_syntax, max_depth=LIMITS.depth)
     header = read_header(view, walked)
     stored = read_pixels(view, walked, header, meta.transfer_syntax, least=224, max_pixels=LIMITS.pixels)
-    return to_picture(stored, header, 112)[0]
+    return to_grey_image(stored, header, 112)[0]
 
 
 def strangers(folder: Path, index: Path) -> Iterator[tuple[str, Picture]]:
@@ -148,8 +148,8 @@ def main() -> int:
         picture = read_file(given.manifest.parent / row["file"], size=given.size, plain_images=True).image
         if picture is None:
             continue
-        answers = {"as it is": picture_flags(picture), "inverted": picture_flags(255 - picture)}
-        answers |= {str(way): picture_flags(hung(picture, way)) for way in range(1, 8)}
+        answers = {"as it is": view_flags(picture), "inverted": view_flags(255 - picture)}
+        answers |= {str(way): view_flags(hung(picture, way)) for way in range(1, 8)}
         for group in groups_of(row):
             asked[group] += 1
             told[group].update(f"{way}: {flag}" for way, flags in answers.items() for flag in flags)
@@ -178,7 +178,7 @@ def main() -> int:
         for kind, picture in (*strangers(*given.corpus), *made_up()):
             which = ("made" if kind.startswith("made") else half_of(picture.tobytes(), 0), "all")
             kinds.update((kind, *(f"strangers, {name}" for name in which)))
-            if "out_of_distribution" in picture_flags(picture):
+            if "out_of_distribution" in view_flags(picture):
                 strange.update((kind, *(f"strangers, {name}" for name in which)))
         for kind, total in sorted(kinds.items()):
             print(f"{kind:60}{strange[kind]:5} of {total:5} strange")

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.dicom.grey import to_picture
+from engine.dicom.grey import to_grey_image
 from engine.dicom.header import Header
 from engine.dicom.lookup_table import LookupTable
 from engine.dicom.pixels import Stored
@@ -65,7 +65,7 @@ def bordered(values: Values, share: float, collimation: int) -> tuple[Values, ND
 def shown(values: Values, **described: object) -> tuple[NDArray[np.uint8], set[str]]:
     """The 8-bit image of the same size that the reader makes of stored values, and its flags."""
     header = Header(**{"photometric": "MONOCHROME2", "bits_allocated": 16, "bits_stored": 16, "samples": 1, "signed": 0, **described})  # type: ignore[arg-type]
-    picture, flags = to_picture(Stored(values, *values.shape), header, min(values.shape))
+    picture, flags = to_grey_image(Stored(values, *values.shape), header, min(values.shape))
     return picture, set(flags)
 
 

@@ -20,8 +20,8 @@ def radiograph(make) -> np.ndarray:
     return (make.chest(600, 512) >> 4).astype(np.uint8)
 
 
-def written(picture: np.ndarray, text: str, place: tuple[int, int], capital: float, shade: int = 255, box: int | None = None) -> np.ndarray:
-    sheet = Image.fromarray(picture)
+def written(image: np.ndarray, text: str, place: tuple[int, int], capital: float, shade: int = 255, box: int | None = None) -> np.ndarray:
+    sheet = Image.fromarray(image)
     pen = ImageDraw.Draw(sheet)
     font = ImageFont.truetype(FONT, capital / 0.72)
     if box is not None:
@@ -96,7 +96,7 @@ def test_the_scale_of_the_values_does_not_matter(radiograph):
 
 @given(st.integers(1, 40), st.integers(1, 70))
 @settings(deadline=None)
-def test_a_picture_of_any_size_has_an_answer(rows, columns):
+def test_a_image_of_any_size_has_an_answer(rows, columns):
     stripes = np.tile(np.array([0, 255], np.uint8), (rows, columns))[:, :columns]
     along, down = steps(stripes, 14.0)
     assert along.shape == down.shape
@@ -112,7 +112,7 @@ def test_steps_count_the_rarer_direction_of_both_axes():
 
 
 def test_text_in_a_file_raises_the_flag_in_every_encoding_and_at_every_size(make, read):
-    """The tag says NO, and the picture wins. Whole values are averaged over 3 x 3 pixels, reduced ones come averaged over 2 x 2."""
+    """The tag says NO, and the image wins. Whole values are averaged over 3 x 3 pixels, reduced ones come averaged over 2 x 2."""
     large = make.chest(1400, 1344)
     with_text = large.copy()
     with_text[written(np.zeros(large.shape, np.uint8), "SMITH^JOHN 12/03/1957", (30, 40), 22) > 127] = 4095
@@ -126,8 +126,8 @@ def test_text_in_a_file_raises_the_flag_in_every_encoding_and_at_every_size(make
             assert "burned_in" not in read(make.LOSSLESS[name](large, 12), size=size).flags, (name, size)
 
 
-def test_text_in_a_plain_picture_and_in_an_inverted_file_raises_the_flag(make, read, tmp_path):
-    picture = written((make.chest(600, 512) >> 4).astype(np.uint8), "SMITH^JOHN 12/03/1957", (30, 40), 12)
-    Image.fromarray(picture).save(tmp_path / "plain.png")
+def test_text_in_a_plain_image_and_in_an_inverted_file_raises_the_flag(make, read, tmp_path):
+    image = written((make.chest(600, 512) >> 4).astype(np.uint8), "SMITH^JOHN 12/03/1957", (30, 40), 12)
+    Image.fromarray(image).save(tmp_path / "plain.png")
     assert "burned_in" in read((tmp_path / "plain.png").read_bytes(), "other.png", plain_images=True).flags
-    assert "burned_in" in read(make.radiograph(255 - picture, 8, PhotometricInterpretation="MONOCHROME1")).flags
+    assert "burned_in" in read(make.radiograph(255 - image, 8, PhotometricInterpretation="MONOCHROME1")).flags

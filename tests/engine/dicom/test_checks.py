@@ -59,7 +59,7 @@ def test_what_stands_for_a_removed_uid_names_nothing(uid: str) -> None:
 
 
 @pytest.mark.parametrize("intercept", [0.0, -1024.0, 32768.0, 1e6])
-def test_offsets_of_real_pictures_pass(intercept: float) -> None:
+def test_offsets_of_real_images_pass(intercept: float) -> None:
     refuse_description(Header(**(GOOD | {"intercept": intercept})))  # type: ignore[arg-type]
 
 

@@ -139,7 +139,7 @@ def by_pillow(values: np.ndarray, form: str = "JPEG", **options: object) -> byte
 
 
 def test_arithmetic_and_hierarchical_coding_are_refused_undecoded(make: SimpleNamespace) -> None:
-    """An arithmetic decoder makes a picture of anything: here of Huffman codes."""
+    """An arithmetic decoder makes a image of anything: here of Huffman codes."""
     stream = ENCODERS["jpeg"](make.chest())
     for marker in (0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF):
         assert code_of(stream.replace(b"\xff\xc0", bytes([0xFF, marker]), 1)) == "decode_error"
@@ -173,7 +173,7 @@ def test_lossless_restart_intervals_count_samples() -> None:
         assert jpeg_claim(head + b"\xff\xdd\x00\x04" + struct.pack(">H", interval) + scan + body).whole == whole
 
 
-def test_a_progressive_picture_must_come_to_its_last_bits(make: SimpleNamespace) -> None:
+def test_a_progressive_image_must_come_to_its_last_bits(make: SimpleNamespace) -> None:
     eight = (make.chest() >> 4).astype(np.uint8)
     stream = by_pillow(eight, progressive=True)
     assert jpeg_claim(stream).whole and jpeg_claim(stream).scans > 3
@@ -190,7 +190,7 @@ def test_scan_headers_that_are_too_short(make: SimpleNamespace, body: bytes) -> 
     assert code_of(stream[: scan + 2] + struct.pack(">H", len(body) + 2) + body + stream[scan + 10 :]) == "decode_error"
 
 
-def test_the_end_of_a_picture_is_its_own_and_not_a_thumbnails(make: SimpleNamespace) -> None:
+def test_the_end_of_a_image_is_its_own_and_not_a_thumbnails(make: SimpleNamespace) -> None:
     stream = ENCODERS["jpeg"](make.chest())
     thumbnail = stream[:400] + b"\xff\xd9"
     inside = stream[:2] + b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail + stream[2:]

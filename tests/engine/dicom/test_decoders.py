@@ -58,7 +58,7 @@ def test_jpeg_comes_at_a_fraction_of_its_size(eight: np.ndarray, factor: int, op
 
 
 @pytest.mark.parametrize("colour", [False, True])
-def test_a_flat_picture_of_few_bytes_is_whole(colour: bool) -> None:
+def test_a_flat_image_of_few_bytes_is_whole(colour: bool) -> None:
     flat = np.full((64, 64, 3) if colour else (64, 64), 128, np.uint8)
     assert (scaled(pillow(flat)) == 128).all()
     assert (scaled(pillow(flat, progressive=True)) == 128).all()
@@ -85,15 +85,15 @@ def test_a_jpeg_whose_decoder_is_done_before_its_data_are_is_damaged(eight: np.n
         padded = stream[: claim.data_end] + padding + stream[claim.data_end :]
         assert np.array_equal(scaled(padded), scaled(stream)), "what fills up a word or a sector is no damage"
     zeros = cut(stream, 0.5)[:-2] + b"\0" * 5000 + END
-    assert refused(lambda: scaled(zeros)) == "truncated", "nor is it a picture"
+    assert refused(lambda: scaled(zeros)) == "truncated", "nor is it a image"
 
 
 @pytest.mark.parametrize("factor", [1, 4])
 def test_a_flat_foot_that_is_coded_in_zeros_is_no_missing_data(eight: np.ndarray, factor: int) -> None:
     """Optimised Huffman tables give the shortest codes to flat blocks; where the last ends with a byte, hundreds of zeros are the end."""
     feet = (np.full((900, columns), 128, np.uint8) for columns in range(160, 256, 8))
-    pictures = (np.repeat(np.vstack([eight[:, : foot.shape[1]], foot])[..., None], 3, -1) for foot in feet)
-    stream = next(coded for picture in pictures if (coded := pillow(picture, optimize=True))[:-2].endswith(b"\0" * 100))
+    images = (np.repeat(np.vstack([eight[:, : foot.shape[1]], foot])[..., None], 3, -1) for foot in feet)
+    stream = next(coded for image in images if (coded := pillow(image, optimize=True))[:-2].endswith(b"\0" * 100))
     data_end = jpeg_claim(stream).data_end
     got = scaled(stream, factor)
     assert got.shape[0] == 1200 // factor and (got[-800 // factor :] == 128).all()
@@ -103,7 +103,7 @@ def test_a_flat_foot_that_is_coded_in_zeros_is_no_missing_data(eight: np.ndarray
 
 @pytest.mark.parametrize("factor", [1, 2, 4, 8])
 @pytest.mark.parametrize("quality", [60, 90])
-def test_a_sound_picture_may_end_in_the_grey_that_stands_for_missing_data(eight: np.ndarray, factor: int, quality: int) -> None:
+def test_a_sound_image_may_end_in_the_grey_that_stands_for_missing_data(eight: np.ndarray, factor: int, quality: int) -> None:
     for columns in range(192, 256, 8):
         values = np.vstack([eight[:, :columns], np.full((300, columns), 128, np.uint8)])
         stream = io.BytesIO()
@@ -111,7 +111,7 @@ def test_a_sound_picture_may_end_in_the_grey_that_stands_for_missing_data(eight:
         assert (scaled(stream.getvalue(), factor)[-240 // factor :] == 128).all()
 
 
-def test_what_follows_the_picture_is_no_part_of_it(eight: np.ndarray) -> None:
+def test_what_follows_the_image_is_no_part_of_it(eight: np.ndarray) -> None:
     stream = pillow(eight)
     for tail in (END, b"\0" * 9, stream, bytes(range(256))):
         assert np.array_equal(scaled(stream + tail), scaled(stream))
@@ -136,7 +136,7 @@ def test_middle_grey_for_missing_data_is_truncated(make: SimpleNamespace, coding
 
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize("grey", [0, 2048, 4095])
-def test_a_picture_that_ends_in_any_grey_is_whole(make: SimpleNamespace, coding: str, grey: int) -> None:
+def test_a_image_that_ends_in_any_grey_is_whole(make: SimpleNamespace, coding: str, grey: int) -> None:
     values = make.chest()
     values[-40:] = grey
     stream = CODINGS[coding](values)
@@ -191,7 +191,7 @@ def test_a_header_that_pillow_cannot_read_is_its_own_error(eight: np.ndarray) ->
 
 
 @pytest.mark.parametrize(("coding", "most"), [("dct", 6), ("lossless", 3), ("sixteen", 3), ("baseline", 6)])
-def test_a_damaged_byte_rarely_makes_a_wrong_picture_that_passes(make: SimpleNamespace, coding: str, most: int) -> None:
+def test_a_damaged_byte_rarely_makes_a_wrong_image_that_passes(make: SimpleNamespace, coding: str, most: int) -> None:
     """40 bytes, one after the other: about half do harm, which no decoder tells; before the two checks 15 to 25 of these passed."""
     values = make.chest()
     sound = pillow((values >> 4).astype(np.uint8)) if coding == "baseline" else CODINGS[coding](values)

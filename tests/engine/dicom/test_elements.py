@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from engine.dicom.elements import EXPLICIT, PIXEL_DATA, ROWS, outline, read_meta
+from engine.dicom.elements import EXPLICIT, PIXEL_DATA, ROWS, read_meta, scan_elements
 from engine.dicom.reasons import Refusal
 
 HUGE = 0xFFFFFFF0
@@ -27,7 +27,7 @@ def before_pixels(content: bytes, extra: bytes) -> bytes:
 def walk(content: bytes, max_depth: int = 64):
     view = memoryview(content)
     meta = read_meta(view)
-    return outline(view, meta.body, meta.transfer_syntax, max_depth=max_depth)
+    return scan_elements(view, meta.body, meta.transfer_syntax, max_depth=max_depth)
 
 
 def test_elements_are_found_where_they_lie(make: SimpleNamespace) -> None:
@@ -37,7 +37,7 @@ def test_elements_are_found_where_they_lie(make: SimpleNamespace) -> None:
     assert struct.unpack("<H", content[rows.value : rows.stop]) == (300,)
     pixels = found.elements[PIXEL_DATA]
     assert content[pixels.value : pixels.stop] == make.chest().tobytes()
-    assert found.damage is None and not found.flags and not found.encapsulated and found.has_picture
+    assert found.damage is None and not found.flags and not found.encapsulated and found.has_image
 
 
 @pytest.mark.parametrize(
@@ -142,13 +142,13 @@ def test_what_a_sequence_of_defined_length_holds_is_not_judged(make: SimpleNames
 )
 def test_a_file_of_nothing_but_elements_meets_a_limit(part: bytes) -> None:
     many = element(0x00080005, b"CS", b"") + part * (1_000_001 if len(part) == 8 else 1)
-    assert outline(memoryview(many), 0, EXPLICIT).damage == "resource_limit"
+    assert scan_elements(memoryview(many), 0, EXPLICIT).damage == "resource_limit"
 
 
 def test_private_elements_are_walked_and_not_kept() -> None:
     content = element(0x00080005, b"CS", b"") + element(0x00091001, b"LO", b"CANARY")
-    assert set(outline(memoryview(content), 0, EXPLICIT).elements) == {0x00080005}
-    only = outline(memoryview(element(0x00091001, b"LO", b"CANARY")), 0, EXPLICIT)
+    assert set(scan_elements(memoryview(content), 0, EXPLICIT).elements) == {0x00080005}
+    only = scan_elements(memoryview(element(0x00091001, b"LO", b"CANARY")), 0, EXPLICIT)
     assert (only.elements, only.damage) == ({}, None)
 
 
@@ -211,7 +211,7 @@ def test_fragments_are_listed_without_the_offset_table(make: SimpleNamespace) ->
     assert content[start : start + 2] == b"\xff\xd8"
 
 
-def test_an_icon_is_not_taken_for_the_picture(make: SimpleNamespace) -> None:
+def test_an_icon_is_not_taken_for_the_image(make: SimpleNamespace) -> None:
     items = (
         struct.pack("<HHI", 0xFFFE, 0xE000, 0) + struct.pack("<HHI", 0xFFFE, 0xE000, 4) + b"icon" + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
     )

@@ -112,7 +112,7 @@ def test_what_is_cut_or_damaged_stays_rejected(make: SimpleNamespace, tmp_path: 
     assert all(each.reason in ("truncated", "decode_error") for each in readings[1:])
 
 
-def test_a_grey_filled_picture_of_the_second_decoder_is_no_picture(make: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_grey_filled_image_of_the_second_decoder_is_no_image(make: SimpleNamespace, tmp_path: Path) -> None:
     """Baseline JPEG with an Adobe segment of five bytes, which Pillow cannot parse and GDCM steps over: whole, cut, and with leftovers."""
     eight = (make.chest() >> 4).astype(np.uint8)
     stream = imagecodecs.jpeg8_encode(eight, level=95)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.dicom.grey import padding_bounds, shrink, target_shape, to_picture
+from engine.dicom.grey import padding_bounds, shrink, target_shape, to_grey_image
 from engine.dicom.header import Header
 from engine.dicom.lookup_table import LookupTable
 from engine.dicom.pixels import Stored
@@ -20,12 +20,12 @@ def header(window: tuple[float, float] | None = (2048.0, 4096.0), **changes: obj
     return Header(**{"photometric": "MONOCHROME2", "bits_stored": 12, "windows": windows, **changes})  # type: ignore[arg-type]
 
 
-def picture(values: np.ndarray, **changes: object) -> np.ndarray:
-    return to_picture(Stored(values, *values.shape), header(**changes), SIZE)[0].astype(float)
+def image(values: np.ndarray, **changes: object) -> np.ndarray:
+    return to_grey_image(Stored(values, *values.shape), header(**changes), SIZE)[0].astype(float)
 
 
 def flags(values: np.ndarray, **changes: object) -> tuple[str, ...]:
-    return to_picture(Stored(values, *values.shape), header(**changes), SIZE)[1]
+    return to_grey_image(Stored(values, *values.shape), header(**changes), SIZE)[1]
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
@@ -34,62 +34,62 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
 
 def test_a_window_maps_its_ends_to_black_and_white(make: SimpleNamespace) -> None:
     values = np.tile(np.linspace(0, 4095, 256).round().astype(np.uint16), (256, 1))
-    grey = picture(values, window=(2048.0, 1001.0))  # 1547.5 ... 2547.5, PS3.3 C.11.2.1.2.1
+    grey = image(values, window=(2048.0, 1001.0))  # 1547.5 ... 2547.5, PS3.3 C.11.2.1.2.1
     assert set(np.unique(grey[:, : int(64 * 1547 / 4096) - 3])) == {0.0} and set(np.unique(grey[:, int(64 * 2548 / 4096) + 3 :])) == {255.0}
     assert 120 < grey[:, 31:33].mean() < 135
 
 
 def test_polarity_is_turned_exactly_once(make: SimpleNamespace) -> None:
     values = make.chest()
-    upright = picture(values)
-    assert difference(picture(4095 - values, photometric="MONOCHROME1"), upright) < 0.6
-    assert difference(picture(4095 - values, photometric="MONOCHROME1", lut_shape="INVERSE"), upright) < 0.6
-    assert difference(picture(4095 - values, lut_shape="INVERSE"), upright) < 0.6
-    assert difference(picture(values, photometric="MONOCHROME1"), 255 - upright) < 0.6
+    upright = image(values)
+    assert difference(image(4095 - values, photometric="MONOCHROME1"), upright) < 0.6
+    assert difference(image(4095 - values, photometric="MONOCHROME1", lut_shape="INVERSE"), upright) < 0.6
+    assert difference(image(4095 - values, lut_shape="INVERSE"), upright) < 0.6
+    assert difference(image(values, photometric="MONOCHROME1"), 255 - upright) < 0.6
 
 
 @settings(max_examples=20, deadline=None)
 @given(slope=st.floats(0.25, 4), intercept=st.integers(-3000, 3000), negative=st.booleans())
 def test_rescale_and_window_change_together(make: SimpleNamespace, slope: float, intercept: int, negative: bool) -> None:
-    """A window in modality units shows the same picture as the same window in stored units (C.11.1 before C.11.2)."""
+    """A window in modality units shows the same image as the same window in stored units (C.11.1 before C.11.2)."""
     values = make.chest()
     if negative:
         slope, values = -slope, (4095 - values).astype(np.uint16)
     low, high = sorted((slope * 0 + intercept, slope * 4095 + intercept))
     window = ((low + high) / 2, high - low)
-    expected = picture(make.chest(), window=(2047.5, 4095.0), voi_function="LINEAR_EXACT")
-    got = picture(values, slope=slope, intercept=float(intercept), window=window, voi_function="LINEAR_EXACT")
+    expected = image(make.chest(), window=(2047.5, 4095.0), voi_function="LINEAR_EXACT")
+    got = image(values, slope=slope, intercept=float(intercept), window=window, voi_function="LINEAR_EXACT")
     assert difference(got, expected) < 0.6
 
 
 @pytest.mark.parametrize("bits", [8, 10, 14, 16])
-def test_bit_depth_does_not_change_the_picture(make: SimpleNamespace, bits: int) -> None:
+def test_bit_depth_does_not_change_the_image(make: SimpleNamespace, bits: int) -> None:
     values = make.chest()
     deep = (values.astype(np.float64) * (2**bits - 1) / 4095).round().astype(np.uint8 if bits == 8 else np.uint16)
-    assert difference(picture(deep, window=(2.0 ** (bits - 1), 2.0**bits)), picture(values)) < 0.6
+    assert difference(image(deep, window=(2.0 ** (bits - 1), 2.0**bits)), image(values)) < 0.6
 
 
 def test_tables_are_applied_in_order(make: SimpleNamespace) -> None:
     values = make.chest()
     ramp = LookupTable(0, 12, np.arange(4096, dtype=np.float32))
     turned = LookupTable(0, 12, np.arange(4096, dtype=np.float32)[::-1].copy())
-    upright = picture(values)
-    assert difference(picture(values, voi_lut=ramp), upright) < 0.6
-    assert difference(picture(values, voi_lut=ramp, window=(100.0, 5.0)), upright) < 0.6, "a VOI LUT goes before a window"
-    assert difference(picture(values, modality_lut=turned), 255 - upright) < 0.6
-    assert difference(picture(values, modality_lut=turned, voi_lut=turned), upright) < 0.6
-    assert difference(picture(values, modality_lut=turned, slope=5.0), 255 - upright) < 0.6, "a modality LUT replaces the slope"
+    upright = image(values)
+    assert difference(image(values, voi_lut=ramp), upright) < 0.6
+    assert difference(image(values, voi_lut=ramp, window=(100.0, 5.0)), upright) < 0.6, "a VOI LUT goes before a window"
+    assert difference(image(values, modality_lut=turned), 255 - upright) < 0.6
+    assert difference(image(values, modality_lut=turned, voi_lut=turned), upright) < 0.6
+    assert difference(image(values, modality_lut=turned, slope=5.0), 255 - upright) < 0.6, "a modality LUT replaces the slope"
 
 
 def test_values_beyond_a_table_take_its_ends() -> None:
     values = np.tile(np.arange(0, 4096, 16, dtype=np.uint16), (256, 1))
-    grey = picture(values, voi_lut=LookupTable(1000, 11, np.arange(2048, dtype=np.float32)))
+    grey = image(values, voi_lut=LookupTable(1000, 11, np.arange(2048, dtype=np.float32)))
     assert set(np.unique(grey[:, :14])) == {0.0} and set(np.unique(grey[:, 50:])) == {255.0}
 
 
 def test_a_sigmoid_bends_but_keeps_the_middle() -> None:
     values = np.tile(np.arange(0, 4096, 16, dtype=np.uint16), (256, 1))
-    grey = picture(values, voi_function="SIGMOID", window=(2048.0, 2000.0))
+    grey = image(values, voi_function="SIGMOID", window=(2048.0, 2000.0))
     assert abs(grey[:, 31:33].mean() - 127.5) < 3
     column = grey.mean(0)
     assert (np.diff(column) >= 0).all() and column[0] > 2 and column[-1] < 253
@@ -100,10 +100,10 @@ def test_padding_moves_no_range_and_is_black(make: SimpleNamespace, place: int) 
     values = make.chest()
     padded = values.copy()
     padded[:, :64] = place
-    grey = picture(padded, window=None, padding=place, bits_stored=16)
+    grey = image(padded, window=None, padding=place, bits_stored=16)
     assert "padding" in flags(padded, window=None, padding=place, bits_stored=16)
     assert grey[:, :14].max() <= 1  # of 255: the ripple of resampling at the edge of the padding
-    alone = picture(np.ascontiguousarray(values[:, 64:]), window=None)
+    alone = image(np.ascontiguousarray(values[:, 64:]), window=None)
     assert abs(np.median(grey[:, 20:]) - np.median(alone)) < 6
 
 
@@ -113,15 +113,15 @@ def test_padding_moves_no_range_and_is_black(make: SimpleNamespace, place: int) 
 def test_without_a_usable_window_the_range_of_the_data_is_shown(make, window, raised, flag) -> None:
     values = make.chest()
     values[0, 0] = 65535  # one hot pixel
-    grey = picture(values, window=window, flags=raised)
+    grey = image(values, window=window, flags=raised)
     assert grey.std() > 40
     assert flags(values, window=window, flags=raised) == ((flag,) if flag else ())
 
 
 @pytest.mark.parametrize("value", [0, 1234])
-def test_a_constant_picture_is_degenerate(value: int) -> None:
+def test_a_constant_image_is_degenerate(value: int) -> None:
     with pytest.raises(Refusal) as raised:
-        picture(np.full((100, 100), value, np.uint16))
+        image(np.full((100, 100), value, np.uint16))
     assert raised.value.code == "degenerate_image"
 
 
@@ -129,7 +129,7 @@ def test_padding_around_nothing_is_degenerate() -> None:
     values = np.full((100, 100), 7, np.uint16)
     values[:, :50] = 0
     with pytest.raises(Refusal):
-        picture(values, padding=0)
+        image(values, padding=0)
 
 
 @settings(max_examples=50, deadline=None)
@@ -147,7 +147,7 @@ def test_the_shorter_side_is_as_asked_and_the_mean_stays(rows: int, columns: int
 
 @pytest.mark.parametrize("side", [1000, 1344, 1500, 1791, 2250, 2600, 3000, 3583, 4100])
 @pytest.mark.parametrize("size", [64, 224])
-def test_text_is_looked_for_in_a_picture_of_one_size_however_much_it_came_reduced(side: int, size: int) -> None:
+def test_text_is_looked_for_in_a_image_of_one_size_however_much_it_came_reduced(side: int, size: int) -> None:
     factor = 1 << int(np.log2(side // 448))
     shown = []
     for kept in (1, factor):
@@ -159,11 +159,11 @@ def test_text_is_looked_for_in_a_picture_of_one_size_however_much_it_came_reduce
 
 
 def test_shrinking_moves_nothing_sideways(make: SimpleNamespace) -> None:
-    """The same picture from whole values and from a wavelet reduction, whose samples sit elsewhere."""
+    """The same image from whole values and from a wavelet reduction, whose samples sit elsewhere."""
     y, x = np.mgrid[0:512, 0:512]
     values = (2000 + 1500 * np.sin(x / 40) * np.cos(y / 31)).astype(np.uint16)
     whole = shrink(values, Stored(values, 512, 512), 1.0, SIZE)
-    kept = values[::4, ::4]  # what a wavelet keeps of a smooth picture
+    kept = values[::4, ::4]  # what a wavelet keeps of a smooth image
     moved = shrink(kept, Stored(kept, 512, 512, 4, 0.5 - 0.5 / 4), 1.0, SIZE)
     still = shrink(kept, Stored(kept, 512, 512, 4, 0.0), 1.0, SIZE)
     assert np.abs(moved - whole)[2:-2, 2:-2].max() < 15 < np.abs(still - whole)[2:-2, 2:-2].max()
@@ -188,7 +188,7 @@ def test_a_known_peak_changes_nothing_but_the_time(peak: int) -> None:
 
 @pytest.mark.parametrize("width", [200, 300, 700, 1400])
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-def test_a_narrow_window_is_applied_before_the_picture_shrinks(make: SimpleNamespace, width: float, photometric: str) -> None:
+def test_a_narrow_window_is_applied_before_the_image_shrinks(make: SimpleNamespace, width: float, photometric: str) -> None:
     """Averages of clipped values are other values than clipped averages: noise and sharp edges showed 20 of 255 between the two."""
     rng = np.random.default_rng(0)
     values = np.clip(1900 + (make.chest(600, 512) - 1900.0) / 6 + rng.normal(0, 10, (600, 512)), 0, 4095).astype(np.uint16)
@@ -196,7 +196,7 @@ def test_a_narrow_window_is_applied_before_the_picture_shrinks(make: SimpleNames
     full = np.clip((values - (1900 - 0.5)) / (width - 1) + 0.5, 0, 1)
     full = 1 - full if photometric == "MONOCHROME1" else full
     expected = np.asarray(Image.fromarray((full * 255).astype(np.float32)).resize((64, 75), Image.Resampling.LANCZOS)).clip(0, 255)
-    assert difference(picture(values, window=(1900.0, width), photometric=photometric), expected) < 0.8
+    assert difference(image(values, window=(1900.0, width), photometric=photometric), expected) < 0.8
 
 
 def half_near(value: float, values: np.ndarray) -> np.ndarray:
@@ -215,9 +215,9 @@ def test_reduced_values_are_read_again_where_the_window_is_narrow(make: SimpleNa
         asked.append(True)
         return Stored(values, 600, 512)
 
-    got, _ = to_picture(Stored(reduced, 600, 512, 4), header(window=(1900.0, width)), SIZE, whole)
+    got, _ = to_grey_image(Stored(reduced, 600, 512, 4), header(window=(1900.0, width)), SIZE, whole)
     assert bool(asked) == (width < 1000)
-    assert difference(got.astype(float), picture(values, window=(1900.0, width))) < 0.6
+    assert difference(got.astype(float), image(values, window=(1900.0, width))) < 0.6
 
 
 @pytest.mark.parametrize("padding", [0, 4095, 3000, None])
@@ -232,18 +232,20 @@ def test_reduced_values_are_read_again_where_padding_would_show(make: SimpleName
         asked.append(True)
         return Stored(values, 600, 512)
 
-    got, raised = to_picture(Stored(reduced, 600, 512, 4, 0.5 - 0.5 / 4), header(**changes), SIZE, whole)
+    got, raised = to_grey_image(Stored(reduced, 600, 512, 4, 0.5 - 0.5 / 4), header(**changes), SIZE, whole)
     assert ("padding" in raised) == (padding is not None)
     assert bool(asked) == (padding in (0, 3000)), "4095 is black by itself"
-    assert difference(got.astype(float), picture(values, **changes)) < (0.01 if asked else 2)
+    assert difference(got.astype(float), image(values, **changes)) < (0.01 if asked else 2)
 
 
 @pytest.mark.parametrize("padding", [0, 4095])
 def test_reduced_values_are_read_again_where_padding_would_move_the_range(make: SimpleNamespace, padding: int) -> None:
     values = make.chest(600, 512)
     values[:, :101] = padding
-    got, _ = to_picture(Stored(values[::4, ::4], 600, 512, 4), header(window=None, padding=padding), SIZE, lambda: Stored(values, 600, 512))
-    assert np.array_equal(got, picture(values, window=None, padding=padding))
+    got, _ = to_grey_image(
+        Stored(values[::4, ::4], 600, 512, 4), header(window=None, padding=padding), SIZE, lambda: Stored(values, 600, 512)
+    )
+    assert np.array_equal(got, image(values, window=None, padding=padding))
 
 
 @pytest.mark.parametrize(
@@ -269,7 +271,7 @@ def test_a_range_of_padding_counts_from_either_end() -> None:
 @pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i2", "i4", "u4", "f4"])
 def test_every_type_of_stored_value_goes_through_the_curve(make: SimpleNamespace, kind: str) -> None:
     values = (make.chest() >> 5).astype(kind)
-    got = picture(values, voi_function="SIGMOID", window=(64.0, 60.0), bits_stored=7 if kind.endswith("1") else 12)
+    got = image(values, voi_function="SIGMOID", window=(64.0, 60.0), bits_stored=7 if kind.endswith("1") else 12)
     curve = 255 / (1 + np.exp(-4 * (values.astype(float) - 64) / 60))
     expected = np.asarray(Image.fromarray(curve.astype(np.float32)).resize((64, 75), Image.Resampling.LANCZOS))
     assert difference(got, expected) < 0.6
@@ -277,12 +279,12 @@ def test_every_type_of_stored_value_goes_through_the_curve(make: SimpleNamespace
 
 @pytest.mark.parametrize(("rows", "columns", "aspect"), [(64, 2000, 1.0), (2000, 64, 1.0), (640, 70, 4.0)])
 def test_a_strip_is_no_radiograph(rows: int, columns: int, aspect: float) -> None:
-    """64 x 65,535 pixels, a file of some kilobytes, would become a picture of 51 megapixels."""
+    """64 x 65,535 pixels, a file of some kilobytes, would become a image of 51 megapixels."""
     values = np.random.default_rng(0).integers(0, 4096, (rows, columns)).astype(np.uint16)
     with pytest.raises(Refusal) as raised:
-        picture(values, aspect=aspect)
+        image(values, aspect=aspect)
     assert raised.value.code == "too_small"
-    assert picture(values[:1000, :1000], aspect=1.0).shape[0] >= SIZE
+    assert image(values[:1000, :1000], aspect=1.0).shape[0] >= SIZE
 
 
 NUMBERS = st.floats(-1e9, 1e9, allow_nan=False) | st.sampled_from([0.0, 1.0, -1.0, 1e-11, 1e11, 999999999.0, 32768.0])
@@ -314,14 +316,14 @@ TABLES = st.none() | st.builds(
     aspect=st.floats(0.25, 4),
     bits=st.integers(2, 32),
 )
-def test_whatever_the_header_says_there_is_a_picture_or_a_reason(kind, spread, factor, signed, bits, **described) -> None:
+def test_whatever_the_header_says_there_is_a_image_or_a_reason(kind, spread, factor, signed, bits, **described) -> None:
     """No warning, no overflow, no index past a table, no exception but a Refusal."""
     rng, limits = np.random.default_rng(0), np.iinfo(kind)
     values = rng.integers(int(limits.min * spread), max(1, int(limits.max * spread)), (90, 80), endpoint=True).astype(kind)
     described |= {"samples": 3 if described["photometric"] == "RGB" else 1, "bits_stored": min(bits, 8 * values.dtype.itemsize)}
     stored = Stored(values, 90 * factor, 80 * factor, factor)
     try:
-        got, raised = to_picture(stored, Header(signed=int(signed), bits_allocated=8 * values.dtype.itemsize, **described), SIZE)
+        got, raised = to_grey_image(stored, Header(signed=int(signed), bits_allocated=8 * values.dtype.itemsize, **described), SIZE)
     except Refusal as refusal:
         assert refusal.code == "degenerate_image"
     else:

@@ -1,4 +1,4 @@
-"""Our pictures beside a plain reference: float64, full size, step after step as PS3.3 has them, no code shared with grey.py or tone.py.
+"""Our images beside a plain reference: float64, full size, step after step as PS3.3 has them, no code shared with grey.py or tone.py.
 
 Tolerance: mean difference below 0.6 of 255; rounding to 8 bits alone is 0.25.
 """
@@ -66,8 +66,8 @@ def reference(d: Described, size: int = SIZE) -> np.ndarray:
     grey = np.where(padded, 0.0, grey)
     height, width = grey.shape[0] * d.aspect[0] / d.aspect[1], float(grey.shape[1])  # C.7.6.3.1.7: vertical over horizontal size
     scale = size / min(height, width)
-    picture = Image.fromarray((grey * 255).astype(np.float32))
-    small = picture.resize((max(size, round(width * scale)), max(size, round(height * scale))), Image.Resampling.LANCZOS)
+    image = Image.fromarray((grey * 255).astype(np.float32))
+    small = image.resize((max(size, round(width * scale)), max(size, round(height * scale))), Image.Resampling.LANCZOS)
     return np.clip(np.asarray(small, np.float64), 0, 255)
 
 
@@ -239,7 +239,7 @@ def described(draw: st.DrawFn, make: SimpleNamespace) -> Described:
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_every_header_gives_the_reference_s_picture(make: SimpleNamespace, read: Read, data: st.DataObject) -> None:
+def test_every_header_gives_the_reference_s_image(make: SimpleNamespace, read: Read, data: st.DataObject) -> None:
     d = data.draw(described(make))
     assume(is_clear(d))
     vr = data.draw(st.sampled_from(["US", "SS"]))  # a table's first value is the same 16 bits in either
@@ -275,7 +275,7 @@ WAVELETS = {"j2k", "htj2k", "j2k_lossy"}
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_every_header_gives_one_picture_in_every_encoding(make: SimpleNamespace, read: Read, encoding: str, data: st.DataObject) -> None:
+def test_every_header_gives_one_image_in_every_encoding(make: SimpleNamespace, read: Read, encoding: str, data: st.DataObject) -> None:
     """To the last grey level where nothing is reduced; wavelets at a fraction of their size come near what their whole values give."""
     d = data.draw(described(make))
     assume(is_clear(d))
@@ -310,7 +310,7 @@ def test_the_range_of_the_data_is_one_in_every_encoding(make: SimpleNamespace, r
 
 
 def like(one: ReadResult, other: ReadResult) -> float:
-    """Mean difference over the middle of two pictures, of 255."""
+    """Mean difference over the middle of two images, of 255."""
     assert one.image is not None and other.image is not None
     height, width = one.image.shape
     middle = np.s_[height // 4 : -height // 4, width // 4 : -width // 4]

@@ -7,7 +7,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from engine.dicom.elements import outline, read_meta
+from engine.dicom.elements import read_meta, scan_elements
 from engine.dicom.header import Header, comma_decimals, read_header
 from engine.dicom.reasons import Refusal
 
@@ -17,7 +17,7 @@ def header_of(make: SimpleNamespace):
     def read(content: Dataset | bytes) -> Header:
         view = memoryview(make.to_bytes(content) if isinstance(content, Dataset) else content)
         meta = read_meta(view)
-        return read_header(view, outline(view, meta.body, meta.transfer_syntax))
+        return read_header(view, scan_elements(view, meta.body, meta.transfer_syntax))
 
     return read
 
@@ -156,7 +156,7 @@ def test_entries_of_eight_bits_come_in_words_of_either_order(make: SimpleNamespa
         ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.2"
     content = make.to_bytes(ds)
     view, meta = memoryview(content), read_meta(memoryview(content))
-    header = read_header(view, outline(view, meta.body, meta.transfer_syntax))
+    header = read_header(view, scan_elements(view, meta.body, meta.transfer_syntax))
     assert header.voi_lut is not None and header.flags == () and np.array_equal(header.voi_lut.values, ramp)
 
 

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.dicom.codestream import jpeg_claim
-from engine.dicom.jpeg_integrity import Witness, differences, end_of_data, huffman_tables, witness_of
+from engine.dicom.jpeg_integrity import CheckRow, append_check_row, differences, end_of_data, huffman_tables
 
 
-def witnessed(stream: bytes) -> tuple[Witness, np.ndarray]:
-    witness = witness_of(memoryview(stream), jpeg_claim(stream))
+def witnessed(stream: bytes) -> tuple[CheckRow, np.ndarray]:
+    witness = append_check_row(memoryview(stream), jpeg_claim(stream))
     assert witness is not None
     return witness, imagecodecs.jpeg8_decode(witness.stream)
 
@@ -48,7 +48,7 @@ def test_a_decoder_out_of_step_shows_something_else(make) -> None:
     ids=["DCT", "three components", "a table of one code"],
 )
 def test_other_streams_have_no_witness(stream: bytes) -> None:
-    assert witness_of(memoryview(stream), jpeg_claim(stream)) is None
+    assert append_check_row(memoryview(stream), jpeg_claim(stream)) is None
 
 
 def test_tables_and_differences_are_those_of_the_standard() -> None:

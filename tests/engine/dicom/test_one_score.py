@@ -1,6 +1,6 @@
 """One real radiograph in every form that a header and an encoding can give it: one score of the shipped model.
 
-Tolerance: the picture within 0.6 of 255 on average, and every score within 0.005 (a score lies in [0, 1]; the studies of README's example
+Tolerance: the image within 0.6 of 255 on average, and every score within 0.005 (a score lies in [0, 1]; the studies of README's example
 differ by tenths).
 """
 
@@ -42,7 +42,7 @@ def share() -> np.ndarray:
 def scores_of() -> Callable[[list[np.ndarray]], np.ndarray]:
     bundle = load_bundle("tiny")
     scorer = scoring_targets("chest14", "tiny").scorer(bundle)
-    return lambda pictures: np.asarray(scorer.scores(encode(bundle, pictures, 8)))
+    return lambda images: np.asarray(scorer.scores(encode(bundle, images, 8)))
 
 
 def table(entries: np.ndarray, first: int, bits: int) -> Sequence:
@@ -55,7 +55,7 @@ def table(entries: np.ndarray, first: int, bits: int) -> Sequence:
 
 @st.composite
 def forms(draw: st.DrawFn, make: SimpleNamespace, share: np.ndarray) -> Dataset:
-    """The picture stored with this many bits, in this sign and polarity, and a header that brings it back."""
+    """The image stored with this many bits, in this sign and polarity, and a header that brings it back."""
     bits, signed = draw(st.sampled_from([8, 10, 12, 14, 15, 16])), draw(st.booleans())
     dark_bone = draw(st.booleans())
     most = 2**bits - 1
@@ -117,8 +117,8 @@ def test_one_radiograph_has_one_score(make, read: Read, share, scores_of, data: 
     assert np.abs(scores[1] - scores[0]).max() < TOLERANCE
 
 
-def test_the_tolerance_tells_pictures_apart(make, read: Read, share, scores_of) -> None:
-    """A score that no picture moves would pass the test above."""
+def test_the_tolerance_tells_images_apart(make, read: Read, share, scores_of) -> None:
+    """A score that no image moves would pass the test above."""
     upright = read(make.radiograph(np.rint(share * 4095).astype(np.uint16), 12), size=SIZE)
     narrow = read(make.radiograph(np.rint(share * 4095).astype(np.uint16), 12, WindowWidth="1500"), size=SIZE)
     scores = scores_of([upright.image, narrow.image, 255 - upright.image])

@@ -68,10 +68,10 @@ def summary(reading):
         "step": None,
     }
     if reading.image is not None:
-        picture = reading.image.astype(np.float64)
-        rows, columns = (np.linspace(0, side, CELLS + 1).astype(int) for side in picture.shape)
-        cells = [[picture[a:b, c:d].mean() for c, d in pairwise(columns)] for a, b in pairwise(rows)]
-        kept["shape"], kept["step"] = list(picture.shape), round(float(np.abs(np.diff(picture)).mean()), 4)
+        image = reading.image.astype(np.float64)
+        rows, columns = (np.linspace(0, side, CELLS + 1).astype(int) for side in image.shape)
+        cells = [[image[a:b, c:d].mean() for c, d in pairwise(columns)] for a, b in pairwise(rows)]
+        kept["shape"], kept["step"] = list(image.shape), round(float(np.abs(np.diff(image)).mean()), 4)
         kept["cells"] = base64.b64encode(np.rint(cells).astype(np.uint8).tobytes()).decode()
     return kept
 

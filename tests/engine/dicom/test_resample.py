@@ -18,16 +18,16 @@ def test_resampling_is_what_pillow_does(sides: tuple[int, ...], edges: tuple[flo
 
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 64), st.integers(0, 9))
 def test_squashing_is_the_mean_between_edges(rows: int, columns: int, side: int, seed: int) -> None:
-    picture = np.random.default_rng(seed).integers(0, 256, (rows, columns), dtype=np.uint8)
-    got = squashed(picture, side)
-    down, right = (np.linspace(0, length, side + 1).astype(int) for length in picture.shape)
+    image = np.random.default_rng(seed).integers(0, 256, (rows, columns), dtype=np.uint8)
+    got = squashed(image, side)
+    down, right = (np.linspace(0, length, side + 1).astype(int) for length in image.shape)
     row, column = seed % side, (7 * seed) % side
-    cell = picture[down[row] : max(down[row + 1], down[row] + 1), right[column] : max(right[column + 1], right[column] + 1)]
+    cell = image[down[row] : max(down[row + 1], down[row] + 1), right[column] : max(right[column + 1], right[column] + 1)]
     assert got.shape == (side, side)
     np.testing.assert_allclose(got[row, column], cell.mean(), rtol=1e-6)
 
 
-def test_a_constant_picture_stays_exactly_constant() -> None:
+def test_a_constant_image_stays_exactly_constant() -> None:
     assert np.ptp(squashed(np.full((301, 223), 77, np.uint8), 64)) == 0
 
 

@@ -31,7 +31,7 @@ def reason_of(header: Header) -> str:
 
 
 @pytest.mark.parametrize(
-    ("sop_class", "modality", "has_picture", "code"),
+    ("sop_class", "modality", "has_image", "code"),
     [
         (selection.CR, "CR", True, None),
         (selection.CR, "CR\\DX", True, None),
@@ -48,12 +48,12 @@ def reason_of(header: Header) -> str:
         (selection.DICOMDIR, "", False, "dicomdir"),
     ],
 )
-def test_class_and_modality(sop_class: str, modality: str, has_picture: bool, code: str | None) -> None:
+def test_class_and_modality(sop_class: str, modality: str, has_image: bool, code: str | None) -> None:
     if code is None:
-        refuse_class(sop_class, modality, has_picture=has_picture)
+        refuse_class(sop_class, modality, has_image=has_image)
         return
     with pytest.raises(Refusal) as raised:
-        refuse_class(sop_class, modality, has_picture=has_picture)
+        refuse_class(sop_class, modality, has_image=has_image)
     assert raised.value.code == code
 
 
@@ -236,7 +236,7 @@ def test_selection(changes: dict[str, object], code: str) -> None:
         (("X", "Y"), False),
     ],
 )
-def test_patient_orientation_tells_turned_pictures(orientation: tuple[str, ...], turned: bool) -> None:
+def test_patient_orientation_tells_turned_images(orientation: tuple[str, ...], turned: bool) -> None:
     assert is_turned(orientation) is turned
 
 

@@ -5,7 +5,7 @@ import struct
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.dicom.elements import outline, read_meta
+from engine.dicom.elements import read_meta, scan_elements
 from engine.dicom.reasons import FLAGS, REASONS
 
 
@@ -13,7 +13,7 @@ def put(content: bytes, tag: int, vr: bytes, value: bytes) -> bytes:
     """An explicit little endian file with one element set to these bytes, in its place."""
     view = memoryview(content)
     meta = read_meta(view)
-    found = outline(view, meta.body, meta.transfer_syntax).elements
+    found = scan_elements(view, meta.body, meta.transfer_syntax).elements
     at = min(item.start for there, item in found.items() if there >= tag)
     rest = content[found[tag].stop :] if tag in found else content[at:]
     long = vr in (b"OB", b"OW", b"SQ", b"UN", b"UT")

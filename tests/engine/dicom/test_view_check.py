@@ -16,36 +16,36 @@ from engine.dicom.view_check import (
     convolved,
     eight_ways,
     is_pattern,
-    look_of,
-    picture_flags,
     shipped,
     small_copy,
+    view_flags,
+    view_scores,
 )
 from engine.intake.reader import read_file
 
 
 @pytest.fixture(scope="module")
 def radiograph() -> np.ndarray:
-    picture = read_file(Path(data_store.__file__).parent / "data" / "RG1_UNCR.dcm", size=96).image
-    assert picture is not None
-    return picture
+    image = read_file(Path(data_store.__file__).parent / "data" / "RG1_UNCR.dcm", size=96).image
+    assert image is not None
+    return image
 
 
 def test_an_upright_chest_has_no_flags(radiograph: np.ndarray) -> None:
-    assert picture_flags(radiograph) == ()
+    assert view_flags(radiograph) == ()
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_a_turned_chest_is_flagged(radiograph: np.ndarray, turns: int) -> None:
-    assert picture_flags(np.rot90(radiograph, turns)) == ("orientation",)
+    assert view_flags(np.rot90(radiograph, turns)) == ("orientation",)
 
 
 def test_an_upside_down_negative_is_still_an_upside_down_chest(radiograph: np.ndarray) -> None:
-    assert picture_flags(255 - radiograph[::-1]) == ("orientation", "polarity")
+    assert view_flags(255 - radiograph[::-1]) == ("orientation", "polarity")
 
 
 def test_noise_is_no_chest() -> None:
-    assert picture_flags(np.random.default_rng(0).integers(0, 256, (96, 80), dtype=np.uint8)) == ("out_of_distribution",)
+    assert view_flags(np.random.default_rng(0).integers(0, 256, (96, 80), dtype=np.uint8)) == ("out_of_distribution",)
 
 
 def stripes(every: int) -> np.ndarray:
@@ -65,7 +65,7 @@ PATTERNS = {
 
 @pytest.mark.parametrize("name", PATTERNS)
 def test_a_test_pattern_is_no_chest(name: str) -> None:
-    assert picture_flags(PATTERNS[name]) == ("out_of_distribution",)
+    assert view_flags(PATTERNS[name]) == ("out_of_distribution",)
 
 
 def test_a_chest_under_strong_noise_is_still_one(radiograph: np.ndarray) -> None:
@@ -74,13 +74,13 @@ def test_a_chest_under_strong_noise_is_still_one(radiograph: np.ndarray) -> None
 
 
 def test_a_chest_and_its_mirror_image_change_places(radiograph: np.ndarray) -> None:
-    one, other = (look_of(picture, shipped(), sure=1.0) for picture in (radiograph, radiograph[:, ::-1]))
+    one, other = (view_scores(image, shipped(), sure=1.0) for image in (radiograph, radiograph[:, ::-1]))
     assert one.mirrored == pytest.approx(1 - other.mirrored, abs=1e-3)
     assert (one.strange, one.lateral, one.turned) == pytest.approx((other.strange, other.lateral, other.turned), abs=1e-3)
 
 
-def test_a_picture_that_is_surely_upright_is_asked_once_and_has_the_same_flags(radiograph: np.ndarray) -> None:
-    once, twice = look_of(radiograph, shipped()), look_of(radiograph, shipped(), sure=1.0)
+def test_a_image_that_is_surely_upright_is_asked_once_and_has_the_same_flags(radiograph: np.ndarray) -> None:
+    once, twice = view_scores(radiograph, shipped()), view_scores(radiograph, shipped(), sure=1.0)
     assert once != twice
     assert once.flags(shipped()) == twice.flags(shipped()) == ()
 
@@ -115,27 +115,27 @@ def test_a_layer_is_the_convolution_written_out(number: int, channels: int, size
         (Look(strange=0, lateral=0, turned=0, mirrored=0, contrast=1), ()),
     ],
 )
-def test_how_a_picture_is_shown_is_asked_of_frontal_chests_alone(look: Look, flags: tuple[str, ...]) -> None:
+def test_how_a_image_is_shown_is_asked_of_frontal_chests_alone(look: Look, flags: tuple[str, ...]) -> None:
     assert look.flags(shipped()) == flags
 
 
 @given(st.integers(64, 90), st.integers(64, 90), st.integers(0, 2**32 - 1))
 def test_brightness_and_contrast_change_nothing(rows: int, columns: int, seed: int) -> None:
-    picture = np.random.default_rng(seed).integers(0, 100, (rows, columns), dtype=np.uint8)
-    before, after = look_of(picture, shipped()), look_of(2 * picture + 20, shipped())
+    image = np.random.default_rng(seed).integers(0, 100, (rows, columns), dtype=np.uint8)
+    before, after = view_scores(image, shipped()), view_scores(2 * image + 20, shipped())
     assert dataclasses.astuple(after) == pytest.approx(dataclasses.astuple(before), abs=1e-2)
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (20, 300), (7, 5)])
-def test_small_and_narrow_pictures_are_looked_at_too(shape: tuple[int, int]) -> None:
-    picture = np.arange(shape[0] * shape[1]).reshape(shape).astype(np.uint8)
-    copy = small_copy(picture)
+def test_small_and_narrow_images_are_looked_at_too(shape: tuple[int, int]) -> None:
+    image = np.arange(shape[0] * shape[1]).reshape(shape).astype(np.uint8)
+    copy = small_copy(image)
     assert copy.shape == (64, 64) and np.isfinite(copy).all()
     assert copy.mean() == pytest.approx(0, abs=1e-5) and copy.std() == pytest.approx(1, abs=1e-4)
 
 
-def test_a_constant_picture_is_looked_at_without_a_warning() -> None:
-    assert np.isfinite(dataclasses.astuple(look_of(np.full((64, 64), 7, np.uint8), shipped()))).all()
+def test_a_constant_image_is_looked_at_without_a_warning() -> None:
+    assert np.isfinite(dataclasses.astuple(view_scores(np.full((64, 64), 7, np.uint8), shipped()))).all()
 
 
 def test_the_weights_stay_small() -> None:

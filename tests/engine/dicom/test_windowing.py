@@ -7,15 +7,15 @@ from hypothesis import strategies as st
 
 from engine.dicom.header import Header
 from engine.dicom.lookup_table import LookupTable
-from engine.dicom.windowing import Tone, data_range, is_inverted, range_tone, to_units, tone_of
+from engine.dicom.windowing import GreyCurve, choose_curve, data_range, is_inverted, range_curve, to_units
 
 
 def header(**changes: object) -> Header:
     return Header(**{"photometric": "MONOCHROME2", "bits_stored": 12, "samples": 1, **changes})  # type: ignore[arg-type]
 
 
-def chosen(values: np.ndarray, **changes: object) -> tuple[Tone | None, tuple[str, ...]]:
-    return tone_of(header(**changes), values.ravel())
+def chosen(values: np.ndarray, **changes: object) -> tuple[GreyCurve | None, tuple[str, ...]]:
+    return choose_curve(header(**changes), values.ravel())
 
 
 RAMP = np.arange(4096)
@@ -120,7 +120,7 @@ def test_the_first_value_mapped_is_read_in_the_sign_that_meets_the_data(first: i
     assert tone is not None and np.allclose(tone.shown(np.array([0.0, 4095.0])), (0, 1))
 
 
-def test_a_descriptor_of_more_bits_than_its_entries_have_makes_no_dark_picture() -> None:
+def test_a_descriptor_of_more_bits_than_its_entries_have_makes_no_dark_image() -> None:
     ramp = np.arange(4096, dtype=np.float32)
     for bits, brightest in ((12, 1.0), (16, 1.0)):
         tone, flags = chosen(RAMP, voi_lut=LookupTable(0, bits, ramp))
@@ -178,7 +178,7 @@ def test_a_marker_is_no_end_of_the_range(make: SimpleNamespace, side: int, value
         assert np.allclose(got, plain, atol=0.05 * (plain[1] - plain[0]))
 
 
-def test_a_picture_without_borders_keeps_its_whole_range(make: SimpleNamespace) -> None:
+def test_a_image_without_borders_keeps_its_whole_range(make: SimpleNamespace) -> None:
     units = body(make)
     plain = data_range(units, np.ones(units.shape, bool))
     assert plain is not None and np.allclose(plain, np.percentile(units, (0.5, 99.5)), atol=1)
@@ -197,14 +197,14 @@ def test_borders_at_both_ends_and_little_else(make: SimpleNamespace) -> None:
     units = np.zeros((100, 100))
     units[:, 50:] = 10.0
     everywhere = np.ones(units.shape, bool)
-    assert data_range(units, everywhere) == (0.0, 10.0), "nothing would remain: two values are a picture of their own"
+    assert data_range(units, everywhere) == (0.0, 10.0), "nothing would remain: two values are a image of their own"
     assert data_range(units[:, 50:], everywhere[:, 50:]) is None
     assert data_range(units, ~everywhere) is None
 
 
 def test_the_range_of_the_data_is_turned_over_too(make: SimpleNamespace) -> None:
-    picture = make.chest().astype(np.float32)
+    image = make.chest().astype(np.float32)
     for photometric in ("MONOCHROME1", "MONOCHROME2"):
-        tone = range_tone(header(photometric=photometric, slope=-2.0), picture, np.ones(picture.shape, bool))
+        tone = range_curve(header(photometric=photometric, slope=-2.0), image, np.ones(image.shape, bool))
         assert tone is not None and tone.ends is not None
         assert (tone.ends[0] < tone.ends[1]) == (photometric == "MONOCHROME1"), "a falling slope and MONOCHROME1 undo each other"
