@@ -50,8 +50,8 @@ def random_bundle():
     from engine.model.preprocessing import GREY_MEAN, GREY_STD, Preprocessing
     from engine.model.tokenizer import train_tokenizer
 
-    def make(folder, *, seed=0, size=32):
-        tokenizer = train_tokenizer(["no pneumonia", "pleural effusion"], 320, 32)
+    def make(folder, *, seed=0, size=32, context=32):
+        tokenizer = train_tokenizer(["no pneumonia", "pleural effusion"], 320, context)
         tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 32}
         config = CLIPConfig(
             projection_dim=32,
@@ -59,7 +59,7 @@ def random_bundle():
             text_config={
                 **tower,
                 "vocab_size": len(tokenizer),
-                "max_position_embeddings": 32,
+                "max_position_embeddings": context,
                 "bos_token_id": tokenizer.bos_token_id,
                 "eos_token_id": tokenizer.eos_token_id,
                 "pad_token_id": tokenizer.pad_token_id,
@@ -78,7 +78,7 @@ def random_bundle():
 def toy(random_bundle, tmp_path_factory):
     """The folder of a model with random weights: its scores mean nothing, and are always the same."""
     folder = tmp_path_factory.mktemp("model") / "toy"
-    random_bundle(folder)
+    random_bundle(folder, context=64)
     return folder
 
 

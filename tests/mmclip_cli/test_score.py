@@ -204,12 +204,12 @@ def test_help_is_quick_and_offers_no_stubs(mmclip):
         assert option not in done.stdout
 
 
-def test_a_folder_of_plain_pictures_says_how_they_are_read(mmclip, toy):
+def test_a_folder_of_plain_images_says_how_they_are_read(mmclip, toy):
     Image.new("L", (64, 64), 90).save(mmclip.folder / "a.png")
     done = mmclip("score", mmclip.folder / "a.png", "--prompts", "chest14", "--model", toy, "--quiet")
     assert done.returncode == 0, done.stderr
     assert "nothing was scored; of not_dicom:" in done.stdout
-    assert "`mmclip score pictures.csv` with a column `file`" in done.stdout
+    assert "`mmclip score images.csv` with a column `file`" in done.stdout
 
 
 def test_labels_that_match_nothing_are_told_with_the_results(mmclip, studies, toy):

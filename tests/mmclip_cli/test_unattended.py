@@ -162,7 +162,7 @@ def test_a_turned_bit_and_an_edited_score_are_noticed(shell, few, usual, tmp_pat
     done = shell(f"SCORE {few} --out out")
     assert said(done.stderr) == [
         "1 damaged shards of the feature cache were left out; their files are read again",
-        "scores.csv was changed after the last run had written it; it is written anew",
+        "scores.csv was changed after the last run had written it; it is replaced",
     ]
     assert tables_of(out) == tables_of(usual)
 
