@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from engine.data.splits import TEST, TRAIN, VALIDATION, StudyTable, studies
+from engine.data.splits import TEST, TRAIN, VALIDATION
 from engine.errors import ConfigError, InputMissing, NotFinite, UsageError
 from engine.evaluation.events import (
     EvaluationFinished,
@@ -45,6 +45,7 @@ from engine.evaluation.studies import (
     paired_comparisons,
     validation_thresholds,
 )
+from engine.evaluation.study_scores import StudyTable, studies
 from engine.evaluation.tables import EvaluationTables, comparison_rows, phrase_row
 from engine.metrics.calibration import sigmoid
 from engine.model.bundle_folder import card_summary

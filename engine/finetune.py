@@ -29,14 +29,16 @@ from numpy.typing import NDArray
 
 from engine.data.batches import augment
 from engine.data.finetune_data import LabelledBatches, LabelledPictures, Prepared, labelled_pictures
+from engine.data.finetune_plan import FinetunePlan, finetune_table, plan_finetuning, split_by_of
+from engine.data.label_fractions import Drawn, Fraction, checked_fractions, drawn_fraction, labels_of
 from engine.data.sources.published import check_there
-from engine.data.splits import Drawn, Fraction, checked_fractions, drawn_fraction, labels_of
 from engine.dicom.reader_version import reader_version
 from engine.errors import UsageError
 from engine.evaluation.learning_curve import CurvePoint, HeldOutSet, ValidationChoice, curve_rows, publish_curve
 from engine.metrics.calibration import sigmoid
 from engine.metrics.roc import macro_auroc, mean_log_loss
 from engine.model.bundle import Bundle, load_bundle
+from engine.model.bundle_folder import describe
 from engine.model.cards import classifier_facts, save_finetuned
 from engine.model.classifier import Classifier, bce_loss, class_balance, layer_scales, pos_weights, randomised, text_head, zero_head
 from engine.model.head import Head
@@ -50,6 +52,7 @@ from engine.scoring.output import publish_metrics
 from engine.scoring.scorers import encode
 from engine.tables.atomic import locked
 from engine.tables.columns import METRIC_COLUMNS
+from engine.tables.disk_space import check_disk_space
 from engine.tables.run_log import RunLog, versions
 from engine.tables.shards import ShardFolder
 from engine.training.checkpoint import Checkpoints, Refused, Saved
@@ -63,6 +66,7 @@ from engine.training.provenance import outcome_recorded, recipe_hash, run_identi
 if TYPE_CHECKING:
     import polars as pl
 
+    from engine.data.sources import ImageTable
     from engine.recipe.finetuning import FinetuneRecipe
 
 BATCH = 64
@@ -96,7 +100,20 @@ class Finished:
     seconds: float
 
 
-Event = Notice | Prepared | Drawn | Refused | Started | Step | Saved | ValidationResult | ValidationChoice | CurvePoint | Finished
+Event = (
+    FinetunePlan
+    | Notice
+    | Prepared
+    | Drawn
+    | Refused
+    | Started
+    | Step
+    | Saved
+    | ValidationResult
+    | ValidationChoice
+    | CurvePoint
+    | Finished
+)
 
 
 def finetune(
@@ -107,6 +124,7 @@ def finetune(
     resume: bool = False,
     device: str = "auto",
     data: Path | None = None,
+    dry_run: bool = False,
 ) -> Generator[Event, None, None]:
     """Make a classifier of each fraction of the training patients, in the folder `out`; tell what happens.
 
@@ -114,7 +132,8 @@ def finetune(
         fractions: shares of the training patients, each above 0 and at most 1; smaller ones lie inside larger ones.
         resume: go on with the run in `out`, to the bit (on a CPU with the same number of threads).
         device: auto | cpu | cuda.
-        data: folder of prepared pictures and features, which several runs may share; None: `out/data`.
+        data: folder of prepared images and features, which several runs may share; None: `out/data`.
+        dry_run: check everything that can be known without reading an image, yield the plan, and write nothing.
 
     Raises:
         UsageError: a fraction out of range, `out` holds a run and `resume` is not set, or there is no such device.
@@ -125,12 +144,20 @@ def finetune(
     check_there(recipe.sources)
     fractions = checked_fractions(fractions)
     where = resolved_device(device)
+    describe(recipe.model)  # before anything is read or written
+    table = finetune_table(recipe)
+    plan = plan_finetuning(recipe, fractions, table)
+    if dry_run:
+        check_disk_space(out, _bytes_needed(recipe, table))
+        yield plan
+        return
     with locked(out):
         if (out / "run.json").exists() and not resume:
             raise UsageError("the output folder holds a run", hint="--resume to go on with it, or another --out")
+        check_disk_space(out, _bytes_needed(recipe, table))
         run = _Run(recipe, out, fractions, where, data or out / "data", time.monotonic())
         log = RunLog(out, finetuning_facts(recipe, fractions, where), waits=resume)
-        events = _events(run, log, resume)
+        events = _events(run, log, resume, table, plan)
         with outcome_recorded(log, where, "a smaller batch"), contextlib.closing(events):
             for event in events:
                 log.append(event)
@@ -184,13 +211,22 @@ class _Seen:
         )
 
 
-def _events(run: _Run, log: RunLog, resume: bool) -> Generator[Event, None, None]:
+def _bytes_needed(recipe: FinetuneRecipe, table: ImageTable) -> int:
+    """About what the run writes: two pixel stores of the largest usual size, features, and the model a few times over."""
+    side = recipe.store_size or 256
+    return len(table.frame) * (2 * side * side + 4096) + 200_000_000
+
+
+def _events(run: _Run, log: RunLog, resume: bool, table: ImageTable, plan: FinetunePlan) -> Generator[Event, None, None]:
     """The run as a story: model, data and parts, zero-shot, then every fraction."""
     recipe = run.recipe
+    yield plan
+    yield from map(Notice, plan.notices)
     base = load_bundle(recipe.model, run.device)
     if recipe.init == "random":
         base = randomised(base, recipe.seed)
-    found = labelled_pictures(recipe, run.data, size=base.preprocessing.read_size, resize=base.preprocessing.resize, verify=not resume)
+    preprocessing = base.preprocessing
+    found = labelled_pictures(recipe, table, run.data, size=preprocessing.read_size, resize=preprocessing.resize, verify=not resume)
     prepared = found.prepared(round(time.monotonic() - run.begun, 3))
     identity = run_identity(recipe) | {"model": base.content_hash, "data": found.content_hash}
     check_checkpoints((run.folder(fraction) / "checkpoints" for fraction in run.fractions), identity)
@@ -205,7 +241,9 @@ def _events(run: _Run, log: RunLog, resume: bool) -> Generator[Event, None, None
     run.curve += curve_rows(zero)
     for fraction in run.fractions:
         yield from _fraction(run, seen, identity, fraction)
-    publish_curve(run.out, run.curve, {"split_sha256": dict(prepared.split_sha256), "recipe_sha256": recipe_hash(recipe)})
+    publish_curve(
+        run.out, run.curve, {"split_sha256": dict(prepared.split_sha256), "recipe_sha256": recipe_hash(recipe), "split_by": plan.split_by}
+    )
     best = [row for row in run.curve if row["fraction"] == run.fractions[-1] and row["method"] == recipe.mode]
     publish_metrics(run.out, [{key: row[key] for key in METRIC_COLUMNS} for row in best], {})
     log.update(curve=run.curve)
@@ -251,7 +289,13 @@ def _fraction(run: _Run, seen: _Seen, identity: Mapping[str, str], share: float)
     run.curve += rows
     name = run.out.name if share == run.fractions[-1] else f"{run.out.name} {100 * share:g} %"
     facts = classifier_facts(
-        recipe, recipe_hash(recipe), head.about, base_hash=model.content_hash, parts=part.account(), sources=part.sources
+        recipe,
+        recipe_hash(recipe),
+        head.about,
+        base_hash=model.content_hash,
+        parts=part.account(),
+        sources=part.sources,
+        split_by=split_by_of(found.facts),
     )
     zero_shot_rows = run.curve[: len(found.findings) + 1]
     save_finetuned(run.bundle(share), model, name, recipe, facts, [*zero_shot_rows, *rows], versions=versions())

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +21,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from engine.data.label_cells import DEFAULT_POLICY, LabelPolicy
+from engine.data.labels import JoinedLabels, Labels, has_labels, join, labels_in, read_labels, studies_of
 from engine.dicom.reader_version import reader_version, same_readers, why_outdated
 from engine.dicom.reasons import NOT_IN_MEAN, Outcome
-from engine.errors import InputMissing, NotFinite, TooManyFailures
+from engine.errors import InputMissing, LabelsError, NotFinite, TooManyFailures
 from engine.intake.files import InputFile, check_inputs, input_files
 from engine.intake.limits import LIMITS, Limits, as_settings
 from engine.metrics.calibration import CalibrationMap
@@ -43,11 +45,11 @@ from engine.tables.calibrations import Calibration, read_calibration
 from engine.tables.columns import NOTICE, check_findings, file_hash, read_later
 from engine.tables.identity import Names, site_key
 from engine.tables.image_table import UserImageTable, is_image_table
-from engine.tables.labels import Joined, read_labels
 from engine.tables.results import Results
 from engine.tables.run_log import Clock, publish_run, utc_time, versions
-from engine.tables.shards import ShardFolder
+from engine.tables.shards import ShardFolder, text_of_path
 from engine.tables.studies import Aggregate
+from engine.tables.study_names import StudyNames, key_form
 
 if TYPE_CHECKING:
     from engine.model.bundle import Bundle
@@ -130,6 +132,8 @@ def score(
     prompts: str | Path | None = None,
     model: str | Path = "tiny",
     labels: Path | None = None,
+    label_policy: LabelPolicy = DEFAULT_POLICY,
+    label_column: str | None = None,
     out: Path = Path("mmclip-out"),
     device: Device = "auto",
     aggregate: Aggregate = "mean",
@@ -150,7 +154,9 @@ def score(
         inputs: folders, DICOM files, or image tables (.csv, .tsv, .parquet with a column `file`).
         prompts: a prompt recipe: a path, else a shipped name. Omit for a classifier bundle, which scores the findings of its head.
         model: a shipped name, a bundle folder or a Hugging Face id.
-        labels: a labels file; without it, finding columns of an image table serve.
+        labels: a table of labels; without it, finding columns of an image table serve.
+        label_policy: how uncertain cells (-1) and soft labels are read.
+        label_column: a column of the labels that lists findings.
         out: the output folder; one run at a time.
         device: auto takes a GPU where there is one.
         aggregate: a study's score is the mean or the maximum over its images.
@@ -181,10 +187,12 @@ def score(
     findings = asked.findings
     check_findings(findings)
     tables = {path: UserImageTable(path) for path in inputs if is_image_table(path)}
-    truth = [read_labels(labels, findings)] if labels else [own for each in tables.values() if (own := each.labels(findings))]
+    truth = _labels(labels, findings, tables, label_policy, label_column)
     names = Names(site_key(), retain_uids)
     cores = workers or len(os.sched_getaffinity(0))
-    items = input_files(inputs, tables, leave_out=[out, labels] if labels else [out], min_age=min_age)
+    left_out = [out, labels] if labels else [out]
+    items = input_files(inputs, tables, leave_out=left_out, min_age=min_age)
+    _check_keys(truth, input_files(inputs, tables, leave_out=left_out))
     if dry_run:
         bundle = _load(model, device)
         yield from map(Notice, asked.notices(bundle))
@@ -225,7 +233,7 @@ def score(
         if len(run.images) >= SEVERAL and results.spread() <= ROUNDING:
             scored = results.counts()["score"]
             raise NotFinite(f"the model gives the same scores to all of {scored} images, different as they are", hint="another model")
-        joined = run.joined(truth)
+        joined = join(truth, run.study_names()) if truth else None
         yield from map(Notice, joined.notices() if joined else ())
         drawn: Counter[str] = Counter()
         sheets: dict[str, Path] = {}
@@ -239,7 +247,7 @@ def score(
             clock.lap("heatmaps")
         grouped, study_count = results.studies(aggregate, NOT_IN_MEAN)
         studies = grouped.changed(lambda frame: _calibrated(frame, maps))
-        labelled = (joined or Joined({}, {})).frame(findings)
+        labelled = (joined or JoinedLabels({}, {})).frame(findings)
         rows = _figures(studies, labelled, run, findings) if joined else []
         for name in changed_outputs(out):
             yield Notice(f"{name} was changed after the last run had written it; it is replaced")
@@ -276,6 +284,34 @@ def _load(model: str | Path, device: Device) -> Bundle:
     from engine.training.distributed import resolved_device
 
     return load_bundle(model, resolved_device(device).type)
+
+
+def _labels(
+    path: Path | None, findings: Sequence[str], tables: Mapping[Path, UserImageTable], policy: LabelPolicy, column: str | None
+) -> list[Labels]:
+    """The labels of the table that the user names, else those in the image tables themselves."""
+    if path is not None:
+        return [read_labels(path, findings, policy, column)]
+    return [
+        labels_in(each.frame, findings, folder=each.folder, policy=policy, column=column, by_file=True)
+        for each in tables.values()
+        if column or has_labels(each.frame, findings)
+    ]
+
+
+def _check_keys(truth: Sequence[Labels], items: Iterable[InputFile]) -> None:
+    """Refuse, before anything is read, labels by file of which no row names a file of the inputs."""
+    if not truth or not all(labels.by_file for labels in truth):
+        return
+    paths = (text for item in items for text in (item.given, text_of_path(item.path)) if text)
+    names = StudyNames({"any": ""}, lambda key: (), ((path, "any") for path in paths))
+    if any(study is not None for labels in truth for study in studies_of(labels, names)):
+        return
+    raise LabelsError(
+        "no row of the labels names a file of the inputs",
+        why=f"a key of the labels has the form {key_form(truth[0].keys[0])}" if truth[0].keys else "the labels have no rows",
+        hint="paths that start from the table's folder, or file names that are unique among the inputs",
+    )
 
 
 def _shards(bundle: Bundle, out: Path) -> ShardFolder:

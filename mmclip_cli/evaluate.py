@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mmclip_cli import console
-from mmclip_cli.options import DryRun, Json, Quiet, Settings
+from mmclip_cli.options import DryRun, Json, LabelColumn, LabelThreshold, Quiet, Settings, Uncertain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +39,9 @@ def command(
     labels: Annotated[
         Path | None, typer.Option(metavar="TABLE", help="Labels for --scores: StudyInstanceUID, study or file, and 1/0/blank per finding.")
     ] = None,
+    uncertain: Uncertain = None,
+    label_threshold: LabelThreshold = None,
+    label_column: LabelColumn = None,
     model: Annotated[
         str | None,
         typer.Option(metavar="MODEL", help="Replaces the recipe's model; random:NAME has random weights.", show_default="the recipe's"),
@@ -61,6 +64,7 @@ def command(
 
     RECIPE names data, model and published figures for comparison; --scores and --labels evaluate the output of mmclip score.
     """
+    from engine.data.label_cells import LabelPolicy
     from engine.errors import UsageError
     from engine.evaluate import evaluate
     from engine.evaluation.from_scores import judge
@@ -68,6 +72,10 @@ def command(
     _check_arguments(recipe, scores, labels)
     events: Iterator[Any]
     if recipe is not None:
+        if uncertain or label_threshold or label_column:
+            raise UsageError(
+                "--uncertain, --label-threshold and --label-column belong to --labels", hint="--set sources.0.uncertain=present"
+            )
         events = evaluate(
             recipe,
             settings=settings or (),
@@ -82,9 +90,10 @@ def command(
     else:
         assert scores is not None
         assert labels is not None
+        policy = LabelPolicy(uncertain or "unknown", label_threshold)
         if model or against or settings:
             raise UsageError("--model, --against and --set belong to a recipe", hint="leave them out with --scores")
-        events = judge(scores, labels, calibrate=calibrate, out=out, dry_run=dry_run)
+        events = judge(scores, labels, label_policy=policy, label_column=label_column, calibrate=calibrate, out=out, dry_run=dry_run)
     _watch(events, out, json=json, quiet=quiet)
 
 

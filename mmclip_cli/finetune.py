@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mmclip_cli import console
-from mmclip_cli.options import DryRun, Json, Quiet, Settings
+from mmclip_cli.options import DryRun, Json, LabelColumn, LabelThreshold, Quiet, Settings, Uncertain
 
 if TYPE_CHECKING:
-    from engine.data.sources.image_table import ImageTable
+    from engine.data.finetune_plan import FinetunePlan
     from engine.evaluation.learning_curve import CurvePoint
     from engine.finetune import Event, Finished
     from engine.recipe.finetuning import FinetuneRecipe
@@ -46,6 +46,13 @@ def command(
         str | None,
         typer.Option(metavar="MODEL", help="A shipped model, a bundle folder or a Hugging Face id.", show_default="the recipe's: tiny"),
     ] = None,
+    findings: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[,NAME]...", help="The findings to learn, as the table names them.", show_default="those of chest14"),
+    ] = None,
+    uncertain: Uncertain = None,
+    label_threshold: LabelThreshold = None,
+    label_column: LabelColumn = None,
     settings: Settings = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Folder of the run.", show_default="runs/NAME, after the recipe or table")
@@ -65,9 +72,7 @@ def command(
     The table has a column `file`, a column per finding (1, 0, blank = unknown), and optional patient and split columns. OUT/bundle is
     the classifier: mmclip score --model OUT/bundle, without --prompts.
     """
-    from engine.data.sources import read_sources
     from engine.data.sources.published import check_there
-    from engine.data.splits import wanted_findings
     from engine.errors import InputMissing
     from engine.recipe.finetuning import FinetuneRecipe
     from engine.recipe.loader import find_recipe, load_recipe
@@ -75,19 +80,24 @@ def command(
     table = Path(recipe) if recipe.endswith(TABLES) else None
     path = find_recipe(recipe if table is None else OWN_TABLE)
     name = path.stem if table is None else table.name.partition(".")[0]
-    own = [f"sources.0.file={as_json(str(table))}"] if table is not None else []
-    loaded = load_recipe(path, FinetuneRecipe, [*own, *(settings or ()), *([f"model={model}"] if model else [])])
+    options: dict[str, object] = {
+        "sources.0.file": str(table) if table is not None else None,
+        "sources.0.labels": label_column,
+        "sources.0.unlisted": "absent" if label_column else None,
+        "sources.0.uncertain": uncertain,
+        "sources.0.label_threshold": label_threshold,
+        "findings": [each.strip() for each in findings.split(",") if each.strip()] if findings else None,
+        "model": model,
+    }
+    own = [f"{key}={as_json(value)}" for key, value in options.items() if value is not None]
+    loaded = load_recipe(path, FinetuneRecipe, [*own, *(settings or ())])
     out = out or Path("runs") / name
     fractions = _fractions(fraction)
     if table is not None and not table.is_file():
         raise InputMissing("there is no such table of labelled images", hint="check the path; mmclip recipes list names the recipes")
     check_there(loaded.sources)
     if dry_run:
-        images = read_sources(loaded.sources)
-        findings = wanted_findings(loaded, images)  # raises if the table is unusable
-        _say_plan(name, loaded, fractions, out, json=json)
-        if not json:
-            _say_images(images, findings)
+        _plan(name, loaded, out, fractions, device, json=json, quiet=quiet)
         return
     _run(name, loaded, out, fractions, data, resume=resume, device=device, json=json, quiet=quiet)
 
@@ -105,22 +115,41 @@ def _fractions(text: str) -> tuple[float, ...]:
     return fractions
 
 
-def _say_plan(name: str, recipe: FinetuneRecipe, fractions: tuple[float, ...], out: Path, *, json: bool) -> None:
+def _plan(name: str, recipe: FinetuneRecipe, out: Path, fractions: tuple[float, ...], device: str, *, json: bool, quiet: bool) -> None:
+    """Check what the run checks before its first image, and print what it would learn from."""
+    from engine.data.finetune_plan import FinetunePlan
+    from engine.finetune import finetune
+
+    (plan,) = finetune(recipe, out, fractions=fractions, device=device, dry_run=True)
+    assert isinstance(plan, FinetunePlan)  # the only event of a dry run
     if json:
-        console.say_json({"recipe": name, "out": out, "fractions": fractions, "settings": recipe.model_dump(mode="json")})
+        console.say_json({"recipe": name, "out": out, "fractions": fractions, "settings": recipe.model_dump(mode="json"), "plan": plan})
         return
     shares = ", ".join(f"{100 * fraction:g} %" for fraction in fractions)
-    console.say(f"{name}: {recipe.mode} fine-tuning of {recipe.model} on {shares} of the training patients, into {console.shown(out)}")
+    owners = {"patient": "patients", "study": "studies"}.get(plan.split_by, "images")
+    console.say(f"{name}: {recipe.mode} fine-tuning of {recipe.model} on {shares} of the training {owners}, into {console.shown(out)}")
+    _say_plan(plan)
+    if not quiet:
+        for notice in plan.notices:
+            console.log(notice, level="warning")
 
 
-def _say_images(images: ImageTable, findings: tuple[str, ...]) -> None:
-    """Print the images, patients and positives of the sources, and what was left out."""
-    frame = images.frame
-    found = ", ".join(f"{finding} {frame[finding].sum()} of {frame[finding].count()} labelled" for finding in findings)
-    console.say(f"{frame.height} images of {frame['patient'].n_unique()} patients; with the finding: {found}")
-    dropped = images.dropped.group_by("reason").len().sort("len", "reason", descending=[True, False]).rows()
-    if dropped:
-        console.say("left out: " + ", ".join(f"{reason} {count}" for reason, count in dropped))
+def _say_plan(plan: FinetunePlan) -> None:
+    """Print the splits and fractions with their labels, and what was left out."""
+    console.say("")
+    heads = ["split", "images", "patients", *(f"{name} +/-" for name in plan.findings)]
+    rows: list[list[object]] = []
+    for split, images in plan.images.items():
+        labels = (plan.labels[split][name] for name in plan.findings)
+        rows.append([split, images, plan.patients[split], *(f"{positive}/{negative}" for positive, negative in labels)])
+    for drawn in plan.fractions:
+        if drawn.fraction < 1:
+            counts = (f"{drawn.positive[name]}/{drawn.negative[name]}" for name in plan.findings)
+            rows.append([f"train, {100 * drawn.fraction:g} %", drawn.images, drawn.patients, *counts])
+    console.table(heads, rows)
+    left_out = [f"{reason} {count}" for reason, count in {"unlabelled": plan.unlabelled, **plan.dropped}.items() if count]
+    if left_out:
+        console.say(f"left out: {', '.join(left_out)}")
 
 
 def _run(

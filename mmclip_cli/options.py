@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,4 +12,15 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the inputs, print
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe, e.g. optimizer.lr=1e-4. Repeatable."),
+]
+Uncertain = Annotated[
+    Literal["unknown", "present", "absent"] | None,
+    typer.Option(help="How uncertain labels (-1, u) are read.", show_default="unknown"),
+]
+LabelThreshold = Annotated[
+    float | None, typer.Option(min=0, max=1, metavar="X", help="Soft labels (0 to 1) from X on are present.", show_default="an error")
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="The column that names the findings or class of a row.", show_default="a column for each finding"),
 ]

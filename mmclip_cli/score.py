@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mmclip_cli import console
-from mmclip_cli.options import DryRun, Json, Quiet
+from mmclip_cli.options import DryRun, Json, LabelColumn, LabelThreshold, Quiet, Uncertain
 
 if TYPE_CHECKING:
     from engine.score import Planned, Published
@@ -22,6 +22,8 @@ EXAMPLES = (
     "mmclip score pictures.csv --model runs/labels/bundle",
 )
 JOINED_BY = "they are joined by StudyInstanceUID, by `study` as in scores.csv, or by `file`, the path as the input gives it"
+NO_LABELS = 78
+"""Exit code of a run whose labels match no scored study: that of unusable labels."""
 LOGGED_FILES = 1000
 """Files per log line where stderr is no terminal."""
 
@@ -41,8 +43,12 @@ def command(
     ] = None,
     model: Annotated[str, typer.Option(metavar="MODEL", help="A shipped model, a bundle folder or a Hugging Face id.")] = "tiny",
     labels: Annotated[
-        Path | None, typer.Option(metavar="TABLE", help="CSV/Parquet: StudyInstanceUID, study or file, and 1/0/blank per finding.")
+        Path | None,
+        typer.Option(metavar="TABLE", help="CSV/Parquet: StudyInstanceUID, study or file; a column per finding (1, 0)."),
     ] = None,
+    uncertain: Uncertain = None,
+    label_threshold: LabelThreshold = None,
+    label_column: LabelColumn = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the results.")] = Path("mmclip-out"),
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device that runs the model.")] = "auto",
     aggregate: Annotated[Literal["mean", "max"], typer.Option(help="How the scores of a study's images are combined.")] = "mean",
@@ -93,6 +99,7 @@ def command(
     Writes scores per study, one row per file, metrics if there are labels, and a report to --out. Files that an earlier run has read
     are not read again. scores.csv and images.csv hold the files of the last run's inputs.
     """
+    from engine.data.label_cells import LabelPolicy
     from engine.html_report import report
     from engine.intake.limits import limits_from
     from engine.score import FileDone, Finished, HeatmapSheet, Notice, Planned, Published, score
@@ -102,6 +109,8 @@ def command(
         prompts=prompts,
         model=model,
         labels=labels,
+        label_policy=LabelPolicy(uncertain or "unknown", label_threshold),
+        label_column=label_column,
         out=out,
         device=device,
         aggregate=aggregate,
@@ -153,6 +162,8 @@ def command(
         return 0
     counts = run["counts"]
     code = int({"error": counts["failed"], "reject": counts["failed"] + counts["reject"], "never": 0}[fail_on] > 0)
+    if run["labels"] and not run["labels"]["matched_rows"]:
+        code = NO_LABELS
     if json:
         console.say_json(_as_json(tables, run, out))
     else:
@@ -200,7 +211,7 @@ def _say(tables: Published, run: dict[str, Any], out: Path, code: int) -> None:
     _say_left_out(tables, counts, code)
     _say_studies(tables, counts["studies"])
     if run["labels"] and not run["labels"]["matched_rows"]:
-        console.say(f"\nno row of the labels matches a scored study, so there are no metrics: {JOINED_BY}")
+        console.say(f"\nno row of the labels matches a scored study, so there are no metrics (exit code {NO_LABELS}): {JOINED_BY}")
     else:
         _say_figures(tables)
     console.say("")

@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.data.build_store import build_store
+from engine.data.finetune_plan import split_by_of
+from engine.data.label_fractions import split_hash
 from engine.data.pretrain_data import digest_of
-from engine.data.splits import PARTS, Split, split_hash, split_of, wanted_findings
+from engine.data.splits import PARTS, Split, split_of, wanted_findings
 from engine.data.store import PixelStore
 from engine.model.preprocessing import Resize
 from engine.tables.atomic import make_folder
 
 if TYPE_CHECKING:
+    from engine.data.sources import ImageTable
     from engine.recipe.finetuning import FinetuneRecipe
 
 ORDER = 2
@@ -38,6 +41,7 @@ class Prepared:
     split_sha256: Mapping[str, str]
     dropped: Mapping[str, int]
     disagreeing: int
+    split_by: str
     seconds: float
 
 
@@ -84,26 +88,27 @@ class LabelledPictures:
             split_sha256={part: split_hash(frame) for part, frame in parts.items()},
             dropped=self.dropped,
             disagreeing=self.split.disagreeing,
+            split_by=split_by_of(self.facts),
             seconds=seconds,
         )
 
 
-def labelled_pictures(recipe: FinetuneRecipe, folder: Path, *, size: int, resize: Resize, verify: bool) -> LabelledPictures:
-    """Read the sources, fill the pixel stores, split by patient.
+def labelled_pictures(
+    recipe: FinetuneRecipe, table: ImageTable, folder: Path, *, size: int, resize: Resize, verify: bool
+) -> LabelledPictures:
+    """Fill the pixel stores, split by patient.
 
     Args:
+        table: of `finetune_table`.
         size, resize: the model's preprocessing.
         verify: compare the content of files that a store has already; False compares their sizes.
 
     Raises:
-        EngineError: as `read_sources`, `build_store` and `split_of`.
+        EngineError: as `build_store` and `split_of`.
     """
     import polars as pl
 
-    from engine.data.sources import read_sources
-
     make_folder(folder)
-    table = read_sources(recipe.sources)
     findings = wanted_findings(recipe, table)
     made_from = [[source.kind, str(getattr(source, "file", "")), str(source.root)] for source in recipe.sources]
 

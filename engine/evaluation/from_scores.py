@@ -19,7 +19,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from engine.data.splits import TEST, VALIDATION, drawn, refuse_leakage
+from engine.data.label_cells import DEFAULT_POLICY, LabelPolicy
+from engine.data.labels import FACTS, Labels, join, read_labels, studies_of
+from engine.data.splits import TEST, TRAIN, VALIDATION, drawn, refuse_leakage, split_use
 from engine.errors import ConfigError, InputMissing, LabelsError, NotFinite, ReadError, UsageError
 from engine.evaluation.events import EvaluationFinished, EvaluationNotice, EvaluationPlan, Event, RowPlan, TablesWritten
 from engine.evaluation.output import CALIBRATION, clear_evaluation, publish_evaluation, publish_evaluation_record
@@ -30,14 +32,11 @@ from engine.tables.atomic import locked
 from engine.tables.calibrations import write_calibration
 from engine.tables.columns import NOTICE, file_hash
 from engine.tables.identity import Names, site_key
-from engine.tables.labels import Labels, join, labels_of, read_text_table
 from engine.tables.run_log import utc_time, versions
+from engine.tables.study_names import StudyNames, key_form
+from engine.tables.text_tables import read_text_table
 
 _NO_FINDINGS = frozenset({"study", "n_images", "flags", "patient", "file", "StudyInstanceUID", NOTICE})
-_FACTS = ("patient", "sex", "age", "view", "source", "split")
-_UNCERTAIN = frozenset({"-1", "-1.0", "u", "uncertain"})
-_VALIDATION = frozenset({"valid", "validation", "validate", "val", "calibration"})
-_TRAIN = frozenset({"train", "training"})
 _AGES = (18.0, 40.0, 60.0, 80.0)
 _FEWEST = 5
 _SHARE = 0.5
@@ -52,20 +51,44 @@ class _Scored:
     findings: tuple[str, ...]
     run: Mapping[str, Any]
     patients: Mapping[str, str]
-    study_of_file: Mapping[str, str]
+    files: Sequence[tuple[str, str]]
     study_of_uid: Mapping[str, str]
+
+    def names(self) -> StudyNames:
+        """The scored studies by the names that labels may give them.
+
+        The UIDs of a folder of scores are in its private part, so that it does not matter under which site key it was made; for a table
+        of scores alone the key of this site is tried.
+        """
+        names = Names(site_key())
+
+        def by_uid(key: str) -> Iterator[str]:
+            if (study := self.study_of_uid.get(key)) is not None:
+                yield study
+            yield names.of(key)
+
+        return StudyNames(dict.fromkeys(self.frame["study"], ""), by_uid, self.files)
 
 
 def judge(
-    scores: Path, labels: Path, *, calibrate: bool = False, out: Path = Path("mmclip-eval"), dry_run: bool = False, resamples: int = 1000
+    scores: Path,
+    labels: Path,
+    *,
+    label_policy: LabelPolicy = DEFAULT_POLICY,
+    label_column: str | None = None,
+    calibrate: bool = False,
+    out: Path = Path("mmclip-eval"),
+    dry_run: bool = False,
+    resamples: int = 1000,
 ) -> Iterator[Event]:
     """Judge scores by labels and write the tables to `out`.
 
     Args:
         scores: the output folder of `mmclip score`, or a table with `study`, `patient` if known, and one column per finding.
-        labels: a table with StudyInstanceUID, study or file, one column per finding (1, 0, blank; -1 is uncertain and counts as unknown),
-            and optional columns patient, sex, age, view, source, split. ScoredStudies whose split is valid, val or calibration choose
-            thresholds (best MCC) and calibration; those called train are left out; all others judge.
+        labels: a table of labels (`engine.data.labels`), with optional columns patient, sex, age, view, source, split. Studies whose split
+            is validation choose thresholds (best MCC) and calibration; those called train are left out; all others judge.
+        label_policy: how uncertain cells (-1) and soft labels are read.
+        label_column: a column of the labels that lists findings.
         calibrate: fit maps; without a split on half of the patients, drawn by a hash of the patient.
         resamples: of the bootstrap over patients.
 
@@ -78,29 +101,20 @@ def judge(
     scored = _read_scores(scores)
     if calibrate and not scored.run:
         raise UsageError("--calibrate needs to know model and prompts", hint="--scores FOLDER, the output of mmclip score")
-    table = read_text_table(labels, LabelsError, what="table of labels")
-    facts = {name: column for column in table.columns if (name := column.strip().casefold()) in _FACTS}
-    findings_only = table.drop([column for name, column in facts.items()])
-    uncertain = sum(int(findings_only[column].str.to_lowercase().is_in(_UNCERTAIN).sum()) for column in findings_only.columns)
-    known = findings_only.with_columns(pl.when(~pl.all().str.to_lowercase().is_in(_UNCERTAIN)).then(pl.all()))
-    truth = labels_of(known, scored.findings, folder=labels.parent)
-    studies = _studies_of(truth, scored)
-    joined = join([truth], studies, dict.fromkeys(scored.frame["study"], ""))
+    truth = read_labels(labels, scored.findings, label_policy, label_column)
+    names = scored.names()
+    studies = studies_of(truth, names)
+    joined = join([truth], names)
     findings = tuple(name for name in scored.findings if name in truth.values)
     title = f"{labels.stem} on {scores.name}"
-    yield EvaluationPlan((RowPlan(title),))
-    if dry_run:
-        return
-    yield from (EvaluationNotice(each) for each in joined.notices())
-    if uncertain:
-        yield EvaluationNotice(f"uncertain labels (-1), which count as unknown: {uncertain}")
     frame = scored.frame.join(joined.frame(findings).rename({name: f"label {name}" for name in findings}), on="study", how="inner")
     if frame.is_empty():
         raise LabelsError(
             "no row of the labels matches a scored study",
+            why=f"a key of the labels has the form {key_form(truth.keys[0])}" if truth.keys else "the labels have no rows",
             hint="StudyInstanceUID, `study` as in scores.csv, or `file`, a path as the scored input had it",
         )
-    frame = _with_facts(frame, table, facts, studies, scored.patients)
+    frame = _with_facts(frame, truth, studies, scored.patients)
     frame = _with_parts(frame, calibrate)
     refuse_leakage(frame["patient"], frame["part"])
     test, valid = (_part(frame, name, findings) for name in (TEST, VALIDATION))
@@ -110,6 +124,10 @@ def judge(
         raise NotFinite(
             f"predictions that are NaN or infinite: {', '.join(f'{count} of {name}' for name, count in broken.items())}", hint="score again"
         )
+    yield EvaluationPlan((RowPlan(title),))
+    if dry_run:
+        return
+    yield from (EvaluationNotice(each) for each in joined.notices())
     with locked(out):
         tables = EvaluationTables()
         model = scored.run.get("model", {"name": scores.stem, "sha256": file_hash(scores) if scores.is_file() else None})
@@ -119,7 +137,7 @@ def judge(
             "time": utc_time(),
             "versions": versions(),
             "scores": {"model": model, "recipe": scored.run.get("recipe"), "studies": scored.frame.height},
-            "labels": dict(joined.account) | {"sha256": file_hash(labels), "uncertain_cells": uncertain},
+            "labels": dict(joined.account) | {"sha256": file_hash(labels)},
             "parts": {name: _account(frame, name) for name in (TEST, VALIDATION)},
         }
         calibration = None
@@ -166,7 +184,7 @@ def _read_scores(path: Path) -> _Scored:
     if strange:
         raise ConfigError(f"columns of the scores that are no numbers: {len(strange)} of {len(findings)}", hint="scores in [0, 1]")
     patients = dict(frame.select("study", "patient").drop_nulls().iter_rows()) if "patient" in frame.columns else {}
-    return _checked(_Scored(numbers.select("study", *findings), findings, {}, patients, {}, {}))
+    return _checked(_Scored(numbers.select("study", *findings), findings, {}, patients, (), {}))
 
 
 def _read_run(folder: Path) -> _Scored:
@@ -186,9 +204,9 @@ def _read_run(folder: Path) -> _Scored:
     findings = tuple(name for name in frame.columns if name not in _NO_FINDINGS)
     files = private.join(images.unique("image"), on="image", how="inner").drop_nulls("study")
     patients = dict(files.drop_nulls("patient").select("study", "patient").unique("study", keep="first").iter_rows())
-    study_of_file = dict(files.select("path", "study").iter_rows())
+    paths = list(files.select("path", "study").iter_rows())
     study_of_uid = dict(files.drop_nulls("study_instance_uid").select("study_instance_uid", "study").iter_rows())
-    return _checked(_Scored(frame.select("study", *findings), findings, run, patients, study_of_file, study_of_uid))
+    return _checked(_Scored(frame.select("study", *findings), findings, run, patients, paths, study_of_uid))
 
 
 def _checked(scored: _Scored) -> _Scored:
@@ -201,40 +219,22 @@ def _checked(scored: _Scored) -> _Scored:
     return scored
 
 
-def _studies_of(truth: Labels, scored: _Scored) -> list[str | None]:
-    """The scored study of each row of the labels: by its name, by its UID, or by one of its files.
-
-    What UIDs a folder of scores has stands in its private part, so that it is no matter under which site key it was made; a table of scores
-    alone is tried with the key of this site.
-    """
-    known = set(scored.frame["study"])
-    names = Names(site_key())
-    found: list[str | None] = []
-    for key in truth.keys:
-        if truth.key == "file":
-            found.append(next((study for path in (key, str(truth.folder / key)) if (study := scored.study_of_file.get(path))), None))
-        else:
-            found.append(next((name for name in (key, scored.study_of_uid.get(key), names.of(key)) if name in known), None))
-    return found
-
-
-def _with_facts(
-    frame: pl.DataFrame, table: pl.DataFrame, facts: Mapping[str, str], studies: Sequence[str | None], patients: Mapping[str, str]
-) -> pl.DataFrame:
+def _with_facts(frame: pl.DataFrame, truth: Labels, studies: Sequence[str | None], patients: Mapping[str, str]) -> pl.DataFrame:
     """The studies with patient, sex, age, view, source and split: of the first row of the labels that names them, "" = unknown."""
-    cells = {name: table[facts[name]] if name in facts else pl.Series([None] * table.height, dtype=pl.String) for name in _FACTS}
+    cells = {name: pl.Series(truth.facts.get(name, [None] * len(truth.keys)), dtype=pl.String) for name in FACTS}
     said = pl.DataFrame({"study": pl.Series(studies, dtype=pl.String), **cells}).drop_nulls("study").unique("study", keep="first")
     frame = frame.join(said, on="study", how="left", maintain_order="left")
     own = pl.Series([patients.get(study) for study in frame["study"]], dtype=pl.String)
-    # A study whose patient nobody knows stands for a patient of its own
+    # A study whose patient is not known counts as a patient by itself
     patient = pl.coalesce(pl.col("patient"), own, pl.concat_str(pl.lit("study "), "study"))
-    return frame.with_columns(patient=patient, **{name: pl.col(name).fill_null("") for name in _FACTS if name != "patient"})
+    return frame.with_columns(patient=patient, **{name: pl.col(name).fill_null("") for name in FACTS if name != "patient"})
 
 
 def _with_parts(frame: pl.DataFrame, calibrate: bool) -> pl.DataFrame:
-    split = pl.col("split").str.to_lowercase().str.strip_chars()
-    part = pl.when(split.is_in(_VALIDATION)).then(pl.lit(VALIDATION)).when(split.is_in(_TRAIN)).then(pl.lit("")).otherwise(pl.lit(TEST))
-    frame = frame.with_columns(part=part)
+    """The studies with a column `part`: test, validation, or "" for those that were trained on."""
+    uses = {name: split_use(name) for name in frame["split"].unique()}
+    parts = [{VALIDATION: VALIDATION, TRAIN: ""}.get(uses[name] or TEST, TEST) for name in frame["split"]]
+    frame = frame.with_columns(part=pl.Series(parts, dtype=pl.String))
     if calibrate and not (frame["part"] == VALIDATION).any():
         aside = pl.Series([drawn(patient, _SHARE, 0) for patient in frame["patient"]], dtype=pl.Boolean)
         frame = frame.with_columns(part=pl.when(aside & (pl.col("part") == TEST)).then(pl.lit(VALIDATION)).otherwise(pl.col("part")))

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from engine.data.sources import read_sources
 from engine.data.sources.published import missing_pieces
-from engine.data.splits import TEST, TRAIN, VALIDATION, StudyTable, finding_columns, part_account, studies, with_parts
+from engine.data.splits import TEST, TRAIN, VALIDATION, part_account, with_parts
 from engine.errors import EngineError, ModelError
 from engine.evaluation.events import RowPlan
 from engine.evaluation.studies import ScoredStudies, age_bands
+from engine.evaluation.study_scores import StudyTable, finding_columns, studies
 from engine.model.bundle_folder import describe, local_folder
 from engine.model.head import findings_of
 from engine.recipe.evaluation import EvaluationRecipe, SplitSection

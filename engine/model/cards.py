@@ -135,12 +135,14 @@ def classifier_facts(
     base_hash: str,
     parts: Mapping[str, Mapping[str, Any]],
     sources: Sequence[str],
+    split_by: str,
 ) -> dict[str, Any]:
     """How a classifier was made, for its card and provenance; of the model's path only the last name.
 
     Args:
         about: of the head: fraction, and the strength or number of steps chosen on the validation split.
         parts: split -> patients, images, sha256.
+        split_by: what the splits go by: patient, study or image.
     """
     return {
         "base": Path(recipe.model).name,
@@ -154,6 +156,7 @@ def classifier_facts(
         "pos_weight": recipe.pos_weight,
         "recipe_hash": recipe_hash,
         "sources": list(sources),
+        "split_by": split_by,
     }
 
 
@@ -165,7 +168,7 @@ def classifier_card(name: str, facts: Mapping[str, Any], rows: Sequence[Mapping[
         facts: of `classifier_facts`.
         rows: of the learning curve, for this fraction and for zero-shot.
     """
-    parts = facts["parts"]
+    parts, by = facts["parts"], facts["split_by"]
     how = "image tower and head trained together" if facts["mode"] == "full" else "head trained on frozen features"
     weights = "random weights (a control)" if facts["init"] == "random" else f"`{facts['base']}` ({facts['base_hash'][:12]})"
     lines = [
@@ -177,7 +180,8 @@ def classifier_card(name: str, facts: Mapping[str, Any], rows: Sequence[Mapping[
         "|---|---|",
         f"| base model | {weights} |",
         f"| training | {facts['mode']}: {how}; {facts['steps']}; seed {facts['seed']}; class weights {facts['pos_weight']} |",
-        f"| labels | {100 * facts['fraction']:g} % of the training patients, drawn by patient |",
+        f"| labels | {100 * facts['fraction']:g} % of the training {_owners(by)}, drawn by {by} |",
+        *([f"| split | **by {by}**: no patient is named, so patients may be on both sides and the figures too good |"] * (by != "patient")),
         *(
             f"| {split} split | {each['patients']} patients, {each['images']} images, sha256 {each['sha256'][:16]} |"
             for split, each in ((split, parts[split]) for split in ("train", "validation", "test"))
@@ -187,7 +191,7 @@ def classifier_card(name: str, facts: Mapping[str, Any], rows: Sequence[Mapping[
         "",
         "## Figures",
         "",
-        "On the test split. Its patients were not used to train this classifier or to choose its settings. AUROC with 95 % interval.",
+        f"On the test split. Its {_owners(by)} were not used to train this classifier or to choose its settings. AUROC with 95 % interval.",
         "",
         "| finding | images | positive | scored by | AUROC (95 %) | AUPRC |",
         "|---|---|---|---|---|---|",
@@ -198,6 +202,10 @@ def classifier_card(name: str, facts: Mapping[str, Any], rows: Sequence[Mapping[
         "",
     ]
     return "\n".join(lines)
+
+
+def _owners(by: str) -> str:
+    return {"patient": "patients", "study": "studies"}.get(by, "images")
 
 
 def _row(row: Mapping[str, Any]) -> str:

@@ -23,6 +23,9 @@ class PatientSplit(Section):
 
     train: Share = 1.0
     seed: int = 0
+    stratified: bool = False
+    """Draw among the labelled patients only, each group of patients with equal labels by itself, so that rare findings are on both sides.
+    The draw then depends on the labels of the table."""
 
 
 class TableSource(Section):
@@ -32,14 +35,22 @@ class TableSource(Section):
     name: str | None = None
     """Name of this source in tables and counts; None: the table's file name."""
     file: str
-    """The table, with a column `file` and optional study, patient, view, report, split and finding columns."""
+    """The table, with a column `file` and optional study, patient, view, report, split and finding columns, in any usual spelling."""
     root: str | None = None
     """Folder that relative file names start from; None: the table's folder."""
     columns: dict[Literal["file", "study", "patient", "view", "report", "split", "sex", "age"], str] = {}
-    """mmclip's column name -> the table's, where they differ (for instance `patient: patient_id`)."""
+    """mmclip's column name -> the table's, where it is none of the usual ones (for instance `patient: case_number`)."""
     labels: str | None = None
-    """A column that lists findings joined by "|". None: one column per finding, named as one of the 14 findings or in `rename`,
-    with 1 = present, 0 = absent; blank and -1 (uncertain) are unknown."""
+    """A column that lists findings or names a class. None: one column per finding, named as one of the 14 findings, in `findings` or in
+    `rename`, with 1 = present, 0 = absent, blank = unknown; where there is none, a column called `Finding Labels`, `label` or the like."""
+    unlisted: Literal["unknown", "absent"] = "unknown"
+    """Findings that `labels` does not list for an image, but for other images of the table: unknown, or absent."""
+    findings: tuple[str, ...] = ()
+    """Findings of the table besides the 14: names of columns, or names in `labels`."""
+    uncertain: Literal["unknown", "present", "absent"] = "unknown"
+    """How -1 and u (uncertain) are read."""
+    label_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Soft labels (between 0 and 1) from this value on are present. None: a soft label is an error."""
     rename: dict[str, str | None] = {}
     """Finding as the table spells it -> finding as prompts spell it; None drops it."""
     implies: dict[str, dict[str, Literal[0, 1]]] = {}

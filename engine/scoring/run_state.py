@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,9 @@ from engine.scoring.feature_cache import FeatureCache
 from engine.scoring.image_features import FileResult
 from engine.tables.columns import FLAG_SEPARATOR, has_flag, joined_flags, plain_code, split_flags
 from engine.tables.identity import Names
-from engine.tables.labels import Joined, Labels, join
 from engine.tables.results import ResultRow, Results
 from engine.tables.shards import text_of_path
+from engine.tables.study_names import StudyNames
 
 Vector = NDArray[np.float32]
 
@@ -115,26 +114,18 @@ class ScoringRun:
         """Files by outcome and reason, those that failed among them, studies."""
         return {**self.results.counts(), "failed": self.failed, "reused": self.reused, "studies": studies}
 
-    def joined(self, truth: Sequence[Labels]) -> Joined | None:
-        """Labels of scored studies: by UID, by the name of the study in the tables, or by file."""
-        if not truth:
-            return None
-        frame = self.results.frame("study", "outcome", "flags", "file", where=pl.col("outcome").is_in(["score", "duplicate"]))
+    def study_names(self) -> StudyNames:
+        """The scored studies by the names that labels may give them: UID, name in the tables, or file."""
+        frame = self.results.frame("study", "outcome", "flags", "file", "path", where=pl.col("outcome").is_in(["score", "duplicate"]))
         scored = dict.fromkeys(frame.filter((pl.col("outcome") == "score") & ~has_flag(NOT_IN_MEAN))["study"], "")
         conflicts = frame.filter(pl.col("flags").str.split(FLAG_SEPARATOR).list.contains("uid_conflict"))["study"]
         scored |= {study: "uid_conflict" for study in conflicts if study in scored}
         by_name = {self.names.hashed(study): study for study in scored} if self.names.retain_uids else {}
-        by_file: dict[str, str] = {}
-        if any(labels.key == "file" for labels in truth):
-            by_file = {_absolute(path): study for path, study in frame.select("file", "study").iter_rows()}
 
-        def study_of(labels: Labels, key: str) -> str | None:
-            if labels.key == "file":
-                return by_file.get(_absolute(text_of_path(labels.folder / key)))
-            return next((name for name in (key, self.names.of(key), by_name.get(key)) if name in scored), None)
+        def by_uid(key: str) -> Iterator[str]:
+            yield self.names.of(key)
+            if key in by_name:
+                yield by_name[key]
 
-        return join(truth, [study_of(labels, key) for labels in truth for key in labels.keys], scored)
-
-
-def _absolute(path: str) -> str:
-    return os.path.abspath(path)  # noqa: PTH100 - links stay as they were named
+        files = (pair for file, path, study in frame.select("file", "path", "study").iter_rows() for pair in ((file, study), (path, study)))
+        return StudyNames(scored, by_uid, files)

@@ -16,7 +16,7 @@ from engine.errors import ConfigError, ModelError, NotFinite
 from engine.model.head import Head
 from engine.model.zero_shot import Words, logit_scale, words_by_finding, zero_shot
 from engine.recipe.prompts import Phrases, PromptRecipe
-from engine.tables.labels import plain_name
+from engine.recipe.section import plain_name
 
 if TYPE_CHECKING:
     from engine.model.bundle import Bundle

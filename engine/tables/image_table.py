@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from engine.errors import ConfigError
-from engine.tables.labels import TABLE_SUFFIXES, Labels, labels_of, plain_name, read_text_table
+from engine.tables.column_names import ROLES, columns_by_role, near_file_columns
+from engine.tables.text_tables import TABLE_SUFFIXES, plain_key, read_text_table
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row: the file, how the table calls it, and its study, patient and view where the table tells them."""
+    """One row: the file, how the table calls it, and its study, patient and view where the table has them."""
 
     file: Path
     given: str
@@ -24,23 +25,32 @@ class TableRow:
 
 
 class UserImageTable:
-    """A CSV or Parquet table with a column `file`, and optional columns study, patient, view and one per finding.
+    """A CSV or Parquet table with a column of files, and optional columns study, patient, view and one per finding.
 
-    Files are DICOM, PNG or JPEG; relative names start from the table's folder. Case does not count in column names.
+    Files are DICOM, PNG or JPEG; relative names start from the table's folder. Columns go by the field's usual names in any spelling
+    (`engine.tables.column_names`).
+
+    Attributes:
+        frame: the table, its columns file, study, patient and view by these names.
+        taken: columns that were recognised under another name, as a sentence; "" = none.
 
     Raises:
         InputMissing, ReadError: the table cannot be read.
-        ConfigError: it has no column `file`, or a row without one.
+        ConfigError: it has no column of files, or a row without one, or a column that may be the patient's is not taken.
     """
 
     def __init__(self, path: Path) -> None:
         frame = read_text_table(path, ConfigError, what="table of images")
-        names = {column.casefold(): column for column in reversed(frame.columns)}
-        if "file" not in names:
-            raise ConfigError("the image table has no column 'file'", hint="a header line with file and, if known, study, patient, view")
-        self.folder = path.parent
-        renames = {names[key]: key for key in ("file", "study", "patient", "view") if key in names}
-        self.frame = frame.rename(renames)
+        columns = columns_by_role(frame.columns, key="rename the column: columns")
+        if "file" not in columns.by_role:
+            near = near_file_columns(frame.columns)
+            raise ConfigError(
+                "the image table has no column 'file'",
+                why=f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, frame.columns[:8]))}",
+                hint="a header line with file and, if known, study, patient, view",
+            )
+        self.folder, self.taken = path.parent, columns.taken
+        self.frame = frame.rename({name: role for role, name in columns.by_role.items() if role in ROLES})
         blank = self.frame["file"].is_null().arg_max()
         if self.frame["file"].null_count() and blank is not None:
             raise ConfigError(f"row {blank + 1} of the image table names no file")
@@ -52,18 +62,14 @@ class UserImageTable:
             for name in ("file", "study", "patient", "view")
         ]
         for file, study, patient, view in self.frame.select(wanted).iter_rows():
-            yield TableRow(self.folder / file, file, study, patient, view)
+            given = plain_key(file)
+            yield TableRow(named_file(self.folder, given), given, study, patient, view)
 
-    def labels(self, findings: Sequence[str]) -> Labels | None:
-        """The labels in the table's own columns; None where no column is a finding of the recipe.
 
-        Raises:
-            LabelsError: a cell that is no label.
-        """
-        known = {plain_name(finding) for finding in findings}
-        if not any(plain_name(column) in known for column in self.frame.columns):
-            return None
-        return labels_of(self.frame, findings, folder=self.folder, key="file")
+def named_file(folder: Path, name: str) -> Path:
+    """The file of a name in a table; a name with backslashes that is not there is read as a path of Windows."""
+    file = folder / name
+    return folder / name.replace("\\", "/") if "\\" in name and not file.exists() else file
 
 
 def is_image_table(path: Path) -> bool:

@@ -16,7 +16,7 @@ from engine.model.bundle import load_bundle, save_bundle
 from engine.model.head import Head
 from engine.tables.calibrations import read_calibration
 from engine.tables.columns import file_hash
-from engine.tables.labels import read_text_table
+from engine.tables.text_tables import read_text_table
 
 PROMPTS = """
 version: 1
@@ -262,7 +262,7 @@ def test_a_dry_run_finds_a_damaged_model_and_a_full_disk(folder, tmp_path, monke
     ("settings", "options", "error", "why"),
     [
         (["findings=[Hernia]"], {}, ConfigError, "no source labels: Hernia"),
-        (["parts.test=autumn"], {}, ConfigError, "no image is in the test part"),
+        (["parts.test=autumn"], {}, ConfigError, "no image is in the test split"),
         ([], {"model": "FOLDER/table.csv"}, ConfigError, "needs model"),
         (["classifiers={1 %: FOLDER/toy}"], {"calibrate": True}, UsageError, "one model"),
         ([], {"device": "cuda"}, UsageError, "no GPU"),

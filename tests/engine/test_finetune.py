@@ -9,8 +9,8 @@ from PIL import Image
 from transformers import CLIPModel
 
 from engine.data.finetune_data import Prepared
+from engine.data.label_fractions import Drawn
 from engine.data.sources import read_table
-from engine.data.splits import Drawn
 from engine.errors import ConfigError, LabelsError, LockHeld, ModelError, NotFinite, UsageError
 from engine.evaluation.learning_curve import CurvePoint, ValidationChoice
 from engine.finetune import Finished, finetune
@@ -243,7 +243,7 @@ def test_a_finding_with_one_class_is_left_out_and_says_so(recipe, data, table, t
     measured = next(event for event in of(events, CurvePoint) if event.method == "linear")
     assert {row.finding: row.reason for row in measured.figures}["Fracture"] == "one class only in the training part"
     assert "Fracture" not in load_bundle(tmp_path / "bundle").head.findings
-    with pytest.raises(ConfigError, match="one class only of every finding"):
+    with pytest.raises(ConfigError, match="no finding with both classes"):
         run(recipe(source={"file": str(other)}, mode="linear", findings=["Fracture"]), tmp_path / "none", data)
 
 

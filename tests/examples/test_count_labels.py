@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.data.sources import READERS
-from engine.data.splits import sha256_of
+from engine.data.sources.published_splits import sha256_of
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "count_labels.py"
 

@@ -40,24 +40,19 @@ def test_the_bare_command_says_what_to_set_where_the_data_are_not_there(mmclip):
     assert list(mmclip.folder.iterdir()) == []
 
 
-def test_a_dry_run_says_what_would_be_done(work, toy):
-    done = work("finetune", "toy.yaml", "--fraction", "0.1,1", "--model", toy, "--dry-run")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
-        f"toy: linear fine-tuning of {toy} on 10 %, 100 % of the training patients, into runs/toy",
-        "40 images of 40 patients; with the finding: Edema 20 of 40 labelled",
-    ]
-    assert not (work.folder / "runs").exists()
-
-
-def test_a_dry_run_counts_what_a_table_lacks(work, toy):
+def test_a_dry_run_says_what_would_be_done_and_what_the_table_lacks(work, toy):
     with (work.folder / "table.csv").open("a") as table:
         table.write("gone.png,p1,1\n")
-    done = work("finetune", "table.csv", "--model", toy, "--dry-run")
-    assert done.stdout.splitlines()[1:] == [
-        "40 images of 40 patients; with the finding: Edema 20 of 40 labelled",
-        "left out: file_missing 1",
-    ]
+    done = work("finetune", "toy.yaml", "--fraction", "0.1,1", "--model", toy, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"toy: linear fine-tuning of {toy} on 10 %, 100 % of the training patients, into runs/toy"
+    assert lines[2].split() == ["split", "images", "patients", "Edema", "+/-"]
+    rows = [line.rsplit(maxsplit=3) for line in lines[3:-1]]
+    assert [row[0].strip() for row in rows] == ["train", "validation", "test", "train, 10 %"]
+    assert sum(int(row[1]) for row in rows[:3]) == 40
+    assert lines[-1] == "left out: file_missing 1"
+    assert not (work.folder / "runs").exists()
 
 
 def test_a_table_that_is_not_there_is_no_input(work):
@@ -125,7 +120,7 @@ def test_a_table_is_all_that_a_classifier_needs(work, toy):
 @pytest.mark.parametrize(
     ("header", "said"),
     [
-        ("filename,patient,Edema", "no column 'file' (did you mean 'filename'?)"),
+        ("fille,patient,Edema", "no column 'file' (did you mean 'fille'?)"),
         ("file,patient,Swelling", "the sources label no finding"),
     ],
 )

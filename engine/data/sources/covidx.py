@@ -25,7 +25,7 @@ from engine.data.sources.image_table import FINDING_TYPE, ImageTable
 from engine.data.sources.label_files import label_text
 from engine.data.sources.label_tables import LabelRows, listed, table_of, unknown_labels
 from engine.data.sources.published import covidx_list
-from engine.data.splits import without_valid
+from engine.data.sources.published_splits import without_valid
 from engine.errors import InputMissing
 from engine.recipe.labelled_sources import CovidxSource
 

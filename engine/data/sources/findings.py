@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine.data.label_cells import (
+    LabelPolicy,
+    could_be_labels,
+    listing_column,
+    match_findings,
+    near_finding,
+    read_column,
+    read_listing,
+    split_listing,
+)
+from engine.data.sources.table_rows import Row
 from engine.errors import ConfigError
+from engine.recipe.section import plain_name
 from engine.recipe.sources import CHEXPERT_FINDINGS, TableSource
-
-PRESENT = frozenset({"1", "1.0", "true", "True"})
-ABSENT = frozenset({"0", "0.0", "false", "False"})
-UNKNOWN = frozenset({"", "-1", "-1.0", "nan", "NaN", "null"})
 
 
 @dataclass(frozen=True)
@@ -27,75 +35,115 @@ class Findings:
         return {**dict.fromkeys(self.absent, 0), **dict.fromkeys(self.present, 1)}
 
 
-def finding_columns(header: Sequence[str], source: TableSource) -> dict[str, str]:
-    """The table's finding columns -> findings: those that `rename` names, and those named as one of the 14, in any case.
+NOTHING = Findings((), (), contradicts=False)
 
-    {} where `labels` is set.
+
+@dataclass(frozen=True)
+class TableFindings:
+    """The labels of a table.
+
+    Attributes:
+        rows: what each row says, in the order of the rows given.
+        named: findings that have a column, in the table's order.
+        unused: columns of labels that are no finding that is known, and are not learned.
+        taken: columns that were recognised under another name, for the user.
+        uncertain: number of uncertain cells.
     """
-    if source.labels:
-        return {}
-    known = {_bare(name): name for name in (*source.exhaustive, *source.implies, *CHEXPERT_FINDINGS)}
-    named = {column: source.rename.get(column, known.get(_bare(column))) for column in header}
-    columns = {column: finding for column, finding in named.items() if finding}
-    if len(set(columns.values())) < len(columns):
-        raise ConfigError(
-            "two columns of the table are the same finding", why="see `rename`", hint="drop one with `rename: {column: null}`"
-        )
-    return columns
+
+    rows: list[Findings]
+    named: tuple[str, ...]
+    unused: tuple[str, ...]
+    taken: tuple[str, ...]
+    uncertain: int
 
 
-def _bare(name: str) -> str:
-    return name.strip().replace("_", " ").casefold()
-
-
-def findings_of(cells: Mapping[str, str], columns: Mapping[str, str], source: TableSource) -> Findings:
-    """What one row says, with what the recipe says it implies.
+def table_findings(rows: Sequence[Row], others: Sequence[str], source: TableSource) -> TableFindings:
+    """The labels of the rows, with what the recipe says they imply.
 
     Args:
-        cells: the row by the table's own column names.
-        columns: from `finding_columns`.
+        rows: the rows that are used.
+        others: columns without another role.
 
     A row without any label says nothing at all: blank is not 0.
 
     Raises:
-        ConfigError: a finding column holds something that is no label.
+        LabelsError: a cell that is no label, two columns of one finding, or a column that is nearly called like a finding.
+        ConfigError: a finding that the recipe names is no column.
     """
+    known = tuple(dict.fromkeys((*source.exhaustive, *source.implies, *source.findings, *CHEXPERT_FINDINGS)))
+    cells = {name: [row.cells.get(name, "") for row in rows] for name in others}
     if source.labels:
-        labels = [name.strip() for name in cells.get(source.labels, "").split("|") if name.strip()]
-        named = [name for name in (source.rename.get(label, label) for label in labels) if name]
-        denied: list[str] = []
+        return _listed(rows, source.labels, source, closed=source.unlisted == "absent")
+    found = match_findings(cells, known, rename=source.rename)
+    missing = [name for name in source.findings if name not in found.columns.values()]
+    if missing and (found.columns or listing_column(others) is None):
+        spelt = [name + (f" (did you mean {near!r}?)" if (near := near_finding(name, others, 0.6)) else "") for name in missing]
+        raise ConfigError(f"the table has no column {', '.join(spelt)}", why=f"it has {', '.join(others)}", hint="check the name")
+    numbers = [row.number for row in rows]
+    if not found.columns:
+        listing = listing_column(others)
+        if listing is None or could_be_labels(cells[listing]):
+            return TableFindings([NOTHING] * len(rows), (), found.unused, (), 0)
+        return _listed(rows, listing, source, closed=True, known=None if source.findings else known)
+    read = {finding: read_column(cells[column], column, _policy(source), numbers=numbers) for column, finding in found.columns.items()}
+    said = []
+    for place in range(len(rows)):
+        present = [name for name, each in read.items() if each.values[place] == 1]
+        absent = [name for name, each in read.items() if each.values[place] == 0]
+        said.append(implied(present, absent, source) if present or absent else NOTHING)
+    return TableFindings(said, tuple(read), found.unused, found.taken, sum(each.uncertain for each in read.values()))
+
+
+def _policy(source: TableSource) -> LabelPolicy:
+    return LabelPolicy(source.uncertain, source.label_threshold)
+
+
+def _listed(rows: Sequence[Row], column: str, source: TableSource, *, closed: bool, known: Sequence[str] | None = None) -> TableFindings:
+    """Labels of a column that lists findings.
+
+    Args:
+        closed: a finding that is not listed for an image, and is for others, is absent.
+        known: the findings that the column may list, also as synonyms; None: `rename` and the column's own names, as the recipe says.
+    """
+    cells = [row.cells.get(column, "") for row in rows]
+    if known is not None:
+        listing = read_listing(cells, column, known)
+        names = [None if each is None else list(each) for each in listing.names]
     else:
-        labels = [column for column in columns if cells.get(column, "").strip() not in UNKNOWN]
-        named, denied = _celled(cells, columns)
-    if not labels:
-        return Findings((), (), contradicts=False)
-    present, absent = dict.fromkeys(named), dict.fromkeys(denied)
-    waiting = list(named)
+        wanted = {plain_name(name): name for name in (*source.findings, *source.exhaustive, *CHEXPERT_FINDINGS)}
+        names = []
+        for cell in cells:
+            # a recipe's own column joins names by bars alone, and a name may hold a comma
+            given = split_listing(cell) if closed or cell.startswith("[") else [each.strip() for each in cell.split("|") if each.strip()]
+            listed = [source.rename.get(each, wanted.get(plain_name(each), each)) for each in given]
+            names.append([each for each in listed if each] if given else None)
+    everything = tuple(dict.fromkeys(name for each in names for name in each or ()))
+    if missing := [name for name in source.findings if name not in everything]:
+        raise ConfigError(
+            f"column {column!r} never lists {', '.join(missing)}", why=f"it lists {', '.join(everything[:8])}", hint="check the spelling"
+        )
+    said = []
+    for each in names:
+        if each is None:
+            said.append(NOTHING)
+            continue
+        absent = [name for name in everything if name not in each] if closed else []
+        said.append(implied(each, absent, source))
+    taken = f"{column!r} as a list of findings" + (", where one that is not listed for an image is absent" if closed else "")
+    return TableFindings(said, everything if closed else (), (), () if source.labels else (taken,), 0)
+
+
+def implied(present: Sequence[str], absent: Sequence[str], source: TableSource) -> Findings:
+    """What follows from these findings by `implies` and `exhaustive` of the recipe."""
+    there, gone = dict.fromkeys(present), dict.fromkeys(absent)
+    waiting = list(present)
     while waiting:
         for finding, value in source.implies.get(waiting.pop(), {}).items():
             if value == 0:
-                absent[finding] = None
-            elif finding not in present:
-                present[finding] = None
+                gone[finding] = None
+            elif finding not in there:
+                there[finding] = None
                 waiting.append(finding)
-    contradicts = any(finding in present for finding in absent)
-    absent.update(dict.fromkeys(finding for finding in source.exhaustive if finding not in present))
-    return Findings(tuple(sorted(present)), tuple(sorted(absent)), contradicts)
-
-
-def _celled(cells: Mapping[str, str], columns: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Findings that a row's cells call present, and absent."""
-    present, absent = [], []
-    for column, finding in columns.items():
-        cell = cells.get(column, "").strip()
-        if cell in PRESENT:
-            present.append(finding)
-        elif cell in ABSENT:
-            absent.append(finding)
-        elif cell not in UNKNOWN:
-            raise ConfigError(
-                f"column {column} holds something that is no label",
-                why="labels are 1 (present), 0 (absent), -1 (uncertain) and blank (unknown)",
-                hint=f"write 1, 0 or nothing, or leave the column out with `rename: {{{column}: null}}`",
-            )
-    return present, absent
+    contradicts = any(finding in there for finding in gone)
+    gone.update(dict.fromkeys(finding for finding in source.exhaustive if finding not in there))
+    return Findings(tuple(sorted(there)), tuple(sorted(gone)), contradicts)

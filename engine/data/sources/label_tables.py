@@ -18,8 +18,8 @@ from typing import Any
 import polars as pl
 
 from engine.data.sources.image_table import COLUMNS, FINDING_TYPE, LFS_POINTER, ImageTable, facts_of
+from engine.data.sources.published_splits import sha256_of, without_overlap
 from engine.data.sources.table_rows import age_of, sex_of
-from engine.data.splits import sha256_of, without_overlap
 from engine.errors import ConfigError, LabelsError
 from engine.intake.containers import file_facts
 from engine.recipe.labelled_sources import PublishedSource

@@ -27,7 +27,7 @@ from engine.data.sources.image_table import FINDING_TYPE, ImageTable
 from engine.data.sources.label_files import label_text, read_label_file
 from engine.data.sources.label_tables import LabelRows, age_column, binary, listed, sex_column, table_of, unknown_labels
 from engine.data.sources.published import GOOGLE_TABLES, NIH_LISTS, NIH_TABLES, find_label_file
-from engine.data.splits import drawn_parts, parts_by_lists, read_list, stem_of, without_valid
+from engine.data.sources.published_splits import drawn_parts, parts_by_lists, read_list, stem_of, without_valid
 from engine.errors import InputMissing, ReadError
 from engine.recipe.labelled_sources import NIH_FINDINGS, NIH_SPELLED, Nih14Source
 

@@ -27,8 +27,8 @@ from engine.data.sources.image_table import FINDING_TYPE, ImageTable
 from engine.data.sources.label_files import label_text, read_label_file
 from engine.data.sources.label_tables import LabelRows, binary, listed, table_of, unknown_labels
 from engine.data.sources.published import RSNA_CLASSES, RSNA_PICTURES, RSNA_TABLES, find_label_file
+from engine.data.sources.published_splits import drawn_parts, parts_by_lists, read_list, stem_of, without_valid
 from engine.data.sources.table_rows import age_of, sex_of
-from engine.data.splits import drawn_parts, parts_by_lists, read_list, stem_of, without_valid
 from engine.errors import ConfigError, InputMissing, ReadError
 from engine.recipe.labelled_sources import RsnaSource
 

@@ -8,7 +8,8 @@ from PIL import Image
 
 from engine.data.build_store import build_store
 from engine.data.finetune_data import LabelledBatches, labelled_pictures
-from engine.data.splits import labels_of
+from engine.data.finetune_plan import finetune_table
+from engine.data.label_fractions import labels_of
 from engine.errors import ConfigError
 from engine.recipe.finetuning import FinetuneRecipe
 
@@ -40,8 +41,12 @@ def recipe(tmp_path):
     return recipe
 
 
+def labelled(recipe, folder, **options):
+    return labelled_pictures(recipe, finetune_table(recipe), folder, **options)
+
+
 def test_labels_are_found_by_name_and_what_is_uncertain_is_unknown(recipe, tmp_path):
-    found = labelled_pictures(recipe(), tmp_path / "data", size=16, resize="squash", verify=True)
+    found = labelled(recipe(), tmp_path / "data", size=16, resize="squash", verify=True)
     assert set(found.findings) == {"Edema", "Cardiomegaly"}
     assert list(found.dropped.values()) == [1]
     frame = found.split.frame.sort(pl.col("patient").str.extract(r"(\d+)$").cast(pl.Int32))
@@ -54,7 +59,7 @@ def test_labels_are_found_by_name_and_what_is_uncertain_is_unknown(recipe, tmp_p
 
 def test_the_hash_is_of_what_is_learned_from_and_of_no_path(recipe, tmp_path):
     def found(**changes):
-        return labelled_pictures(recipe(**changes), tmp_path / "data", size=16, resize="squash", verify=True)
+        return labelled(recipe(**changes), tmp_path / "data", size=16, resize="squash", verify=True)
 
     assert found().content_hash == found(store_size=18).content_hash
     assert found(findings=["Edema"]).content_hash != found().content_hash
@@ -64,20 +69,20 @@ def test_the_hash_is_of_what_is_learned_from_and_of_no_path(recipe, tmp_path):
 
 
 def test_views_have_a_store_of_their_own_where_the_recipe_asks_and_the_tower_learns(recipe, tmp_path):
-    full = labelled_pictures(recipe(store_size=18), tmp_path / "data", size=16, resize="squash", verify=True)
-    linear = labelled_pictures(recipe(store_size=18, mode="linear"), tmp_path / "data", size=16, resize="squash", verify=True)
+    full = labelled(recipe(store_size=18), tmp_path / "data", size=16, resize="squash", verify=True)
+    linear = labelled(recipe(store_size=18, mode="linear"), tmp_path / "data", size=16, resize="squash", verify=True)
     assert (full.views.size, full.seen.size, linear.views.size) == (18, 16, 16)
 
 
 def test_a_table_without_findings_says_so(recipe, tmp_path):
     blind = recipe(source={"rename": {"Edema": None, "Cardiomegaly": None}})
     with pytest.raises(ConfigError, match="label no finding"):
-        labelled_pictures(blind, tmp_path / "data", size=16, resize="squash", verify=True)
+        labelled(blind, tmp_path / "data", size=16, resize="squash", verify=True)
 
 
 def test_a_finding_that_is_not_there_is_named_beside_those_that_are(recipe, tmp_path):
-    with pytest.raises(ConfigError, match="no source labels Oedema: they label Edema, Cardiomegaly"):
-        labelled_pictures(recipe(findings=["Oedema"]), tmp_path / "data", size=16, resize="squash", verify=True)
+    with pytest.raises(ConfigError, match=r"no column Oedema .did you mean 'Edema'.*: it has Edema, Cardiomegaly"):
+        labelled(recipe(findings=["Oedema"]), tmp_path / "data", size=16, resize="squash", verify=True)
 
 
 @pytest.fixture

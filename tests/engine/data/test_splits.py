@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data.splits import fraction_of, patients_in_order, split_hash, split_of
+from engine.data.label_fractions import fraction_of, patients_in_order, split_hash
+from engine.data.splits import split_of, split_use, stratified_draw
 from engine.errors import ConfigError, LabelsError
 
 
@@ -41,10 +42,58 @@ def test_every_patient_is_in_one_part_and_what_is_held_out_is_the_test():
     assert set(found["part"]) == {"train", "validation", "test"}
 
 
-def test_other_rows_change_nobody_s_part():
-    few = table(30)
-    parts = dict(split(table()).frame.select("image", "part").iter_rows())
-    assert all(parts[image] == part for image, part in split(few).frame.select("image", "part").iter_rows())
+def test_the_name_of_the_source_does_not_count():
+    def parts(name):
+        frame = table(patient=pl.lit(f"{name}:") + pl.col("patient"))
+        return split(frame).frame["part"].to_list(), sorted(fraction_of(frame, ("Edema",), 0.2, 0)["image"])
+
+    assert parts("labels") == parts("renamed")
+
+
+def test_validation_patients_are_drawn_among_the_labelled_and_mirror_them():
+    few = pl.col("patient").is_in([f"p{number}" for number in range(30)])
+    found = split(table(Edema=pl.when(few).then(pl.col("Edema")))).frame
+    assert found["patient"].n_unique() == 30
+    validated = found.filter(pl.col("part") == "validation").unique("patient")
+    assert validated.height in (7, 8)
+    assert validated["Edema"].sum() in (2, 3)
+
+
+@given(
+    st.dictionaries(st.text(max_size=3), st.tuples(st.sampled_from([0, 1, None])), min_size=3),
+    st.floats(0.05, 0.95),
+    st.integers(0, 3),
+)
+def test_a_stratified_draw_takes_a_share_of_each_group_and_never_all_of_it(labels, share, seed):
+    chosen = stratified_draw(labels, share, str(seed))
+    assert chosen == stratified_draw(dict(reversed(labels.items())), share, str(seed))
+    for value in (0, 1, None):
+        group = {patient for patient, values in labels.items() if values == (value,)}
+        count = len(group & chosen)
+        if len(group) >= 3:
+            assert 1 <= count < len(group)
+            assert abs(count - share * len(group)) <= 1
+        else:
+            assert count <= len(group)
+
+
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [("train", "train"), ("Training", "train"), ("val", "validation"), ("dev", "validation"), ("calibration", "validation"),
+     ("TEST", "test"), ("held-out", "test"), ("Held out", "test"), ("", None), ("fold3", None), ("0", None)],
+)  # fmt: skip
+def test_the_name_of_a_split_means_one_thing(name, use):
+    assert split_use(name) == use
+
+
+def test_an_unknown_split_is_an_error_with_the_nearest_name():
+    with pytest.raises(LabelsError, match=r"2 names that mmclip does not know: '3', 'trian' \(did you mean 'train'\?\)"):
+        split(table(split=pl.Series(["trian", "3"] * 60)))
+
+
+def test_a_test_split_of_one_class_is_refused():
+    with pytest.raises(ConfigError, match=r"no finding with both classes.*Edema 24 positive, 0 negative"):
+        split(table(positive=lambda patient: patient % 5 == 0))
 
 
 def test_another_seed_validates_on_others():
@@ -101,8 +150,8 @@ def test_a_blank_beside_a_label_is_no_disagreement():
 @pytest.mark.parametrize(
     ("frame", "findings", "message"),
     [
-        (table(held_out=pl.lit(False)), ("Edema",), "no labelled image is left for the test part"),
-        (table(held_out=pl.lit(True)), ("Edema",), "no labelled image is left for the train part"),
+        (table(held_out=pl.lit(False)), ("Edema",), "no labelled image is left for the test split"),
+        (table(held_out=pl.lit(True)), ("Edema",), "no labelled image is left for the train split"),
     ],
 )
 def test_what_cannot_be_split_is_refused(frame, findings, message):

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data.splits import drawn, finding_columns, part_account, part_hash, refuse_leakage, studies, with_parts
+from engine.data.splits import drawn, part_account, part_hash, refuse_leakage, with_parts
 from engine.errors import ConfigError, LabelsError
+from engine.evaluation.study_scores import finding_columns, studies
 from engine.recipe.evaluation import EvaluationRecipe, SplitSection
 
 RECIPE = EvaluationRecipe.model_validate({"version": 1, "title": "a", "sources": [{"kind": "table", "file": "a.csv"}]})

@@ -23,6 +23,7 @@ FACTS = {
     "pos_weight": "balanced",
     "recipe_hash": "fedcba9876543210",
     "sources": ["toy"],
+    "split_by": "patient",
 }
 SETTINGS = {"version": 1, "sources": [{"kind": "table", "file": "/home/me/t.csv"}], "model": "/home/me/tiny", "seed": 3, "batch": 32}
 ROW = {"finding": "Edema", "n": 7, "n_positive": 3, "auroc": 0.91, "auroc_low": 0.8, "auroc_high": 0.97, "auprc": 0.85, "reason": None}
@@ -51,7 +52,7 @@ def test_a_control_is_called_one_and_a_finding_without_figures_says_why():
 
 def test_facts_hold_what_the_card_shows_and_no_path():
     recipe = FinetuneRecipe.model_validate(SETTINGS)
-    rest = {key: FACTS[key] for key in ("base_hash", "parts", "sources")}
+    rest = {key: FACTS[key] for key in ("base_hash", "parts", "sources", "split_by")}
     facts = classifier_facts(recipe, FACTS["recipe_hash"], {"fraction": 0.1, "steps": 40}, **rest)
     assert facts == FACTS
     probe = classifier_facts(recipe, FACTS["recipe_hash"], {"fraction": 0.1, "strength": 0.01}, **rest)

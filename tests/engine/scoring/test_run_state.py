@@ -57,10 +57,6 @@ def test_a_conflict_found_late_flags_earlier_files(state):
     assert state.results.images().frame()["flags"].to_list() == ["uid_conflict"] * 2
 
 
-def test_without_labels_there_is_nothing_to_join(state):
-    assert state.joined([]) is None
-
-
 # --- rows --------------------------------------------------------------------------------------------------------------------------
 
 NAMES = Names(b"key")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.errors import ConfigError, LabelsError
+from engine.errors import ConfigError
 from engine.tables.image_table import TableRow, UserImageTable, is_image_table
 
 
@@ -18,19 +18,24 @@ def test_files_start_from_the_table_s_folder(tmp_path):
     assert (rows[1].study, rows[1].patient, rows[1].view) == (None, None, None)
 
 
-def test_finding_columns_are_labels_by_file(tmp_path):
-    found = table(tmp_path, "file,study,Edema\na.png,s,1\n").labels(["Edema"])
-    assert (found.key, list(found.keys), found.values) == ("file", ["a.png"], {"Edema": [1]})
-    assert table(tmp_path, "file,score\na.png,high\n").labels(["Edema"]) is None
-
-
-def test_a_cell_that_is_no_label_is_refused(tmp_path):
-    with pytest.raises(LabelsError, match="row 1"):
-        table(tmp_path, "file,Edema\na.png,yes\n").labels(["Edema"])
+def test_columns_go_by_their_usual_names(tmp_path):
+    found = table(tmp_path, "Image Index,Patient ID,Edema\n'a.png,p,1\nsub\\b.png,q,0\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/b.png").touch()
+    assert list(found.rows()) == [
+        TableRow(tmp_path / "a.png", "a.png", None, "p"),
+        TableRow(tmp_path / "sub/b.png", "sub\\b.png", None, "q"),
+    ]
+    assert found.taken == "columns taken: 'Image Index' as file, 'Patient ID' as patient"
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("path\na.png\n", "no column 'file'"), ("file,view\na.png,PA\n,PA\n", "row 2 .* names no file")]
+    ("text", "message"),
+    [
+        ("fille\na.png\n", "no column 'file'.*'fille'"),
+        ("file,patientt\na.png,1\n", "looks like the patient's"),
+        ("file,view\na.png,PA\n,PA\n", "row 2 .* names no file"),
+    ],
 )
 def test_a_table_without_files_is_refused(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):

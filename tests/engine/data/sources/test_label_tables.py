@@ -23,7 +23,7 @@ from engine.data.sources.label_tables import (
     unknown_labels,
     without_repeats,
 )
-from engine.data.splits import sha256_of
+from engine.data.sources.published_splits import sha256_of
 from engine.errors import ConfigError, LabelsError
 from engine.recipe.labelled_sources import CovidxSource
 

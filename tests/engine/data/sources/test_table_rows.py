@@ -14,7 +14,7 @@ TEXT = 'file,patient,report\na.png,7,"Two\nlines, one cell."\n\nb.png,8,\n'
 
 
 def rows(path: Path) -> list[Row]:
-    return list(rows_of(path, TableSource(file=str(path)))[1])
+    return list(rows_of(path, TableSource(file=str(path))).rows)
 
 
 def test_csv_gzip_and_parquet_give_the_same_rows(tmp_path: Path) -> None:
@@ -33,21 +33,10 @@ def test_a_row_of_another_length_is_marked(tmp_path: Path) -> None:
     assert [row.ragged for row in rows(path)] == [False, True, True]
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", "table is empty"),
-        (b"\xff\xfe\x00binary", "cannot be read as CSV"),
-        (b"\x1f\x8bnot gzip at all", "cannot be read as CSV"),
-        (b'file\n"a.png', "cannot be read as CSV"),
-        (b"PAR1 and no more", "cannot be read as Parquet"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git-LFS pointer"),
-    ],
-)
-def test_what_is_no_table_says_so(tmp_path: Path, content: bytes, said: str) -> None:
+def test_what_is_no_table_says_so(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    path.write_bytes(content)
-    with pytest.raises(ReadError, match=said):
+    path.write_bytes(b"")
+    with pytest.raises(ReadError, match="table is empty"):
         rows(path)
 
 
@@ -59,7 +48,7 @@ def test_no_table_is_missing_input(tmp_path: Path) -> None:
 def test_a_header_that_names_a_column_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("file,view,view\na.png,PA,AP\n")
-    with pytest.raises(ConfigError, match="twice: view"):
+    with pytest.raises(ReadError, match="two columns named 'view'"):
         rows(path)
 
 
@@ -76,17 +65,20 @@ def test_a_sex_is_f_or_m_or_unknown(cell, sex):
     assert sex_of(cell) == sex
 
 
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_the_separator_is_the_one_of_the_header(tmp_path: Path, separator: str) -> None:
+def test_columns_go_by_their_usual_names_unless_they_are_labels(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    path.write_text(f'file{separator}report\na.png{separator}"one, two; three"\n')
-    header, rows = rows_of(path, TableSource(file=str(path)))
-    assert header == ("file", "report")
-    assert [(row.file, row.report, row.ragged) for row in rows] == [("a.png", "one, two; three", False)]
+    path.write_text("Image Index,Patient ID,view,mrn\na.png,'7,AP,1\n")
+    table = rows_of(path, TableSource(file=str(path), rename={"view": "Edema"}, columns={"patient": "Patient ID"}))
+    assert [(row.file, row.patient, row.view) for row in table.rows] == [("a.png", "7", "")]
+    assert table.others == ("view", "mrn")
+    assert table.columns.taken == "columns taken: 'Image Index' as file"
 
 
 def test_a_column_that_may_be_meant_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    path.write_text("Path,sex\na.png,F\n")
-    with pytest.raises(ConfigError, match=r"no column 'file' \(did you mean 'Path'\?\).*columns: \{file: image\}"):
+    path.write_text("fille,sex\na.png,F\n")
+    with pytest.raises(ConfigError, match=r"no column 'file' \(did you mean 'fille'\?\).*sources.0.columns.file=COLUMN"):
+        rows_of(path, TableSource(file=str(path)))
+    path.write_text("file,patientt\na.png,F\n")
+    with pytest.raises(ConfigError, match=r"'patientt' looks like the patient's.*sources.0.columns.patient=patientt"):
         rows_of(path, TableSource(file=str(path)))

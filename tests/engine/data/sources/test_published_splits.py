@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data.splits import drawn_parts, parts_by_lists, read_list, sha256_of, stem_of, without_overlap, without_valid
+from engine.data.sources.published_splits import drawn_parts, parts_by_lists, read_list, sha256_of, stem_of, without_overlap, without_valid
 from engine.errors import ConfigError, InputMissing
 
 SHARES = (("train", 0.7), ("valid", 0.15), ("test", 0.15))

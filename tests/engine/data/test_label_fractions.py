@@ -4,7 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from engine.data.splits import Split, checked_fractions, drawn_fraction, split_hash
+from engine.data.label_fractions import checked_fractions, drawn_fraction, split_hash
+from engine.data.splits import Split
 from engine.errors import ConfigError, UsageError
 
 PARTS = ["train"] * 40 + ["validation"] * 20 + ["test"] * 10
