@@ -93,7 +93,7 @@ def columns_by_role(
         if found:
             by_role[role] = found[0]
             used.add(found[0])
-            if plain_column(found[0]) != role:
+            if plain_column(found[0]) not in (role, "studyinstanceuid"):
                 said.append(f"{found[0]!r} as {role}")
     if "patient" not in by_role and (near := [name for name in header if name not in used and _near_patient(name)]):
         raise error(
