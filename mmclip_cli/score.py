@@ -212,6 +212,7 @@ def _say(tables: Published, run: dict[str, Any], out: Path, code: int) -> None:
     _say_studies(tables, counts["studies"])
     if run["labels"] and not run["labels"]["matched_rows"]:
         console.say(f"\nno row of the labels matches a scored study, so there are no metrics (exit code {NO_LABELS}): {JOINED_BY}")
+        console.say(f"a key of the labels has the form {run['labels']['key_form']}")
     else:
         _say_figures(tables)
     console.say("")

@@ -130,9 +130,10 @@ def _notices(recipe: FinetuneRecipe, facts: Mapping[str, Any], counts: Mapping[s
         if uncertain := source.get("uncertain_cells"):
             said.append(f"{uncertain} uncertain labels (-1) of {name}, read as {getattr(recipe.sources[number], 'uncertain', 'unknown')}")
         if unused := source.get("unused_columns"):
-            said.append(
-                f"columns of labels of {name} that are not learned: {', '.join(unused)}; --findings {','.join(unused)} to learn them"
-            )
+            names = ", ".join(unused)
+            said.append(f"columns of {name} that hold labels and are not learned: {names}; --findings {','.join(unused)} to learn them")
+        if others := source.get("other_columns"):
+            said.append(f"columns of {name} that are not used: {', '.join(others)}")
     few = [f"{name} ({min(pair)})" for name, pair in counts["test"].items() if 0 < min(pair) < FEW]
     if few:
         said.append(f"wide intervals, because fewer than {FEW} test images are positive or negative: {', '.join(few)}")

@@ -30,7 +30,7 @@ from engine.data.splits import check_split_names
 from engine.errors import LabelsError
 from engine.recipe.section import plain_name
 from engine.tables.column_names import Columns, columns_by_role, plain_column
-from engine.tables.study_names import StudyNames
+from engine.tables.study_names import StudyNames, key_form
 from engine.tables.text_tables import read_text_table
 
 LISTED = 1000
@@ -286,6 +286,7 @@ def join(truth: Sequence[Labels], names: StudyNames) -> JoinedLabels:
         "studies_with_labels": len(table),
         "studies_without_labels": len(names.scored) - len(table),
         "unknown_columns": sorted({name for labels in truth for name in labels.unused}),
+        "key_form": key_form(truth[0].keys[0]) if truth and truth[0].keys else "",
         "taken": sorted({said for labels in truth for said in labels.taken}),
         "listed": {
             "unmatched": unmatched[:LISTED],

@@ -16,7 +16,7 @@ CHANGES: dict[int, str] = {
     2: "windows and lookup tables are judged inside the collimated field; bits above BitsStored are flagged or read; "
     "decimal commas are read as points; more languages; dual-energy, tomosynthesis, phantom, rejected and rib images are flagged; "
     "elements behind the pixel data, a repeated group 0002, one unknown VR and text at the end are read over; "
-    "files without UIDs or with other text for UIDs are scored",
+    "files without UIDs or with other text for UIDs are scored; TIFF, BMP and WebP files that a table names are read",
 }
 """Version -> what changed in it, in a few words that the user sees when rows of older versions are dropped."""
 

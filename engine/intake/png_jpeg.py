@@ -1,4 +1,4 @@
-"""Plain PNG and JPEG files, as image tables of published data sets name them: grey, or grey stored in colour, of any depth but 1 bit.
+"""Plain image files (PNG, JPEG, TIFF, BMP, WebP), as image tables name them: grey, or grey stored in colour, of any depth but 1 bit.
 
 How such a file is shown:
   - Grey values are taken as they are stored. Gamma, sRGB and ICC profiles say how a screen should look; radiographs come with any of them.
@@ -6,7 +6,8 @@ How such a file is shown:
     them through an 8-bit conversion clips. Their polarity is not recorded: they are taken to be bone bright.
   - Transparent pixels are black, like padding.
   - The orientation that Exif asks for is applied: every viewer does.
-  - Of a JPEG of several images (MPO) the first is read, the others are previews; an animated PNG is refused.
+  - Of a JPEG of several images (MPO) the first is read, the others are previews; a TIFF of several pages and an animated PNG or WebP
+    are refused.
 """
 
 from __future__ import annotations
@@ -30,20 +31,30 @@ from engine.dicom.selection import MIN_SIDE
 
 _DRAFTS = (8, 4, 2)
 _ORIENTATION = 0x0112
+_STARTS = {b"\x89PNG": "PNG", b"\xff\xd8": "JPEG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
+
+
+def _format(data: bytes) -> str:
+    """The format as Pillow names it; "" for other kinds of image."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    return next((kind for start, kind in _STARTS.items() if data.startswith(start)), "")
+
+
 _TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
 """Exif orientation -> quarter turns to the left, and whether the result is then mirrored left to right (Exif 2.32, 4.6.5.1)."""
 
 
 def read_image(data: bytes, size: int, max_pixels: int) -> tuple[NDArray[np.uint8], int, int, str | None, list[str]]:
-    """uint8 (H, W) with shorter side == size; full rows and columns; pixel hash (None for JPEG); flags.
+    """uint8 (H, W) with shorter side == size; full rows and columns; pixel hash (None for JPEG and WebP); flags.
 
     Rows and columns are those of the upright image.
 
     Raises:
         Refusal: `not_dicom` for other kinds of image, `truncated`, `decode_error`, `resource_limit`, `too_small`, `color_image`,
-            `multi_frame`, `unsupported_bits` (1 bit), `degenerate_image`.
+            `multi_frame`, `unsupported_bits` (1 bit, more than 16, or floating point), `degenerate_image`.
     """
-    kind = "JPEG" if data[:2] == b"\xff\xd8" else "PNG" if data[:4] == b"\x89PNG" else ""
+    kind = _format(data)
     if not kind:
         raise Refusal("not_dicom")
     claim = jpeg_claim(data) if kind == "JPEG" else None
@@ -53,7 +64,7 @@ def read_image(data: bytes, size: int, max_pixels: int) -> tuple[NDArray[np.uint
         raise Refusal("truncated")
     try:
         deep = claim is not None and (claim.coding != "jpeg" or claim.bits != 8)
-        values, rows, columns, factor, turn = _deep_jpeg(data, claim) if deep and claim else _opened(data, claim, size, max_pixels)
+        values, rows, columns, factor, turn = _deep_jpeg(data, claim) if deep and claim else _opened(data, claim, kind, size, max_pixels)
     except Refusal:
         raise
     except MemoryError:
@@ -71,17 +82,16 @@ def read_image(data: bytes, size: int, max_pixels: int) -> tuple[NDArray[np.uint
         picture = np.rot90(picture, quarters)
         picture = np.ascontiguousarray(picture[:, ::-1] if mirrored else picture)
         rows, columns = (columns, rows) if quarters % 2 else (rows, columns)
-    return picture, rows, columns, hash_of(values) if kind == "PNG" else None, flags
+    return picture, rows, columns, None if kind in ("JPEG", "WEBP") else hash_of(values), flags
 
 
 _Opened = tuple[NDArray[Any], int, int, int, int]
 """Values (h, w) or (h, w, channels), full rows and columns, what the values are reduced by, and the orientation that Exif asks for."""
 
 
-def _opened(data: bytes, claim: Claim | None, size: int, max_pixels: int) -> _Opened:
+def _opened(data: bytes, claim: Claim | None, kind: str, size: int, max_pixels: int) -> _Opened:
     from PIL import Image
 
-    kind = "PNG" if claim is None else "JPEG"
     source = io.BytesIO(data) if claim is None else JpegSource(data, claim)
     with warnings.catch_warnings(), _any_size(), Image.open(source, formats=[kind]) as image:
         warnings.simplefilter("ignore")
@@ -90,9 +100,9 @@ def _opened(data: bytes, claim: Claim | None, size: int, max_pixels: int) -> _Op
             raise Refusal("resource_limit")
         if min(rows, columns) < MIN_SIDE:
             raise Refusal("too_small")
-        if kind == "PNG" and getattr(image, "n_frames", 1) > 1:
+        if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:
             raise Refusal("multi_frame")
-        if image.mode == "1":
+        if image.mode in ("1", "F"):
             raise Refusal("unsupported_bits")
         factor = 1
         if kind == "JPEG":
@@ -125,10 +135,12 @@ def _values(image: Any, data: bytes, kind: str) -> NDArray[Any]:
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")
     elif image.mode == "PA":
         image = image.convert("RGBA")
-    elif image.mode in ("CMYK", "YCbCr"):
+    elif image.mode in ("CMYK", "YCbCr", "LAB"):
         image = image.convert("RGB")
     values = np.asarray(image)
-    return values.astype(np.uint16) if values.dtype.kind == "i" else values
+    if values.dtype.kind == "i" and values.size and (values.min() < 0 or values.max() > 0xFFFF):
+        raise Refusal("unsupported_bits")
+    return values.astype(np.uint16) if values.dtype.kind == "i" or values.dtype.byteorder == ">" else values
 
 
 def _deep_jpeg(data: bytes, claim: Claim) -> _Opened:

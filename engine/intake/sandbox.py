@@ -28,9 +28,12 @@ def serve(known: int | None = None) -> None:
     sys.modules["requests"] = None  # type: ignore[assignment]  # pydicom imports it for downloads: half of its start-up time
     # imported here, as the limits below count from the memory of an idle worker
     import imagecodecs  # noqa: F401
+    import PIL.BmpImagePlugin
     import PIL.Jpeg2KImagePlugin
     import PIL.JpegImagePlugin
-    import PIL.PngImagePlugin  # noqa: F401
+    import PIL.PngImagePlugin
+    import PIL.TiffImagePlugin
+    import PIL.WebPImagePlugin  # noqa: F401
 
     from engine.dicom.gdcm import decode
     from engine.intake.limits import Limits

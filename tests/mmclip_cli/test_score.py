@@ -115,7 +115,7 @@ def test_a_policy_reject_is_exit_1_only_when_asked(mmclip, studies, toy, tmp_pat
         (["nowhere", "--prompts", "chest14"], 66, "input 1 of 1 does not exist"),
         ([".", "--prompts", "chest41"], 66, "chest14"),
         ([".", "--prompts", "chest14", "--model", "huge"], 66, "no model named huge"),
-        ([".", "--prompts", "chest14", "--labels", "bad.csv"], 78, "row 1 of the labels, column 'Edema', holds 'yes'"),
+        ([".", "--prompts", "chest14", "--labels", "bad.csv"], 78, "row 1 of the labels, column 'Edema', holds text"),
         ([".", "--prompts", "bad.yaml"], 78, "line 3"),
         (["."], 2, "--prompts"),
         ([".", "--prompts", "chest14", "--batch-size", "0"], 2, "batch-size"),
@@ -129,7 +129,7 @@ def test_a_policy_reject_is_exit_1_only_when_asked(mmclip, studies, toy, tmp_pat
     ids=["input", "prompts", "model", "labels", "recipe", "no prompts", "batch", "limit", "output"],
 )
 def test_what_cannot_be_done_is_said_in_one_line(mmclip, arguments, code, words):
-    (mmclip.folder / "bad.csv").write_text("StudyInstanceUID,Edema\n1.2,yes\n")
+    (mmclip.folder / "bad.csv").write_text("StudyInstanceUID,Edema\n1.2,severe\n")
     (mmclip.folder / "bad.yaml").write_text("version: 1\nfindings:\n  A: {positiv: [x]}\n")
     done = mmclip("score", *arguments)
     assert done.returncode == code
@@ -215,6 +215,7 @@ def test_a_folder_of_plain_images_says_how_they_are_read(mmclip, toy):
 def test_labels_that_match_nothing_are_told_with_the_results(mmclip, studies, toy):
     (mmclip.folder / "labels.csv").write_text("StudyInstanceUID,Pneumonia\n1.2.3,1\n1.2.4,0\n")
     done = mmclip("score", studies / "synthetic", "--prompts", "chest14", "--model", toy, "--labels", "labels.csv", "--quiet")
-    assert done.returncode == 0, done.stderr
-    assert "no row of the labels matches a scored study, so there are no metrics: they are joined by StudyInstanceUID" in done.stdout
+    assert done.returncode == 78, done.stderr
+    assert "no row of the labels matches a scored study, so there are no metrics (exit code 78): they are joined by" in done.stdout
+    assert "a key of the labels has the form 9.9.9" in done.stdout
     assert "AUROC" not in done.stdout

@@ -45,6 +45,7 @@ class TableFindings:
     Attributes:
         rows: what each row says, in the order of the rows given.
         named: findings that have a column, in the table's order.
+        used: columns that labels were read from.
         unused: columns of labels that are no finding that is known, and are not learned.
         taken: columns that were recognised under another name, for the user.
         uncertain: number of uncertain cells.
@@ -52,6 +53,7 @@ class TableFindings:
 
     rows: list[Findings]
     named: tuple[str, ...]
+    used: tuple[str, ...]
     unused: tuple[str, ...]
     taken: tuple[str, ...]
     uncertain: int
@@ -83,7 +85,7 @@ def table_findings(rows: Sequence[Row], others: Sequence[str], source: TableSour
     if not found.columns:
         listing = listing_column(others)
         if listing is None or could_be_labels(cells[listing]):
-            return TableFindings([NOTHING] * len(rows), (), found.unused, (), 0)
+            return TableFindings([NOTHING] * len(rows), (), (), found.unused, (), 0)
         return _listed(rows, listing, source, closed=True, known=None if source.findings else known)
     read = {finding: read_column(cells[column], column, _policy(source), numbers=numbers) for column, finding in found.columns.items()}
     said = []
@@ -91,7 +93,7 @@ def table_findings(rows: Sequence[Row], others: Sequence[str], source: TableSour
         present = [name for name, each in read.items() if each.values[place] == 1]
         absent = [name for name, each in read.items() if each.values[place] == 0]
         said.append(implied(present, absent, source) if present or absent else NOTHING)
-    return TableFindings(said, tuple(read), found.unused, found.taken, sum(each.uncertain for each in read.values()))
+    return TableFindings(said, tuple(read), tuple(found.columns), found.unused, found.taken, sum(each.uncertain for each in read.values()))
 
 
 def _policy(source: TableSource) -> LabelPolicy:
@@ -130,7 +132,7 @@ def _listed(rows: Sequence[Row], column: str, source: TableSource, *, closed: bo
         absent = [name for name in everything if name not in each] if closed else []
         said.append(implied(each, absent, source))
     taken = f"{column!r} as a list of findings" + (", where one that is not listed for an image is absent" if closed else "")
-    return TableFindings(said, everything if closed else (), (), () if source.labels else (taken,), 0)
+    return TableFindings(said, everything if closed else (), (column,), (), () if source.labels else (taken,), 0)
 
 
 def implied(present: Sequence[str], absent: Sequence[str], source: TableSource) -> Findings:

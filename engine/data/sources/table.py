@@ -113,7 +113,11 @@ def read_table(source: TableSource) -> ImageTable:
     distinct = len({text for words in texts.values() for text in words})
     facts = facts_of(name, frame, findings, gone, left_out=left_out, texts=distinct)
     return ImageTable(
-        frame, gone, findings, texts, {**facts, **_column_facts(table, rows, labels), "split": _split_facts(name, frame, source, table)}
+        frame,
+        gone,
+        findings,
+        texts,
+        {**facts, **_column_facts(table, rows, labels, source), "split": _split_facts(name, frame, source, table)},
     )
 
 
@@ -168,13 +172,14 @@ def _stratified(frame: pl.DataFrame, findings: Sequence[str], source: TableSourc
     return frame.with_columns(held_out=pl.Series([key in out for key in patient_keys(frame)], dtype=pl.Boolean))
 
 
-def _column_facts(table: TableRows, rows: Sequence[Row], labels: TableFindings) -> dict[str, Any]:
+def _column_facts(table: TableRows, rows: Sequence[Row], labels: TableFindings, source: TableSource) -> dict[str, Any]:
     """What was recognised and what was not used, for the log, the dry run and the card."""
     said = [table.columns.taken.replace("columns taken: ", "")] if table.columns.taken else []
     blank = sum(not row.patient for row in rows) if "patient" in table.columns.by_role else 0
     return {
         "columns_taken": [*said, *labels.taken],
         "unused_columns": list(labels.unused),
+        "other_columns": [name for name in table.others if name not in (*labels.used, *labels.unused, *source.where)],
         "uncertain_cells": labels.uncertain,
         "rows_without_patient": blank,
     }

@@ -29,7 +29,7 @@ def test_columns_that_are_taken_and_those_that_are_not_are_named(plan):
     assert found.split_by == "patient"
     assert sum(found.patients.values()) == 30
     assert found.notices[0] == "columns of t taken: 'Path' as file, 'subject_id' as patient"
-    assert "columns of labels of t that are not learned: Hernia; --findings Hernia to learn them" in found.notices
+    assert "columns of t that hold labels and are not learned: Hernia; --findings Hernia to learn them" in found.notices
     asked = plan("Path,subject_id,Edema,Hernia", lambda n: f"images/{n}.png,{n // 2},{n % 4 // 2},{n % 3 % 2}", findings=["Hernia"])
     assert asked.findings == ("Hernia",)
 
@@ -41,11 +41,15 @@ def test_a_table_without_patients_is_split_by_image_and_that_is_said(plan):
 
 
 def test_few_labels_in_a_large_table_are_split_among_the_labelled(plan):
-    found = plan("file,patient,Edema", lambda n: f"images/{n}.png,p{n},{n % 3 % 2 if n % 10 == 0 else ''}", rows=250, fractions=(0.5, 1.0))
+    def row(n):
+        return f"images/{n}.png,p{n},{n % 3 % 2 if n % 10 == 0 else ''},{n % 5 + 7}"
+
+    found = plan("file,patient,Edema,fold", row, rows=250, fractions=(0.5, 1.0))
     assert found.unlabelled == 225
     assert sum(found.images.values()) == 25
     assert all(min(found.labels[split]["Edema"]) >= 1 for split in ("train", "validation", "test"))
     assert [each.fraction for each in found.fractions] == [0.5, 1.0]
+    assert "columns of t that are not used: fold" in found.notices
     assert any("wide intervals" in notice for notice in found.notices)
 
 

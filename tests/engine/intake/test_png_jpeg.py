@@ -37,6 +37,30 @@ def test_png_and_jpeg_of_one_picture_agree(read: Read, grey: np.ndarray) -> None
     assert np.abs(png.image.astype(float) - jpeg.image).mean() < 0.6
 
 
+@pytest.mark.parametrize("kind", ["BMP", "TIFF", "WEBP"])
+def test_other_formats_are_the_same_image(read: Read, grey: np.ndarray, kind: str) -> None:
+    png = read(saved(grey), "a.png", plain_images=True)
+    options = {"lossless": True} if kind == "WEBP" else {"compression": "tiff_lzw"} if kind == "TIFF" else {}
+    got = read(saved(grey, kind, **options), "a", plain_images=True)
+    assert got.outcome == "score", got.reason
+    np.testing.assert_array_equal(got.image, png.image)
+
+
+def test_tiff_of_sixteen_bits_of_either_order_and_what_is_refused(make: SimpleNamespace, read: Read, grey: np.ndarray) -> None:
+    deep = make.chest()
+    png = read(saved(deep), "a.png", plain_images=True)
+    for kind in (deep, deep.astype(np.int32)):
+        np.testing.assert_array_equal(read(saved(kind, "TIFF"), "a.tif", plain_images=True).image, png.image)
+    stream = io.BytesIO()
+    Image.fromarray(deep.astype(">u2")).save(stream, "TIFF")
+    np.testing.assert_array_equal(read(stream.getvalue(), "a.tif", plain_images=True).image, png.image)
+    assert read(saved(deep.astype(np.float32), "TIFF"), "a.tif", plain_images=True).reason == "unsupported_bits"
+    stream = io.BytesIO()
+    Image.fromarray(grey).save(stream, "TIFF", save_all=True, append_images=[Image.fromarray(grey)])
+    assert read(stream.getvalue(), "a.tif", plain_images=True).reason == "multi_frame"
+    assert read(saved(grey, "TIFF")[:-3000], "a.tif", plain_images=True).reason in ("truncated", "decode_error")
+
+
 def test_sixteen_bits_are_scaled_by_the_range_they_use(make: SimpleNamespace, read: Read) -> None:
     twelve = make.chest()
     got = read(saved(twelve), "a.png", plain_images=True)
