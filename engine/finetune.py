@@ -38,12 +38,13 @@ from engine.evaluation.learning_curve import CurvePoint, HeldOutSet, ValidationC
 from engine.metrics.calibration import sigmoid
 from engine.metrics.roc import macro_auroc, mean_log_loss
 from engine.model.bundle import Bundle, load_bundle
-from engine.model.bundle_folder import describe
+from engine.model.bundle_folder import describe, local_folder
 from engine.model.cards import classifier_facts, save_finetuned
 from engine.model.classifier import Classifier, bce_loss, class_balance, layer_scales, pos_weights, randomised, text_head, zero_head
 from engine.model.head import Head
 from engine.model.linear_probe import Fit, Floats, best_fit, fits, raw_pixels
 from engine.model.phrases import check_phrases
+from engine.model.population import Population
 from engine.model.zero_shot import Words, logit_scale, words_by_finding, zero_shot
 from engine.recipe.loader import load_recipe
 from engine.recipe.prompts import PromptRecipe
@@ -144,7 +145,8 @@ def finetune(
     check_there(recipe.sources)
     fractions = checked_fractions(fractions)
     where = resolved_device(device)
-    describe(recipe.model)  # before anything is read or written
+    if local_folder(recipe.model) is not None:
+        describe(recipe.model)  # its files are whole
     table = finetune_table(recipe)
     plan = plan_finetuning(recipe, fractions, table)
     if dry_run:
@@ -298,7 +300,13 @@ def _fraction(run: _Run, seen: _Seen, identity: Mapping[str, str], share: float)
         split_by=split_by_of(found.facts),
     )
     zero_shot_rows = run.curve[: len(found.findings) + 1]
-    save_finetuned(run.bundle(share), model, name, recipe, facts, [*zero_shot_rows, *rows], versions=versions())
+    save_finetuned(
+        run.bundle(share), model, name, recipe, facts, [*zero_shot_rows, *rows], versions=versions(), population=_population(part.train)
+    )
+
+
+def _population(frame: pl.DataFrame) -> dict[str, Any]:
+    return Population.of(frame.select("source", "age", "view").iter_rows()).as_section()
 
 
 # ---- learning ------------------------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from engine.data.sources.published import sources_in
 from engine.data.store import PixelStore
 from engine.dicom.reasons import FAILURES
 from engine.errors import InputMissing, UsageError
+from engine.intake.containers import is_named_as_image
 from engine.intake.files import check_inputs, input_files
 from engine.recipe.document import Document
 from engine.recipe.loader import KINDS, check_recipe, find_recipe, kind_of, read_recipe
@@ -89,6 +90,7 @@ def ingest(
     settings: Sequence[str] = (),
     workers: int | None = None,
     verify: bool = False,
+    follow_links: bool = False,
     dry_run: bool = False,
 ) -> Iterator[Event]:
     """Prepare images once; yields the kinds of the inputs, progress, and the run's record.
@@ -100,6 +102,7 @@ def ingest(
             `store_size=320`.
         workers: processes that read; None: as many as this process has cores.
         verify: compare the content of files that are known; False compares their sizes and times of change.
+        follow_links: follow symbolic links into the trees of the inputs (folders of DICOM).
         dry_run: read the tables, look for the files, write nothing.
 
     Closing the generator keeps what was done.
@@ -114,14 +117,14 @@ def ingest(
     sources = recipe.sources if isinstance(recipe, SourcesRecipe) else ()
     yield Recognised(tuple(source.kind for source in sources) or ("dicom",), recipe.store_size, recipe.resize)
     if dry_run:
-        yield _plan_of_sources(recipe) if isinstance(recipe, SourcesRecipe) else _plan_of_folders(folders, out)
+        yield _plan_of_sources(recipe) if isinstance(recipe, SourcesRecipe) else _plan_of_folders(folders, out, follow_links)
         return
     processes = workers or len(os.sched_getaffinity(0))
     with locked(out):
         if isinstance(recipe, SourcesRecipe):
             account = yield from _from_sources(recipe, out, workers, verify)
         else:
-            account = yield from _from_folders(folders, recipe, out, processes, verify)
+            account = yield from _from_folders(folders, recipe, out, processes, verify, follow_links)
         run = {
             "notice": NOTICE,
             "versions": versions(),
@@ -193,7 +196,7 @@ def _from_sources(recipe: SourcesRecipe, out: Path, workers: int | None, verify:
 
 
 def _from_folders(
-    folders: Sequence[Path], recipe: StoreRecipe, out: Path, workers: int, verify: bool
+    folders: Sequence[Path], recipe: StoreRecipe, out: Path, workers: int, verify: bool, follow_links: bool
 ) -> Generator[Notice | Filled, None, dict[str, Any]]:
     """Make image table and pixel store of folders of DICOM; their part of run.json."""
     private, place = out / "private", out / f"pictures-{recipe.store_size}-{recipe.resize}"
@@ -203,7 +206,7 @@ def _from_folders(
             f"every file is read again: private/{_JOURNAL} was written by a build before 2026-12-02, in a format that is not used now"
         )
         journal.unlink()
-    items = input_files(folders, {}, leave_out=[out])
+    items = input_files(folders, {}, out=out, follow_links=follow_links)
     read = 0
     steps = ingest_folder(items, Names(site_key()), place, recipe.store_size, recipe.resize, workers=workers, verify=verify)
     while True:
@@ -246,12 +249,13 @@ def _plan_of_sources(recipe: SourcesRecipe) -> Planned:
     return Planned(len(table.frame), _by_reason(table.dropped), left_out)
 
 
-def _plan_of_folders(folders: Sequence[Path], out: Path) -> Planned:
+def _plan_of_folders(folders: Sequence[Path], out: Path, follow_links: bool) -> Planned:
     left: Counter[str] = Counter()
     files = 0
-    for item in input_files(folders, {}, leave_out=[out]):
-        files += item.decided is None
-        left.update([item.decided[1]] if item.decided else [])
+    for item in input_files(folders, {}, out=out, follow_links=follow_links):
+        reason = item.decided[1] if item.decided else "not_dicom" if is_named_as_image(item.path) else None
+        files += reason is None
+        left.update([reason] if reason else [])
     return Planned(files, dict(sorted(left.items())), 0)
 
 

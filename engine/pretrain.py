@@ -32,6 +32,7 @@ from engine.model.grad_cache import micro_batch_losses, micro_batches_per_step, 
 from engine.model.init import InitialModel, initial_model, prompt_tokens
 from engine.model.mask_monitor import ROWS, MaskMonitor
 from engine.model.mmclip import MMCLIP
+from engine.model.population import Population
 from engine.model.preprocessing import Preprocessing
 from engine.recipe.pretraining import Augmentation
 from engine.tables.atomic import locked
@@ -207,7 +208,8 @@ def _events(run: _Run, max_steps: int | None) -> Generator[Event, None, None]:
     entities = None if recogniser is None else float((bank.entity_ids > 0).any(1).mean())
     prepared = summary(found, entities, time.monotonic() - begun)
     named = None if recogniser is None else {"name": recogniser.name, "version": recogniser.version}
-    log.update(data_hash=data_hash, sources=found.table.facts, prepared=prepared, entities=named)
+    population = Population.of(found.frame.select("source", "age", "view").iter_rows()).as_section()
+    log.update(data_hash=data_hash, population=population, sources=found.table.facts, prepared=prepared, entities=named)
     yield prepared
 
     module = initial.module.to(device)

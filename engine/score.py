@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,16 +26,18 @@ from engine.data.label_cells import DEFAULT_POLICY, LabelPolicy
 from engine.data.labels import JoinedLabels, Labels, has_labels, join, labels_in, read_labels, studies_of
 from engine.dicom.reader_version import reader_version, same_readers, why_outdated
 from engine.dicom.reasons import NOT_IN_MEAN, Outcome
-from engine.errors import InputMissing, LabelsError, NotFinite, TooManyFailures
+from engine.errors import InputMissing, LabelsError, NotFinite, TooManyFailures, UsageError
 from engine.intake.files import InputFile, check_inputs, input_files
 from engine.intake.limits import LIMITS, Limits, as_settings
 from engine.metrics.calibration import CalibrationMap
 from engine.metrics.findings import FindingFigures, figures
 from engine.model.bundle_folder import card_summary
+from engine.model.population import Population
 from engine.scoring.feature_cache import FeatureCache, cached_contents
 from engine.scoring.heatmap_sheets import HeatmapSheet, SheetFolder, SheetRequest, heatmap_sheets
 from engine.scoring.heatmaps import Margins
 from engine.scoring.image_features import count_files, file_results, with_features
+from engine.scoring.kept_files import earlier_files, gone_studies
 from engine.scoring.output import OUTPUTS, add_metrics, add_tables, changed_outputs, clear_previous, contents_hash
 from engine.scoring.run_state import SEVERAL, ScoringRun, Vector
 from engine.scoring.scorers import encode
@@ -146,6 +149,9 @@ def score(
     batch_size: int | None = None,
     limits: Limits = LIMITS,
     heatmaps: bool = False,
+    force_heatmaps: bool = False,
+    follow_links: bool = False,
+    keep: bool = False,
     dry_run: bool = False,
 ) -> Iterator[Event]:
     """Score every chest radiograph of the inputs and write the tables to `out`.
@@ -170,6 +176,9 @@ def score(
         limits: for one file. Files that were rejected for a limit are not cached, so a higher limit reads them again.
         heatmaps: also draw which patches of each scored image speak for a finding (engine/model/heatmaps.py), into private/heatmaps.
             Features are not enough for that: images without a sheet of this model and these prompts are read once more, known ones too.
+        force_heatmaps: draw them even with a model whose bundle says that they do not point at findings.
+        follow_links: follow symbolic links into the trees of the inputs.
+        keep: also report the scored files of earlier runs that are not among the inputs any more, from the feature cache.
         dry_run: check everything, count the files, write nothing.
 
     Closing the generator early keeps what was done: the next run with the same `out` continues from there.
@@ -190,18 +199,20 @@ def score(
     truth = _labels(labels, findings, tables, label_policy, label_column)
     names = Names(site_key(), retain_uids)
     cores = workers or len(os.sched_getaffinity(0))
-    left_out = [out, labels] if labels else [out]
-    items = input_files(inputs, tables, leave_out=left_out, min_age=min_age)
-    _check_keys(truth, input_files(inputs, tables, leave_out=left_out))
+    walk = partial(input_files, inputs, tables, out=out, leave_out=[labels] if labels else [], follow_links=follow_links)
+    items = walk(min_age=min_age)
+    _check_keys(truth, walk())
     if dry_run:
         bundle = _load(model, device)
         yield from map(Notice, asked.notices(bundle))
         files = count_files(items, cached_contents(_shards(bundle, out)), workers=cores)
         yield Planned(files.files, files.known, files.left_out)
         return
-    with locked(out), closing(Results(findings, out / "private")) as results:
+    with locked(out), closing(Results(findings, out / "private", keep=keep)) as results:
         make_folder(out / "private", mode=0o700)
         bundle = _load(model, device)
+        if heatmaps and not force_heatmaps:
+            _refuse_heatmaps(bundle)
         maps = _maps(calibration, bundle, asked, aggregate)
         notices = asked.notices(bundle)
         scorer = asked.scorer(bundle)
@@ -215,7 +226,14 @@ def score(
         if cache.shards.unreadable:
             yield Notice(f"{len(cache.shards.unreadable)} damaged shards of the feature cache were left out; their files are read again")
         clock.lap("load")
-        run = ScoringRun(results, names, cache, scored=[] if heatmaps else None)
+        run = ScoringRun(
+            results,
+            names,
+            cache,
+            scored=[] if heatmaps else None,
+            population=Population.read(bundle.provenance),
+            today=utc_time()[:10] if keep else None,
+        )
         size = batch_size or (64 if bundle.device.type == "cuda" else 8)
         found = file_results(items, cache, size=bundle.preprocessing.read_size, workers=cores, limits=limits)
         said = False
@@ -228,8 +246,10 @@ def score(
                     yield from map(Notice, _outdated(cache))
                 _refuse_failures(run.failed, max_failures)
         clock.lap("images")
-        run.reflag()
         _refuse_few(len(results), min_files)
+        if keep:
+            yield from map(Notice, _keep(run, out))
+        run.reflag()
         if len(run.images) >= SEVERAL and results.spread() <= ROUNDING:
             scored = results.counts()["score"]
             raise NotFinite(f"the model gives the same scores to all of {scored} images, different as they are", hint="another model")
@@ -249,6 +269,8 @@ def score(
         studies = grouped.changed(lambda frame: _calibrated(frame, maps))
         labelled = (joined or JoinedLabels({}, {})).frame(findings)
         rows = _figures(studies, labelled, run, findings) if joined else []
+        if not keep and (gone := gone_studies(out, (frame["study"] for frame in studies.frames()))):
+            yield Notice(f"{gone} studies of the last run are not in these inputs and leave scores.csv; --keep would keep them")
         for name in changed_outputs(out):
             yield Notice(f"{name} was changed after the last run had written it; it is replaced")
         with atomic_group() as outputs:
@@ -314,6 +336,19 @@ def _check_keys(truth: Sequence[Labels], items: Iterable[InputFile]) -> None:
     )
 
 
+def _keep(run: ScoringRun, out: Path) -> Iterator[str]:
+    """Add the files of earlier runs that are not among the inputs; what cannot be kept, as a sentence."""
+    seen = run.results.frame("path", "content_hash")
+    earlier = earlier_files(out, run.cache, set(seen["path"].drop_nulls()), set(seen["content_hash"].drop_nulls()))
+    for file in earlier.files:
+        run.keep(file)
+    if earlier.lost:
+        yield (
+            f"{earlier.lost} files of earlier runs cannot be kept: another model or version of the reader has read them, and they are not "
+            "among the inputs"
+        )
+
+
 def _shards(bundle: Bundle, out: Path) -> ShardFolder:
     return ShardFolder(out, bundle.content_hash, reader_version(), int(bundle.clip.config.projection_dim), same_readers())
 
@@ -357,6 +392,16 @@ def _draw(
     missing = yield from heatmap_sheets(wanted, images, sheets, bundle, margins_of, made_with)
     if missing:
         yield Notice(f"{missing} scored images have no heatmap: their files were changed or removed during the run")
+
+
+def _refuse_heatmaps(bundle: Bundle) -> None:
+    measured = bundle.provenance.get("heatmaps", {})
+    if isinstance(measured, Mapping) and measured.get("point") is False:
+        raise UsageError(
+            f"heatmaps of {bundle.name} do not point at findings",
+            why=str(measured.get("measured", "its card says so")),
+            hint="another model, or --force-heatmaps",
+        )
 
 
 def _refuse_few(files: int, least: int) -> None:

@@ -48,7 +48,9 @@ def page() -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
+    """Text for a cell of a table in Markdown; what is between backticks stays as it is."""
+    parts = text.replace("|", "\\|").split("`")
+    return "`".join(part if code % 2 else part.replace("*", "\\*").replace("_", "\\_") for code, part in enumerate(parts))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmclip_cli import console
-from mmclip_cli.options import DryRun, Json, Quiet, Settings
+from mmclip_cli.options import DryRun, FollowLinks, Json, Quiet, Settings
 
 if TYPE_CHECKING:
     from engine.ingest import Planned
@@ -48,6 +48,7 @@ def command(
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare known files by content, not only by size and modification time.")
     ] = False,
+    follow_links: FollowLinks = False,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -59,7 +60,9 @@ def command(
     from engine.data.build_store import Filled
     from engine.ingest import Finished, Notice, Planned, Recognised, ingest
 
-    events = ingest(inputs, out, kind=kind, settings=settings or (), workers=workers, verify=verify, dry_run=dry_run)
+    events = ingest(
+        inputs, out, kind=kind, settings=settings or (), workers=workers, verify=verify, follow_links=follow_links, dry_run=dry_run
+    )
     run: dict[str, Any] = {}
     logged = time.monotonic()
     with console.closing(events) as watched, console.progress(None, what="ingest", unit="image", quiet=quiet, leave=False) as bar:
@@ -83,7 +86,7 @@ def command(
         console.say_json({**run, "out": out})
     elif run:
         _say(run, out)
-    return int(bool(run) and run["counts"]["failed"] > 0)
+    return int(bool(run) and (run["counts"]["failed"] > 0 or not run["counts"]["images"]))
 
 
 def _say_plan(plan: Planned, *, json: bool) -> None:
@@ -93,6 +96,8 @@ def _say_plan(plan: Planned, *, json: bool) -> None:
     console.say(f"{plan.images:,} images to read, {sum(plan.dropped.values()):,} dropped by their tables, {plan.left_out:,} left out")
     for reason, images in plan.dropped.items():
         console.say(f"  {reason} {images:,}")
+    if not plan.images:
+        _say_nothing(plan.dropped)
 
 
 def _say(run: dict[str, Any], out: Path) -> None:
@@ -109,10 +114,17 @@ def _say(run: dict[str, Any], out: Path) -> None:
         console.table(["dropped", "rows", "because"], [[reason, count, meanings.get(reason, "")] for reason, count in rows[:SHOWN_REASONS]])
         if len(rows) > SHOWN_REASONS:
             console.say(f"and {len(rows) - SHOWN_REASONS} more reasons in run.json")
-        if not counts["images"] and (advice := _advice(rows[0][0])):
-            console.say(f"no image is left; of {rows[0][0]}: {advice}")
+    if not counts["images"]:
+        _say_nothing(counts["dropped"])
     console.say("")
     console.say(f"{console.shown(out / 'images.parquet')} lists the images, {console.shown(out / run['store'])} has their pixels")
+
+
+def _say_nothing(dropped: dict[str, int]) -> None:
+    """Print that no image is left, and what to do about the most frequent reason."""
+    most = max(dropped, key=lambda reason: dropped[reason], default="")
+    advice = f"of {most}: {_advice(most)}" if most else "the inputs hold no file beside those that mmclip itself wrote"
+    console.say(f"no image is left; {advice}")
 
 
 def _advice(reason: str) -> str:

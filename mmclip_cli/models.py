@@ -42,12 +42,15 @@ def show(
     With --json: configuration, provenance and hashes.
     """
     from engine.model.bundle_folder import describe
+    from engine.model.population import Population
 
     found = describe(model)
     if json:
         console.say_json(found)
         return
     console.say(found.card.rstrip("\n") or f"{found.name} has no card")
+    if (population := Population.read(found.provenance)) is not None:
+        console.say(f"\ntrained on {population}")
     console.say(f"\ncontent hash {found.content_hash}, {found.parameters:,} weights, {found.megabytes} MB, files whole")
 
 

@@ -13,6 +13,10 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe, e.g. optimizer.lr=1e-4. Repeatable."),
 ]
+FollowLinks = Annotated[
+    bool,
+    typer.Option("--follow-links", help="Follow symbolic links into the inputs (DataLad, DVC, Hugging Face)."),
+]
 Uncertain = Annotated[
     Literal["unknown", "present", "absent"] | None,
     typer.Option(help="How uncertain labels (-1, u) are read.", show_default="unknown"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from mmclip_cli import console
-from mmclip_cli.options import DryRun, Json, LabelColumn, LabelThreshold, Quiet, Uncertain
+from mmclip_cli.options import DryRun, FollowLinks, Json, LabelColumn, LabelThreshold, Quiet, Uncertain
+
+OUTSIDE = "outside_training_population"
 
 if TYPE_CHECKING:
     from engine.score import Planned, Published
@@ -83,6 +86,9 @@ def command(
     heatmaps: Annotated[
         bool, typer.Option("--heatmaps", help="Write patch-text similarity heatmaps to OUT/private/heatmaps (contain patient images).")
     ] = False,
+    force_heatmaps: Annotated[
+        bool, typer.Option("--force-heatmaps", help="Draw heatmaps even if the model's card says that they do not point at findings.")
+    ] = False,
     heatmaps_in_report: Annotated[
         bool, typer.Option("--heatmaps-in-report", help="Also show the first heatmaps in report.html, which then has mode 0600.")
     ] = False,
@@ -90,6 +96,10 @@ def command(
         Literal["error", "reject", "never"],
         typer.Option(help="Exit with code 1 if a file was damaged (error) or rejected at all (reject), or never."),
     ] = "error",
+    follow_links: FollowLinks = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Also report studies of earlier runs whose files were moved away; adds the column last_seen.")
+    ] = False,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -97,7 +107,8 @@ def command(
     """Score chest radiographs with text prompts or a classifier.
 
     Writes scores per study, one row per file, metrics if there are labels, and a report to --out. Files that an earlier run has read
-    are not read again. scores.csv and images.csv hold the files of the last run's inputs.
+    are not read again. scores.csv and images.csv hold the files of this run's inputs; with --keep also those of earlier runs into the
+    same --out, which were moved away since.
     """
     from engine.data.label_cells import LabelPolicy
     from engine.html_report import report
@@ -123,6 +134,9 @@ def command(
         batch_size=batch_size,
         limits=limits_from(limit or ()),
         heatmaps=heatmaps or heatmaps_in_report,
+        force_heatmaps=force_heatmaps,
+        follow_links=follow_links,
+        keep=keep,
         dry_run=dry_run,
     )
     tables, run, seen, drawn = None, None, 0, 0
@@ -179,6 +193,8 @@ def _say_plan(plan: Planned, *, json: bool) -> None:
     console.say(f"{plan.files} files: {plan.known} known, {plan.files - plan.known - unopened} to read, {unopened} left out unopened")
     for reason, files in plan.left_out.items():
         console.say(f"  {reason} {files}")
+    if plan.files == unopened:
+        _say_nothing(plan.left_out)
 
 
 def _as_json(tables: Published, run: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -205,9 +221,18 @@ def _say(tables: Published, run: dict[str, Any], out: Path, code: int) -> None:
     again = f", {counts['reused']} of them known from an earlier run" if counts["reused"] else ""
     console.say(f"{_count(counts['files'], 'file')}{again}: {counts['score']} scored, {_count(counts['duplicate'], 'duplicate')}, "
                 f"{counts['reject']} rejected, {counts['skip']} skipped")  # fmt: skip
+    if counts["kept"]:
+        console.say(
+            f"{_count(counts['kept'], 'file')} of earlier runs kept (--keep); last_seen in images.csv has the date of their last run"
+        )
     prompts = "its own head" if run["recipe"].get("source") == "classifier" else run["recipe"]["name"]
     studies = _count(counts["studies"], "study", "studies")
     console.say(f"{studies} scored by {run['model']['name']} with {prompts} on {run['device']} in {seconds:.1f} s")
+    if counts["outside"]:
+        console.say(
+            f"{_count(counts['outside'], 'image')} of patients outside the model's training population (age or view): "
+            f"flag {OUTSIDE}; `mmclip models show {run['model']['name']}` tells whom it was trained on"
+        )
     _say_left_out(tables, counts, code)
     _say_studies(tables, counts["studies"])
     if run["labels"] and not run["labels"]["matched_rows"]:
@@ -225,6 +250,15 @@ def _say(tables: Published, run: dict[str, Any], out: Path, code: int) -> None:
         console.say(f"{out / 'private' / 'files.csv'} maps rows to files and patients (contains identifiers)")
 
 
+def _say_nothing(reasons: Mapping[str, int]) -> None:
+    """Print that there is nothing to score, and what to do about the most frequent reason."""
+    from engine.dicom.reasons import REASONS
+
+    most = max(reasons, key=lambda reason: reasons[reason], default="")
+    advice = f"of {most}: {REASONS[most].advice}" if most else "the inputs hold no file beside those that mmclip itself wrote"
+    console.say(f"nothing was scored; {advice}")
+
+
 def _count(number: int, one: str, several: str = "") -> str:
     return f"{number} {one if number == 1 else several or f'{one}s'}"
 
@@ -238,6 +272,8 @@ def _say_left_out(tables: Published, counts: dict[str, Any], code: int) -> None:
     counted = tables.images.filter(pl.col("outcome").is_in(["reject", "skip"])).group_by("reason").len()
     rows = counted.sort("len", "reason", descending=[True, False]).collect(engine="streaming").rows()
     if not rows:
+        if not counts["studies"]:
+            _say_nothing({})
         return
     console.say("")
     marks = {reason: "failed: " if reason in FAILURES else "" for reason, _ in rows}
@@ -249,7 +285,7 @@ def _say_left_out(tables: Published, counts: dict[str, Any], code: int) -> None:
         leaves = ", so this ends with exit code 1" if code else ""
         console.say(f"{failed} of them failed (damaged or unreadable){leaves}: images.csv has a row for each, private/files.csv its path")
     if not counts["studies"]:
-        console.say(f"nothing was scored; of {rows[0][0]}: {REASONS[rows[0][0]].advice}")
+        _say_nothing(dict(rows))
 
 
 def _say_studies(tables: Published, studies: int) -> None:

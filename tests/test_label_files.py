@@ -64,7 +64,7 @@ REFUSED = {
     "a misspelt finding": (TWO, "Edema,Pnuemonia", "'Pnuemonia' is no finding, and nearly spelled like Pneumonia"),
     "a misspelt patient": (TWO, "Edema,patient_numbr", "column 'patient_numbr' looks like the patient's"),
     "an unknown split": (TWO, "Edema,split", "the split column holds 1 name that mmclip does not know"),
-    "a header twice": (TWO, "Edema,Edema", "has two columns named 'Edema'"),
+    "a header twice": (TWO, "Edema,Edema", "columns 2 and 3 of the table"),
 }
 """Cells, header, and what is said."""
 

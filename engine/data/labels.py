@@ -134,8 +134,6 @@ def _key(frame: pl.DataFrame, roles: Columns, by_file: bool) -> tuple[str, bool]
     elif "patient" in roles.by_role:
         why += f"; {roles.by_role['patient']!r} names patients, who may have several studies"
         hint = "StudyInstanceUID, or file with the paths of the scored files"
-    else:
-        why += f"; it has {', '.join(map(repr, frame.columns[:8]))}"
     raise LabelsError("the labels name no studies", why=why, hint=hint)
 
 

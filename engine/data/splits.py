@@ -60,7 +60,8 @@ def check_split_names(names: Iterable[str], known: Iterable[str] = ()) -> None:
     said = []
     for name in strange[:5]:
         near = difflib.get_close_matches(name.casefold(), spelt, n=1)
-        said.append(f"{name[:20]!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+        if near or name.isdigit():  # anything else may be a name in the wrong column
+            said.append(f"{name[:20]!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
     raise LabelsError(
         f"the split column holds {len(strange)} name{'s' if len(strange) > 1 else ''} that mmclip does not know",
         why=", ".join(said),
@@ -150,7 +151,10 @@ def wanted_findings(recipe: FinetuneRecipe, table: ImageTable) -> tuple[str, ...
             hint="--findings as the table's columns are called, or --set 'sources.0.rename={COLUMN: Finding}'",
         )
     if not table.findings:
-        unused = [name for source in table.facts.get("sources", [table.facts]) for name in source.get("unused_columns", [])]
+        sources = table.facts.get("sources", [table.facts])
+        if unread := next((each for source in sources if (each := source.get("labels_unread"))), None):
+            raise LabelsError(unread[0], why=unread[1], hint=unread[2])
+        unused = [name for source in sources for name in source.get("unused_columns", [])]
         raise ConfigError(
             "the sources label no finding",
             why="no column is called as one of the 14 findings of chest14"

@@ -47,7 +47,7 @@ def plain_values(vr: str, value: bytes, *, little: bool, ascii_text: bool) -> li
     """
     if vr in ("US", "SS"):
         return [int.from_bytes(value, "little" if little else "big", signed=vr == "SS")] if len(value) == 2 else None
-    if vr not in ("CS", "UI", "DS", "IS") and not (ascii_text and vr in ("LO", "SH")):
+    if vr not in ("AS", "CS", "UI", "DS", "IS") and not (ascii_text and vr in ("LO", "SH")):
         return None
     text = value.rstrip(_PADDING).decode("latin-1")
     if not text.isascii() or not text.isprintable():
@@ -83,6 +83,7 @@ logging.getLogger("pydicom").propagate = False
 
 _KEYWORDS = (
     *("SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "PresentationIntentType", "PatientID"),
+    *("PatientAge",),
     *("IssuerOfPatientID", "BodyPartExamined", "ViewPosition", "StudyInstanceUID", "SeriesInstanceUID", "PatientOrientation"),
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "PixelAspectRatio"),
     *("ImagerPixelSpacing", "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
@@ -131,6 +132,7 @@ class Header:
     series_instance_uid: str = ""
     study_instance_uid: str = ""
     patient: str = ""
+    age: str = ""
     body_part: str = ""
     view: str = ""
     views: tuple[Code, ...] = ()
@@ -234,6 +236,7 @@ class _Reader:
             series_instance_uid=self.text("SeriesInstanceUID"),
             study_instance_uid=self.text("StudyInstanceUID"),
             patient="\\".join(filter(None, (self.text("PatientID"), self.text("IssuerOfPatientID")))),
+            age=self.text("PatientAge").upper(),
             body_part=self.local_text("BodyPartExamined").upper(),
             view=self.local_text("ViewPosition").upper(),
             views=self.codes("ViewCodeSequence"),

@@ -40,7 +40,16 @@ REASONS: dict[str, Reason] = {
     ),
     "not_regular": Reason("skip", "a fifo, socket, device, or a folder named like a file", "nothing"),
     "os_junk": Reason("skip", "a file the operating system left (Thumbs.db, .DS_Store, ._*)", "nothing"),
-    "symlink": Reason("skip", "a symbolic link; links are never followed", "name the link's target as an input"),
+    "link_broken": Reason(
+        "skip", "a symbolic link whose target is not there", "fetch the data (`datalad get`, `git annex get`, `dvc pull`), then run again"
+    ),
+    "link_loop": Reason("skip", "a symbolic link that leads back to a folder above it, or to itself", "nothing: these files are read once"),
+    "link_outside": Reason(
+        "skip",
+        "a symbolic link that leads out of the inputs; such links are never followed",
+        "name the folder of its target as an input, too",
+    ),
+    "symlink": Reason("skip", "a symbolic link", "`--follow-links`, or name the link's target as an input"),
     # duplicate
     "same_pixels": Reason("duplicate", "the same bytes, or the same SOP instance with the same pixels, were read before", "nothing"),
     # reject: the file
@@ -52,12 +61,15 @@ REASONS: dict[str, Reason] = {
         "reading took longer than the time limit (30 s, unless `--limit` says otherwise)",
         "run again on a machine that is less busy, or with `--limit seconds=120`",
     ),
+    "file_missing": Reason(
+        "reject", "a table names the file, and it is not there", "check the names: they start from the folder of the table"
+    ),
     "empty_file": Reason("reject", "zero bytes", "fetch the file again"),
     "io_error": Reason("reject", "the file system failed while the file was read, twice", "check the disk or the mount, then run again"),
     "not_dicom": Reason(
         "reject",
         "no DICOM: another kind of file, or none that is known; skipped where it is a plain image",
-        "take it out of the folder; a PNG or JPEG image is read where a table names it: `mmclip score images.csv` with a column `file`",
+        "take it out of the folder; images are read in a folder of images alone, or where a table names them: `mmclip score images.csv`",
     ),
     "resource_limit": Reason(
         "reject",
@@ -141,6 +153,7 @@ FLAGS: dict[str, str] = {
     "no_window": "the file names no window; 8-bit values are shown as they are, others over the range of the data",
     "orientation": "rotated or mirrored by its tags, or by its looks (measured: engine/dicom/README.md)",
     "out_of_distribution": "does not look like a frontal chest radiograph (measured: engine/dicom/README.md), or the header says animal",
+    "outside_training_population": "the patient's age, or the view, is rare or absent among the images that the model was trained on",
     "padding": "padding was excluded from the range of grey",
     "phantom": "a phantom or quality-control image, by its tags; not in the study's score",
     "polarity": "a frontal chest that looks inverted: the lungs are bright after all the header's steps (measured: engine/dicom/README.md)",
@@ -184,6 +197,7 @@ FLAG_ADVICE: dict[str, str] = {
     "rib_view": "its score is in images.csv only; correct the tags where they are wrong",
     "second_decoder": "look at the image before trusting its score; have the sender write a stream to the letter of its standard",
     "secondary_capture": "prefer the original where there is one",
+    "outside_training_population": "do not rely on its scores before the model was evaluated on such patients",
     "synthetic": "never count it among patients",
     "tomosynthesis": "its score is in images.csv only; correct the tags where they are wrong",
     "trailing_bytes": "nothing",
@@ -201,7 +215,7 @@ NOT_IN_MEAN = frozenset({"dual_energy", "phantom", "rejected_image", "rib_view",
 FAILURES = frozenset(
     {
         "corrupt_header", "decode_crash", "decode_error", "decode_timeout", "empty_file", "io_error", "nesting_too_deep",
-        "pixel_length_mismatch", "resource_limit", "truncated", "unreadable", "vanished",
+        "pixel_length_mismatch", "resource_limit", "truncated", "unreadable", "vanished", "file_missing",
     }
 )  # fmt: skip
 """Reasons that mean a file is damaged or out of reach, as opposed to whole and rejected by policy."""

@@ -30,13 +30,13 @@ from engine.evaluation.tables import EvaluationTables
 from engine.metrics.thresholds import ThresholdSource
 from engine.tables.atomic import locked
 from engine.tables.calibrations import write_calibration
-from engine.tables.columns import NOTICE, file_hash
+from engine.tables.columns import LAST_SEEN, NOTICE, file_hash
 from engine.tables.identity import Names, site_key
 from engine.tables.run_log import utc_time, versions
 from engine.tables.study_names import StudyNames, key_form
 from engine.tables.text_tables import read_text_table
 
-_NO_FINDINGS = frozenset({"study", "n_images", "flags", "patient", "file", "StudyInstanceUID", NOTICE})
+_NO_FINDINGS = frozenset({LAST_SEEN, "study", "n_images", "flags", "patient", "file", "StudyInstanceUID", NOTICE})
 _AGES = (18.0, 40.0, 60.0, 80.0)
 _FEWEST = 5
 _SHARE = 0.5

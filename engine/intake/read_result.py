@@ -22,7 +22,8 @@ class ReadResult:
     SHA-256 of the bytes that were read, '' where none were. pixel_hash is the same for the same stored values in every lossless encoding,
     None where they were not decoded whole. detail: a keyword of reasons.DETAILS, the attribute that was missing or wrong, '' where none is
     named. image: uint8 (H, W), bone bright, shorter side as asked. modality, view, sop_class and transfer_syntax are codes of the
-    standard, or OTHER. Identifiers (the instance, series and study UIDs, patient) and path are for private tables only.
+    standard, or OTHER. age is PatientAge as DICOM writes it (045Y). Identifiers (the
+    instance, series and study UIDs, patient), age and path are for private tables only.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class ReadResult:
     series_instance_uid: str | None = None
     study_instance_uid: str | None = None
     patient: str | None = None
+    age: str | None = None
     detail: str = ""
     image: NDArray[np.uint8] | None = None
 

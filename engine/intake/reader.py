@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Container
 from dataclasses import dataclass, field, replace
@@ -193,6 +194,7 @@ def _note(header: Header, facts: _Facts) -> None:
         "series_instance_uid": checks.identifier(header.series_instance_uid) or None,
         "study_instance_uid": checks.identifier(header.study_instance_uid) or None,
         "patient": None if is_placeholder(header.patient) else header.patient or None,
+        "age": header.age if re.fullmatch(r"[0-9]{3}[YMWD]", header.age) else None,
     }
 
 

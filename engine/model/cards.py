@@ -67,7 +67,7 @@ def save_pretrained(
         provenance={
             "steps": counts["steps"],
             "recipe": portable_recipe(facts["recipe"]),
-            **{key: facts[key] for key in ("recipe_hash", "data_hash", "sources", "versions", "seed")},
+            **{key: facts[key] for key in ("recipe_hash", "data_hash", "sources", "population", "versions", "seed")},
         },
     )
 

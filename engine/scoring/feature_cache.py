@@ -44,7 +44,7 @@ NOT_KEPT = frozenset(
 
 _AS_READ = (
     "outcome", "reason", "detail", "content_hash", "pixel_hash", "modality", "view", "transfer_syntax", "sop_class", "rows", "columns",
-    "sop_instance_uid", "series_instance_uid", "study_instance_uid", "patient",
+    "sop_instance_uid", "series_instance_uid", "study_instance_uid", "patient", "age",
 )  # fmt: skip
 _TEXTS = ("flags", *(name for name in _AS_READ if name != "content_hash"))
 _COARSE_BYTES = COARSE[0] * COARSE[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ from engine.dicom.reasons import FAILURES, NOT_IN_MEAN
 from engine.intake.duplicates import DuplicateIndex
 from engine.intake.files import InputFile
 from engine.intake.read_result import ReadResult, coarse_image
+from engine.model.population import FLAG as OUTSIDE
+from engine.model.population import Population, age_in_years
 from engine.scoring.feature_cache import FeatureCache
 from engine.scoring.image_features import FileResult
-from engine.tables.columns import FLAG_SEPARATOR, has_flag, joined_flags, plain_code, split_flags
+from engine.scoring.kept_files import KeptFile
+from engine.tables.columns import FLAG_SEPARATOR, LAST_SEEN, has_flag, joined_flags, plain_code, split_flags
 from engine.tables.identity import Names
 from engine.tables.results import ResultRow, Results
 from engine.tables.shards import text_of_path
@@ -29,7 +32,9 @@ SEVERAL = 10
 """From so many different images on, equal scores for all of them mean a broken model."""
 
 
-def result_row(item: InputFile, reading: ReadResult, scores: NDArray[np.float32] | None, names: Names) -> ResultRow:
+def result_row(
+    item: InputFile, reading: ReadResult, scores: NDArray[np.float32] | None, names: Names, last_seen: str | None = None
+) -> ResultRow:
     """A read result, duplicates resolved, as a row of the results.
 
     An image is named by its SOP instance UID, else by its content, else (a file that could not be read) by its path. Its study is the one
@@ -60,6 +65,7 @@ def result_row(item: InputFile, reading: ReadResult, scores: NDArray[np.float32]
         "study_instance_uid": reading.study_instance_uid,
         "series_instance_uid": reading.series_instance_uid,
         "patient": item.patient or reading.patient,
+        LAST_SEEN: last_seen,
     }
     return ResultRow(public, private, scores)
 
@@ -79,6 +85,14 @@ class ScoringRun:
     """Files that were read again, as another version of the reader had read them."""
     scored: list[InputFile] | None = None
     """The files of the rows of outcome `score`, in their order, where a list is given: heatmaps are made of them."""
+    population: Population | None = None
+    """The images that the model was trained on, where its bundle says so."""
+    outside: int = 0
+    """Scored images of patients outside of it."""
+    today: str | None = None
+    """UTC date for the column `last_seen`; None where the tables have none."""
+    kept: int = 0
+    """Files of earlier runs that are not among the inputs, and whose rows were kept."""
     images: set[bytes] = field(default_factory=set)
     """Coarse images, up to SEVERAL different ones."""
 
@@ -95,11 +109,32 @@ class ScoringRun:
             scores = None
         if settled.outcome == "score" and self.scored is not None:
             self.scored.append(item)
-        row = result_row(item, settled, scores, self.names)
+        settled = self._judged(settled)
+        row = result_row(item, settled, scores, self.names, self.today)
         self.results.add(row)
         self.reused += result.known
         self.failed += settled.reason in FAILURES
         return row.public["image"], settled
+
+    def _judged(self, reading: ReadResult) -> ReadResult:
+        """The read result, flagged where its patient is outside of the model's training population."""
+        if self.population is None or reading.outcome != "score":
+            return reading
+        if not self.population.is_outside(age_in_years(reading.age or ""), reading.view):
+            return reading
+        self.outside += 1
+        return replace(reading, flags=tuple(sorted({*reading.flags, OUTSIDE})))
+
+    def keep(self, file: KeptFile) -> None:
+        """Add the row of a file that an earlier run had, under its names of then, duplicates resolved again."""
+        settled = self._judged(self.duplicates.resolve(file.known.reading(file.item.path)))
+        scores = file.known.scores if settled.outcome in ("score", "duplicate") else None
+        if settled.outcome == "score" and self.scored is not None:
+            self.scored.append(file.item)
+        row = result_row(file.item, settled, scores, self.names, file.last_seen)
+        names = {"image": file.image, "study": file.study}
+        self.results.add(ResultRow(row.public | names, row.private, scores))
+        self.kept += 1
 
     def reflag(self) -> None:
         """Conflicts of identity are only all known now: they flag earlier files too."""
@@ -112,7 +147,14 @@ class ScoringRun:
 
     def counts(self, studies: int) -> dict[str, Any]:
         """Files by outcome and reason, those that failed among them, studies."""
-        return {**self.results.counts(), "failed": self.failed, "reused": self.reused, "studies": studies}
+        return {
+            **self.results.counts(),
+            "failed": self.failed,
+            "reused": self.reused,
+            "kept": self.kept,
+            "outside": self.outside,
+            "studies": studies,
+        }
 
     def study_names(self) -> StudyNames:
         """The scored studies by the names that labels may give them: UID, name in the tables, or file."""

@@ -85,14 +85,18 @@ METRIC_COLUMNS: dict[str, type[pl.DataType]] = {
 """`interval` names how auroc_low and auroc_high were found; `reason` says why a finding has no figures."""
 
 
-def study_schema(findings: Sequence[str]) -> dict[str, type[pl.DataType]]:
-    """Columns of scores.*: study, n_images, one score in [0, 1] per finding, flags."""
-    return {**STUDY_COLUMNS, **dict.fromkeys(findings, pl.Float32), "flags": pl.String}
+LAST_SEEN = "last_seen"
+"""Column of scores.* and images.* of a run with `--keep`: the UTC date of the last run that had the file, or a file of the study."""
 
 
-def image_schema(findings: Sequence[str]) -> dict[str, type[pl.DataType]]:
-    """Columns of images.*: codes of the header, outcome and reason, and one score per finding (null where it was not scored)."""
-    return {**IMAGE_COLUMNS, **dict.fromkeys(findings, pl.Float32)}
+def study_schema(findings: Sequence[str], *, keep: bool = False) -> dict[str, type[pl.DataType]]:
+    """Columns of scores.*: study, n_images, one score in [0, 1] per finding, flags, and with `keep` LAST_SEEN."""
+    return {**STUDY_COLUMNS, **dict.fromkeys(findings, pl.Float32), "flags": pl.String, **dict.fromkeys([LAST_SEEN] * keep, pl.String)}
+
+
+def image_schema(findings: Sequence[str], *, keep: bool = False) -> dict[str, type[pl.DataType]]:
+    """Columns of images.*: codes of the header, outcome and reason, one score per finding (null: not scored), and with `keep` LAST_SEEN."""
+    return {**IMAGE_COLUMNS, **dict.fromkeys(findings, pl.Float32), **dict.fromkeys([LAST_SEEN] * keep, pl.String)}
 
 
 def check_findings(findings: Sequence[str]) -> None:
@@ -101,7 +105,9 @@ def check_findings(findings: Sequence[str]) -> None:
     Raises:
         ConfigError: a finding is called like a column of the tables, or like the row of means.
     """
-    taken = {*STUDY_COLUMNS, *IMAGE_COLUMNS, *PRIVATE_COLUMNS, "flags", "series_instance_uid", "file", "macro", NOTICE} & set(findings)
+    taken = {*STUDY_COLUMNS, *IMAGE_COLUMNS, *PRIVATE_COLUMNS, "flags", "series_instance_uid", "file", "macro", LAST_SEEN, NOTICE} & set(
+        findings
+    )
     if taken:
         raise ConfigError(f"the prompts call findings like columns of the tables: {', '.join(sorted(taken))}", hint="other names for them")
 

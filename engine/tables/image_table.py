@@ -46,7 +46,7 @@ class UserImageTable:
             near = near_file_columns(frame.columns)
             raise ConfigError(
                 "the image table has no column 'file'",
-                why=f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, frame.columns[:8]))}",
+                why=f"did you mean {near[0]!r}?" if near else "",
                 hint="a header line with file and, if known, study, patient, view",
             )
         self.folder, self.taken = path.parent, columns.taken

@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 
 from engine.errors import OutputError
 from engine.tables.batches import Batches
-from engine.tables.columns import IMAGE_COLUMNS, PRIVATE_COLUMNS, image_schema
+from engine.tables.columns import IMAGE_COLUMNS, LAST_SEEN, PRIVATE_COLUMNS, image_schema
 from engine.tables.studies import Aggregate, study_table
 
 _CHUNK = 1024
 """Rows that are kept as Python objects before they become columns on the disk."""
-_EXTRA: dict[str, type[pl.DataType]] = {"series_instance_uid": pl.String, "file": pl.String}
+_EXTRA: dict[str, type[pl.DataType]] = {"series_instance_uid": pl.String, "file": pl.String, LAST_SEEN: pl.String}
 
 
 @dataclass(frozen=True)
 class ResultRow:
-    """One input file. `public` has IMAGE_COLUMNS, `private` PRIVATE_COLUMNS, series_instance_uid and file; `scores` (F,) or None."""
+    """One input file. `public` has IMAGE_COLUMNS, `private` PRIVATE_COLUMNS and what tables leave out; `scores` (F,) or None."""
 
     public: dict[str, Any]
     private: dict[str, Any]
@@ -42,10 +42,12 @@ class Results:
     Args:
         findings: the recipe's findings, in its order.
         folder: where that file is made, as rows hold identifiers. None: in memory.
+        keep: the tables have the column `last_seen`.
     """
 
-    def __init__(self, findings: Sequence[str], folder: Path | None = None) -> None:
+    def __init__(self, findings: Sequence[str], folder: Path | None = None, *, keep: bool = False) -> None:
         self.findings = tuple(findings)
+        self.keep = keep
         self._schema = IMAGE_COLUMNS | PRIVATE_COLUMNS | _EXTRA | dict.fromkeys(self.findings, pl.Float32)
         self._folder = folder
         self._rows: list[ResultRow] = []
@@ -113,7 +115,7 @@ class Results:
 
     def reflag(self, flags_of: Callable[[dict[str, Any]], str]) -> None:
         """Replace the flags of scored rows: UID conflicts are known only when every file has been read."""
-        flagged = Results(self.findings, self._folder)
+        flagged = Results(self.findings, self._folder, keep=self.keep)
         for chunk in self._chunks():
             flags = [flags_of(row) if row["outcome"] == "score" else row["flags"] for row in chunk.iter_rows(named=True)]
             flagged._keep(chunk.with_columns(pl.Series("flags", flags, dtype=pl.String)))
@@ -127,7 +129,7 @@ class Results:
 
     def images(self) -> Batches:
         """images.*: one row per input file."""
-        return self.batches(*image_schema(self.findings))
+        return self.batches(*image_schema(self.findings, keep=self.keep))
 
     def contents(self) -> Iterator[pl.Series]:
         """Content hashes of the input files, a thousand at a time."""
@@ -143,7 +145,8 @@ class Results:
         A study's score is the mean, or the maximum, over its images of outcome `score`; duplicates have scores but are not counted again,
         nor are images with a flag of `left_out`. Flags are those of any of its images.
         """
-        images = self.batches("study", "flags", *self.findings, where=pl.col("outcome") == "score")
+        seen = [LAST_SEEN] if self.keep else []
+        images = self.batches("study", "flags", *self.findings, *seen, where=pl.col("outcome") == "score")
         return study_table(images, self.findings, aggregate, left_out)
 
     def spread(self) -> float:

@@ -61,6 +61,7 @@ IDENTIFIER_COLUMNS: dict[str, type[pl.DataType]] = {
     "series_instance_uid": pl.String,
     "study_instance_uid": pl.String,
     "patient": pl.String,
+    "age": pl.String,
     "coarse": pl.Binary,
     "path": pl.String,
     "bytes": pl.Int64,

@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from engine.tables.batches import Batches
-from engine.tables.columns import FLAG_SEPARATOR, has_flag, study_schema
+from engine.tables.columns import FLAG_SEPARATOR, LAST_SEEN, has_flag, study_schema
 
 Aggregate = Literal["mean", "max"]
 _NONE = np.iinfo(np.uint32).max
@@ -36,7 +36,7 @@ def study_table(
         for start in range(0, count, STUDIES_AT_ONCE):
             yield _grouped(_within(images, numbers, start, start + STUDIES_AT_ONCE), findings, aggregate, left_out)
 
-    return Batches(study_schema(findings), made), count
+    return Batches(study_schema(findings, keep=LAST_SEEN in images.schema), made), count
 
 
 def _study_numbers(images: Batches, left_out: Collection[str]) -> tuple[list[NDArray[np.uint32]], int]:
@@ -72,8 +72,10 @@ def _grouped(images: pl.DataFrame, findings: Sequence[str], aggregate: Aggregate
     counts = ~has_flag(left_out)
     scores = [pl.col(name).cast(pl.Float64).filter(counts) for name in findings]
     flags = pl.col("flags").str.split(FLAG_SEPARATOR).explode().unique().sort()
-    grouped = images.group_by("number", "study").agg(
-        counts.sum().alias("n_images"), *(each.mean() if aggregate == "mean" else each.max() for each in scores), flags
-    )
+    keep = LAST_SEEN in images.columns
+    combined = [each.mean() if aggregate == "mean" else each.max() for each in scores]
+    seen = [pl.col(LAST_SEEN).max()] if keep else []
+    grouped = images.group_by("number", "study").agg(counts.sum().alias("n_images"), *combined, flags, *seen)
     joined = pl.col("flags").list.set_difference([""]).list.sort().list.join(FLAG_SEPARATOR)
-    return grouped.sort("number").select("study", "n_images", *findings, joined).cast(dict(study_schema(findings)))  # type: ignore[arg-type]
+    columns = grouped.sort("number").select("study", "n_images", *findings, joined, *([LAST_SEEN] if keep else []))
+    return columns.cast(dict(study_schema(findings, keep=keep)))  # type: ignore[arg-type]

@@ -124,9 +124,12 @@ def read_text_rows(path: Path, error: Callable[..., ConfigError | ReadError], *,
     else:
         header, rows = _csv_rows(decoded(raw, error, what), error, what)
     header, rows = _without_nameless(header, rows)
-    names = [name for name in header if name]
-    if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise error(f"the {what} has two columns named {doubled[0]!r}", hint="rename or drop one of them")
+    first = {name: place for place, name in reversed(list(enumerate(header, 1)))}
+    for place, name in enumerate(header, 1):
+        if name and first[name] != place:  # what stands there may be a patient's name, where the header is missing
+            raise error(
+                f"columns {first[name]} and {place} of the {what} have the same name", hint="a header line; rename or drop one of them"
+            )
     return TextTable(tuple(header), rows)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import polars as pl
+import pydicom
 import pytest
 import torch
 from PIL import Image
@@ -83,7 +84,6 @@ def named(text):
 
 def copy(source, target, **changes):
     """A DICOM file with other attributes."""
-    import pydicom
 
     data = pydicom.dcmread(source)
     for keyword, value in changes.items():
@@ -346,6 +346,39 @@ def test_only_what_is_new_is_read(run, studies, tmp_path):
     assert published(events).studies.equals(whole)
 
 
+def test_a_drained_folder_loses_its_studies_unless_they_are_kept(run, studies, tmp_path, monkeypatch):
+    nights = [tmp_path / "1", tmp_path / "2", tmp_path / "3"]
+    for number, folder in enumerate(nights):
+        folder.mkdir()
+        for name in (2 * number + 1, 2 * number + 2):
+            shutil.copy(studies / f"in/synthetic_{name:02}.dcm", folder / f"{name}.dcm")
+    first = published(run(nights[0], out=tmp_path / "all", keep=True))
+    assert first.images["last_seen"].n_unique() == first.studies["last_seen"].n_unique() == 1
+    # a study that is split over two nights is one row
+    split = pydicom.dcmread(nights[0] / "1.dcm").StudyInstanceUID
+    copy(nights[1] / "3.dcm", nights[1] / "3.dcm", StudyInstanceUID=split, PatientID=pydicom.dcmread(nights[0] / "1.dcm").PatientID)
+    monkeypatch.setattr("engine.score.utc_time", lambda: "2030-01-02T00:00:00+00:00")
+    shutil.rmtree(nights[0])
+    second = published(run(nights[1], out=tmp_path / "all", keep=True))
+    assert second.images.height == 4
+    assert second.studies.height == 3
+    row = second.studies.filter(pl.col("study") == named(split)).row(0, named=True)
+    assert (row["n_images"], row["last_seen"]) == (2, "2030-01-02")
+    assert second.run["counts"]["kept"] == 2
+    shutil.rmtree(nights[1])
+    third = published(run(nights[2], out=tmp_path / "all", keep=True))
+    assert third.studies.height == 5
+    assert set(second.studies["study"]) < set(third.studies["study"])
+    scores = third.studies.filter(pl.col("study") == named(split)).select(FINDINGS)
+    assert scores.equals(second.studies.filter(pl.col("study") == named(split)).select(FINDINGS))
+    # a file that comes back is one row, whatever its name
+    shutil.copy(studies / "in/synthetic_02.dcm", nights[2] / "again.dcm")
+    assert published(run(nights[2], out=tmp_path / "all", keep=True)).images.height == third.images.height
+    plain = run(nights[2], out=tmp_path / "all")
+    assert "2 studies of the last run are not in these inputs" in " ".join(event.message for event in plain if isinstance(event, Notice))
+    assert "last_seen" not in published(plain).images.columns
+
+
 def test_a_run_that_is_broken_off_keeps_what_was_done(toy, prompts, studies, run, tmp_path):
     whole = published(run(studies / "in", out=tmp_path / "whole")).studies
     events = score([studies / "in"], prompts=prompts, model=toy, out=tmp_path / "out", workers=1, batch_size=2)
@@ -568,7 +601,7 @@ def test_an_image_table_brings_pictures_studies_and_labels(run, tmp_path, make_s
     found = published(run(tmp_path / "images.csv"))
     assert found.studies["study"].to_list() == [named("study 0"), named("study 1")]
     assert found.studies["n_images"].to_list() == [2, 2]
-    assert found.images["reason"].to_list() == [None] * 4 + ["vanished", "lateral_view"]
+    assert found.images["reason"].to_list() == [None] * 4 + ["file_missing", "lateral_view"]
     assert found.run["counts"]["failed"] == 1
     edema = next(row for row in found.figures if row.finding == "Edema")
     assert (edema.n, edema.n_positive, found.run["labels"]["unmatched_rows"]) == (2, 1, 1)
@@ -663,5 +696,50 @@ def test_output_and_labels_inside_the_input_are_not_input(run, studies, tmp_path
     folder = tmp_path / "in"
     shutil.copytree(studies / "in", folder)
     shutil.copy(studies / "labels.csv", folder / "labels.csv")
-    for _ in range(2):
-        assert published(run(folder, out=folder / "out", labels=folder / "labels.csv")).images.height == 6
+    for out in (folder / "out", folder / "out", folder, folder):
+        if out == folder:
+            shutil.rmtree(folder / "out", ignore_errors=True)
+        assert published(run(folder, out=out, labels=folder / "labels.csv")).images.height == 6
+    assert run(folder, out=folder, labels=folder / "labels.csv", dry_run=True)[-1].files == 6
+
+
+def test_links_are_followed_where_that_is_asked(run, studies, tmp_path):
+    folder = tmp_path / "in"
+    shutil.copytree(studies / "in", folder / ".git/annex")
+    for file in (folder / ".git/annex").iterdir():
+        (folder / file.name).symlink_to(file)
+    assert published(run(folder)).studies.height == 0
+    assert published(run(folder, follow_links=True)).studies.height == 6
+
+
+def test_a_folder_of_images_alone_is_scored(run, tmp_path, make_studies):
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        coarse = np.random.default_rng(number).integers(0, 255, (8, 8), np.uint8)
+        Image.fromarray(coarse).resize((96, 96)).save(tmp_path / f"in/{number}.png")
+    done = published(run(tmp_path / "in"))
+    assert done.images["outcome"].to_list() == ["score"] * 3
+    assert pl.read_csv(tmp_path / "out/private/files.csv")["path"].to_list() == ["0.png", "1.png", "2.png"]
+    assert published(run(tmp_path / "in/1.png", out=tmp_path / "one")).studies.height == 1
+
+
+def test_patients_outside_of_the_training_population_are_flagged_and_counted(run, studies, tmp_path, toy):
+    (tmp_path / "in").mkdir()
+    for age, name in (("004Y", 1), ("060Y", 2), (None, 3)):
+        copy(studies / f"in/synthetic_{name:02}.dcm", tmp_path / f"in/{name}.dcm", PatientAge=age)
+    bundle = load_bundle(toy)
+    provenance = {
+        "population": {"sources": {"x": 100}, "ages": {"0-5": 100}, "views": {}},
+        "heatmaps": {"point": False, "measured": "never"},
+    }
+    save_bundle(tmp_path / "m", bundle.clip, bundle.tokenizer, bundle.preprocessing, name="m", provenance=provenance)
+    for _ in range(2):  # the second run knows the files
+        done = published(run(tmp_path / "in", model=tmp_path / "m"))
+        flags = ["outside_training_population" in cell for cell in done.images["flags"]]
+        assert flags == [False, True, False]
+        assert done.run["counts"]["outside"] == 1
+        assert sum("outside_training_population" in cell for cell in done.studies["flags"]) == 1
+    with pytest.raises(UsageError, match=r"heatmaps of m do not point at findings: never.*--force-heatmaps"):
+        run(tmp_path / "in", model=tmp_path / "m", heatmaps=True)
+    drawn = run(tmp_path / "in", model=tmp_path / "m", heatmaps=True, force_heatmaps=True)
+    assert sum(isinstance(event, HeatmapSheet) for event in drawn) == 3

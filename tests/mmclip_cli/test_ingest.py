@@ -73,11 +73,14 @@ def test_a_stopped_run_goes_on_where_it_was(mmclip, make_padchest, blow):
     assert pl.read_parquet(mmclip.folder / "table" / "images.parquet").height == many
 
 
-def test_a_folder_of_plain_pictures_says_how_they_are_read(mmclip):
+def test_a_folder_of_plain_images_says_how_they_are_read(mmclip):
     pictures = mmclip.folder / "pictures"
     pictures.mkdir()
     Image.new("L", (64, 64), 90).save(pictures / "a.png")
     done = mmclip("ingest", pictures, "--out", "table", "--quiet")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     assert "no image is left; of not_dicom: " in done.stdout
-    assert "with a column `file`" in done.stdout
+    assert "`mmclip score images.csv`" in done.stdout
+    plan = mmclip("ingest", pictures, "--out", "table", "--dry-run", "--quiet")
+    assert plan.stdout.splitlines()[0] == "0 images to read, 1 dropped by their tables, 0 left out"
+    assert "no image is left; of not_dicom: " in plan.stdout

@@ -161,7 +161,9 @@ def test_no_canary_leaves_private(mmclip, toy, inputs, tmp_path):
     assert images.height == len(list((inputs / "in").iterdir())) + 2
     assert {"score", "duplicate", "reject"} == set(images["outcome"])
     assert images.filter(pl.col("outcome") == "score").height >= 4
-    assert {"truncated", "wrong_modality", "invalid_uid", "invalid_rescale", "not_dicom", "empty_file", "vanished"} <= set(images["reason"])
+    assert {"truncated", "wrong_modality", "invalid_uid", "invalid_rescale", "not_dicom", "empty_file", "file_missing"} <= set(
+        images["reason"]
+    )
     assert leaks(repr(private.to_dicts()), ("CANARYPATIENT", "CANARYLO", "CANARY_empty")), "the canaries were read"
 
 

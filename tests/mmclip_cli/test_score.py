@@ -197,19 +197,24 @@ def test_a_signal_stops_the_run_and_keeps_what_was_done(mmclip, toy, number, cod
 def test_help_is_quick_and_offers_no_stubs(mmclip):
     done = mmclip("score", "--help")
     assert done.returncode == 0
-    promised = "--prompts --model --labels --out --aggregate --retain-uids --min-age --limit --heatmaps --fail-on --dry-run"
+    promised = (
+        "--prompts --model --labels --out --aggregate --retain-uids --min-age --limit --heatmaps --fail-on --dry-run --keep --follow-links"
+    )
     for option in promised.split():
         assert option in done.stdout
     for option in ("--backend", "--sr", "--engine"):
         assert option not in done.stdout
 
 
-def test_a_folder_of_plain_images_says_how_they_are_read(mmclip, toy):
-    Image.new("L", (64, 64), 90).save(mmclip.folder / "a.png")
-    done = mmclip("score", mmclip.folder / "a.png", "--prompts", "chest14", "--model", toy, "--quiet")
-    assert done.returncode == 0, done.stderr
-    assert "nothing was scored; of not_dicom:" in done.stdout
-    assert "`mmclip score images.csv` with a column `file`" in done.stdout
+def test_a_folder_in_which_nothing_can_be_scored_says_so(mmclip, toy):
+    mixed = mmclip.folder / "mixed"
+    mixed.mkdir()
+    Image.new("L", (64, 64), 90).save(mixed / "a.png")
+    (mixed / "notes.bin").write_bytes(b"no image at all " * 20)
+    for options in ((), ("--dry-run",)):
+        done = mmclip("score", "mixed", "--prompts", "chest14", "--model", toy, "--quiet", "--out", "mixed", *options)
+        assert done.returncode == 0, done.stderr
+    assert "nothing was scored; of not_dicom:" in mmclip("score", "mixed", "--prompts", "chest14", "--model", toy, "--quiet").stdout
 
 
 def test_labels_that_match_nothing_are_told_with_the_results(mmclip, studies, toy):

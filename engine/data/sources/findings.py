@@ -16,7 +16,7 @@ from engine.data.label_cells import (
     split_listing,
 )
 from engine.data.sources.table_rows import Row
-from engine.errors import ConfigError
+from engine.errors import ConfigError, LabelsError
 from engine.recipe.section import plain_name
 from engine.recipe.sources import CHEXPERT_FINDINGS, TableSource
 
@@ -49,6 +49,7 @@ class TableFindings:
         unused: columns of labels that are no finding that is known, and are not learned.
         taken: columns that were recognised under another name, for the user.
         uncertain: number of uncertain cells.
+        unread: why a column that is called as one that lists findings was not read: what, why and hint of an error for who needs labels.
     """
 
     rows: list[Findings]
@@ -57,6 +58,7 @@ class TableFindings:
     unused: tuple[str, ...]
     taken: tuple[str, ...]
     uncertain: int
+    unread: tuple[str, str, str] | None = None
 
 
 def table_findings(rows: Sequence[Row], others: Sequence[str], source: TableSource) -> TableFindings:
@@ -86,7 +88,10 @@ def table_findings(rows: Sequence[Row], others: Sequence[str], source: TableSour
         listing = listing_column(others)
         if listing is None or could_be_labels(cells[listing]):
             return TableFindings([NOTHING] * len(rows), (), (), found.unused, (), 0)
-        return _listed(rows, listing, source, closed=True, known=None if source.findings else known)
+        try:
+            return _listed(rows, listing, source, closed=True, known=None if source.findings else known)
+        except LabelsError as fault:  # a recipe that reads reports, say, needs no labels
+            return TableFindings([NOTHING] * len(rows), (), (), found.unused, (), 0, (fault.what, fault.why, fault.hint))
     read = {finding: read_column(cells[column], column, _policy(source), numbers=numbers) for column, finding in found.columns.items()}
     said = []
     for place in range(len(rows)):

@@ -181,6 +181,7 @@ def _column_facts(table: TableRows, rows: Sequence[Row], labels: TableFindings, 
         "unused_columns": list(labels.unused),
         "other_columns": [name for name in table.others if name not in (*labels.used, *labels.unused, *source.where)],
         "uncertain_cells": labels.uncertain,
+        "labels_unread": list(labels.unread or ()),
         "rows_without_patient": blank,
     }
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import ConfigError, InputMissing, ReadError
+from engine.model.population import age_in_years as age_of
 from engine.recipe.sources import TableSource
 from engine.tables.column_names import ROLES, Columns, columns_by_role, near_file_columns
 from engine.tables.text_tables import TextTable, plain_key, read_text_rows
+
+__all__ = ["Row", "TableRows", "age_of", "rows_of", "sex_of"]
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,7 @@ def rows_of(path: Path, source: TableSource) -> TableRows:
         near = near_file_columns(table.header)
         raise ConfigError(
             "the table has no column of files",
-            why="no column 'file'"
-            + (f" (did you mean {near[0]!r}?)" if near else "")
-            + f"; it has {', '.join(filter(None, table.header))}",
+            why="no column 'file'" + (f" (did you mean {near[0]!r}?)" if near else ""),
             hint="--set sources.0.columns.file=COLUMN",
         )
     taken = set(roles.by_role.values())
@@ -104,12 +104,3 @@ def sex_of(cell: str) -> str:
     """F or M from how a table writes it (F, f, female, Female, ...); "" for anything else."""
     first = cell.strip().casefold()
     return {"f": "F", "female": "F", "m": "M", "male": "M"}.get(first, "")
-
-
-def age_of(cell: str) -> float | None:
-    """Years from `63`, `63.0`, `063Y`, `7M`, `3W` or `12D` (DICOM PS3.5, 6.2, AS); None for anything else or beyond 0 to 130."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([YMWD]?)", cell.strip().upper())
-    if not found:
-        return None
-    years = float(found[1]) / {"": 1, "Y": 1, "M": 12, "W": 365.25 / 7, "D": 365.25}[found[2]]
-    return years if years <= 130 else None

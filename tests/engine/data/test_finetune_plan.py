@@ -82,6 +82,7 @@ def test_another_name_and_folder_of_the_table_give_the_same_splits(plan, tmp_pat
         ("file,patients_no,Edema", lambda n: f"images/{n}.png,p{n},0", LabelsError, "looks like the patient's"),
         ("file,patient,Pnuemonia", lambda n: f"images/{n}.png,p{n},{n % 2}", LabelsError, "nearly spelled like Pneumonia"),
         ("file,patient,viral", lambda n: f"images/{n}.png,p{n},{n % 2}", ConfigError, "columns of labels that are not used: viral"),
+        ("file,patient,label", lambda n: f"images/{n}.png,p{n},viral", LabelsError, "lists 1 names that are no known finding: viral"),
         ("file,patient,Edema", lambda n: f"elsewhere/{n}.png,p{n},{n % 2}", ConfigError, "start from the table's folder"),
         ("file,patient,Edema", lambda n: f"{n}.png,p{n},{n % 2}", ConfigError, "a file of that name is in .*images"),
         ("file,patient,Edema", lambda n: f"C:\\data\\{n}.png,p{n},{n % 2}", ConfigError, "absolute paths of Windows"),

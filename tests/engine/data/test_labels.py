@@ -44,7 +44,7 @@ def test_parquet_reads_like_csv(tmp_path):
         ("study,Edema\n,1\n", "row 1 of the labels has no study"),
         ("StudyInstanceUID,Edema\n1.2E+20,1\n", "a spreadsheet has turned the keys into numbers"),
         ("study,Edema\na,1,2\n", "row 1 of the table of labels has 3 cells where the header has 2"),
-        ("study,Edema,Edema\na,1,1\n", "two columns named 'Edema'"),
+        ("study,Edema,Edema\na,1,1\n", "columns 2 and 3 of the table of labels have the same name"),
         ("study,Edema,edema\na,1,1\n", "columns 'Edema' and 'edema' are the same finding"),
         ("name,Edema\na,1\n", "no column StudyInstanceUID, study or file"),
         ("AccessionNumber,Edema\na,1\n", "AccessionNumber is not kept with the scores.*StudyInstanceUID, or file"),

@@ -77,7 +77,7 @@ def test_a_pretrained_bundle_has_the_final_weights_and_no_path(make_recipe, tmp_
     recipe = make_recipe(model={"text": {"width": 16, "layers": 1, "heads": 2, "context": 40}})
     initial = initial_model(recipe, ["no pleural effusion", "pneumonia"])
     weights = {name: tensor + 1 for name, tensor in initial.module.clip.state_dict().items()}
-    facts = {"recipe": recipe.model_dump(mode="json"), "recipe_hash": "r" * 64, "data_hash": "d" * 64}
+    facts = {"recipe": recipe.model_dump(mode="json"), "recipe_hash": "r" * 64, "data_hash": "d" * 64, "population": {}}
     facts |= {"sources": [], "versions": {"python": "3"}, "seed": 0}
     save_pretrained(tmp_path / "mine", initial, weights, recipe, facts, steps=5, paired=3, unpaired=2)
     kept = load_bundle(tmp_path / "mine" / "bundle")

@@ -78,7 +78,7 @@ def test_identifiers_and_paths_stay_private(reading):
     assert row.public["study"] == NAMES.of("1.3")
     assert row.private == {
         "path": "/DOE/a.dcm", "file": "/DOE/a.dcm", "sop_instance_uid": "1.1", "study_instance_uid": "1.3", "series_instance_uid": "1.2",
-        "patient": "DOE",
+        "patient": "DOE", "last_seen": None,
     }  # fmt: skip
 
 

@@ -70,7 +70,7 @@ def test_parquet_reads_like_csv_without_the_index_of_pandas(tmp_path):
         (b"", ConfigError, "is empty"),
         (b"\x81\x8d\xff,a\n1,2\n", ConfigError, "encoding of the table is not known"),
         (b"a,b\n1,\x00\n", ConfigError, "is no text"),
-        (b"a,a\n1,2\n", ConfigError, "two columns named 'a'"),
+        (b"a,a\n1,2\n", ConfigError, "columns 1 and 2 of the table have the same name"),
         (b"a,b\n1,2,3\n", ConfigError, "row 1 of the table has 3 cells where the header has 2"),
         (b'a,b\n"1,2\n', ConfigError, "cannot be read as CSV beyond line"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", ConfigError, "Git-LFS pointer"),

@@ -48,7 +48,7 @@ def test_no_table_is_missing_input(tmp_path: Path) -> None:
 def test_a_header_that_names_a_column_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("file,view,view\na.png,PA,AP\n")
-    with pytest.raises(ReadError, match="two columns named 'view'"):
+    with pytest.raises(ReadError, match="columns 2 and 3 of the table have the same name"):
         rows(path)
 
 
