@@ -7,12 +7,12 @@ Map of the house, from the door down. A room imports only from the rooms below i
     score.py       folder or image table + prompts + model -> score rows
     ingest.py      a data set's own layout or a folder of DICOM -> image table, pixel store
     pretrain.py    image table + reports + recipe -> steps, checkpoint, bundle
-    evaluate.py    evaluation recipes -> figures with intervals, beside published ones; judge.py: the same of scores that are there
+    evaluate.py    evaluation recipes -> figures with intervals, with published ones; judge.py: the same of scores that are there
     finetune.py    image tower + labels + fraction -> classifier bundle, learning curve
     report.py      score and metric tables -> files
-    encode.py      one picture and its words -> features, from Python
+    encode.py      one image and its words -> features, from Python
     ─ rooms ─      strangers to each other, except that data may use dicom
-    dicom/         which files, typed header and policy, stored values -> one grey picture, worker processes
+    dicom/         which files, typed header and policy, stored values -> one grey image, worker processes
     data/          reports, entities, image tables of data sets, pixel store, batches
     model/         towers, AttMIM, EntMLM, decoders, losses by name; bundles on disk
     training/      a loop that knows no CLIP and no DICOM; optimizer; checkpoints
@@ -22,12 +22,12 @@ Map of the house, from the door down. A room imports only from the rooms below i
     tables/        append-only Parquet parts, atomic publish
     errors.py      the family of errors and their exit codes
 
-The verbs are modules, each with a function of its own name, and `MMCLIPModel` compares one picture with words. All of them are imported
+The verbs are modules, each with its own function name, and `MMCLIPModel` compares one image with words. All of them are imported
 when they are first used, so that `import engine` costs nothing:
 
     from engine import MMCLIPModel
     model = MMCLIPModel.from_pretrained("tiny")
-    image_features, text_features = model.encode(picture, ["pneumonia", "no pneumonia"])
+    image_features, text_features = model.encode(image, ["pneumonia", "no pneumonia"])
 """
 
 from __future__ import annotations

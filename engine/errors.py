@@ -14,7 +14,7 @@ EngineError              70   anything below, when nothing closer fits
     └── LabelsError           labels that cannot be joined
 
 A bad *image* is never one of these: it becomes a row with its outcome and reason.
-No message may quote a value from a DICOM header or a file name of a patient's picture.
+No message may quote a value from a DICOM header or a file name of a patient's image.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class ConfigError(EngineError):
 class Fault:
     """One fault of a recipe: the line (1-based, 0 = unknown), the dotted path of the key, and what is wrong with it.
 
-    `file` names the recipe it stands in, where that is not the one that was asked for but one that it builds on.
+    `file` names the recipe it is in, where that is not the one that was asked for but one that it builds on.
     """
 
     line: int

@@ -2,10 +2,10 @@
 
 out/
     bundle/              the classifier of the largest fraction, for `score --model`
-    curve.csv .json .svg figures of every fraction on the test part, beside raw pixels on the same images and zero-shot
+    curve.csv .json .svg figures of every fraction on the test part, with raw pixels on the same images and zero-shot
     metrics.csv          the largest fraction's rows, as `score` writes them
     fraction-0.1/        of each fraction: bundle/ (but the largest's), checkpoints/, best/ and validation.json of `mode: full`
-    data/                pictures and features, prepared once
+    data/                images and features, prepared once
     log.jsonl run.json   every event; versions, seed, recipe, hashes, counts that add up
 
     sources -> parts by patient -> fraction of the training patients -> head on kept features, or training, validated now and then
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from engine.recipe.finetuning import FinetuneRecipe
 
 BATCH = 64
-"""Pictures per forward pass where nothing is trained."""
+"""Images per forward pass where nothing is trained."""
 ONE_CLASS = "one class only in the training part"
 
 
@@ -94,7 +94,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class Finished:
-    """The run has ended; the classifier of the largest fraction lies in `bundle`, and `curve` holds the rows of curve.csv."""
+    """The run has ended; the classifier of the largest fraction is in `bundle`, and `curve` holds the rows of curve.csv."""
 
     bundle: Path
     curve: tuple[Mapping[str, Any], ...]
@@ -127,10 +127,10 @@ def finetune(
     data: Path | None = None,
     dry_run: bool = False,
 ) -> Generator[Event, None, None]:
-    """Make a classifier of each fraction of the training patients, in the folder `out`; tell what happens.
+    """Make a classifier of each fraction of the training patients, in the folder `out`; yield events.
 
     Args:
-        fractions: shares of the training patients, each above 0 and at most 1; smaller ones lie inside larger ones.
+        fractions: shares of the training patients, each above 0 and at most 1; smaller ones are subsets of larger ones.
         resume: go on with the run in `out`, to the bit (on a CPU with the same number of threads).
         device: auto | cpu | cuda.
         data: folder of prepared images and features, which several runs may share; None: `out/data`.
@@ -190,7 +190,7 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Seen:
-    """The pictures as the pretrained model sees them, its features of them, computed once, and its words."""
+    """The images as the pretrained model sees them, its features of them, computed once, and its words."""
 
     base: Bundle
     found: LabelledPictures
@@ -381,7 +381,7 @@ def _full(
 
 
 def _losses_of(recipe: FinetuneRecipe, module: Classifier, bundle: Bundle, part: Fraction) -> LossesOf:
-    """Masked cross-entropy on random views of the stored pictures."""
+    """Masked cross-entropy on random views of the stored images."""
     device, preprocessing = bundle.device, bundle.preprocessing
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
     weights = torch.from_numpy(pos_weights(part.labels, balanced=recipe.pos_weight == "balanced")).to(device)

@@ -4,7 +4,7 @@ out/
     bundle/          the model, at the end of the run
     checkpoints/     where `resume` goes on from
     data/            prepared data, made again when a source or its section of the recipe changes
-    pictures/        figures of masks and reconstructions of a few images; readable by their owner only
+    images/        figures of masks and reconstructions of a few images; readable by their owner only
     tensorboard/     curves, with `logging.tensorboard`
     log.jsonl        every event of every run in this folder, one JSON object a line
     run.json         versions, device, seed, recipe and hashes, counts that add up, seconds

@@ -126,7 +126,7 @@ def check(
 
 
 def _each_point(name: str) -> list[str]:
-    """The recipes that a name stands for: each point of a sweep. One that cannot be read is returned as it is and reported later."""
+    """The recipes that a name represents: each point of a sweep. One that cannot be read is returned as it is and reported later."""
     from engine.errors import EngineError
     from engine.recipe.loader import read_recipe
 

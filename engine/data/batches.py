@@ -39,7 +39,7 @@ PAIRED, UNPAIRED = 0, 1
 """Salts of the two pools, so that they are shuffled apart."""
 
 MAX_STEP = 1.5
-"""Stored pixels that one step of a view may span; larger pictures are shrunk beforehand, antialiased, so that no crop skips pixels."""
+"""Stored pixels that one step of a view may span; larger images are shrunk beforehand, antialiased, so that no crop skips pixels."""
 
 Ints = NDArray[np.int64]
 
@@ -59,7 +59,7 @@ class Pool:
     `repeats[i]` times an epoch meets study i. The studies' order, the image of each and its wording depend on seed, salt and epoch.
 
     With `block`, draws come in blocks of that many studies from one source, `sources[i]`: who compares images within a block cannot
-    tell them apart by where they come from. What fills no block of its own source fills mixed ones; what fills not even these,
+    distinguish them by where they come from. What fills no block of its own source fills mixed ones; what fills not even these,
     less than one block, waits for another epoch.
     """
 
@@ -120,7 +120,7 @@ class Pool:
 class Batches:
     """Batches of an image table, from its pixel store and text bank.
 
-    Rows that are held out, and rows without a picture in the store, are left alone.
+    Rows that are held out, and rows without an image in the store, are left alone.
 
     Args:
         frame: image table: columns image, study, paired, held_out, report_key, report_group, repeat, source.
@@ -207,20 +207,20 @@ Views = tuple[Tensor, Tensor]
 
 
 def view_numbers(count: int, augmentation: Augmentation, uniform: Callable[[int, int], Tensor]) -> Views:
-    """The numbers that decide the views of `count` pictures.
+    """The numbers that decide the views of `count` images.
 
     Args:
-        uniform: (rows, columns) -> numbers in [0, 1); a picture's view depends on its own row alone.
+        uniform: (rows, columns) -> numbers in [0, 1); a image's view depends on its own row alone.
     """
     is_cropped = augmentation.scale != (1.0, 1.0) or augmentation.aspect > 1 or augmentation.rotate or augmentation.flip
     return uniform(count, 6 if is_cropped else 0), uniform(count, 3 if augmentation.contrast else 0)
 
 
 def augment(images: Tensor, augmentation: Augmentation, size: int, numbers: torch.Generator | Views) -> Tensor:
-    """Random views of stored pictures, on their device: uint8 (B, S0, S0) -> float32 (B, 1, size, size) in [0, 1].
+    """Random views of stored images, on their device: uint8 (B, S0, S0) -> float32 (B, 1, size, size) in [0, 1].
 
     A crop of random side, aspect and place, turned and perhaps mirrored, is read off by one bilinear sampling; then contrast,
-    brightness and gamma change. Pictures much larger than the view are shrunk beforehand (`MAX_STEP`).
+    brightness and gamma change. Images much larger than the view are shrunk beforehand (`MAX_STEP`).
     With nothing to draw this is the preprocessing of evaluation: an antialiased cubic resize, close to Pillow's LANCZOS.
 
     Args:
@@ -242,7 +242,7 @@ def _resized(pixels: Tensor, size: int) -> Tensor:
 
 
 def _cropped(pixels: Tensor, augmentation: Augmentation, size: int, draws: Tensor) -> Tensor:
-    """One affine map per picture, from the view's coordinates in [-1, 1] to the picture's."""
+    """One affine map per image, from the view's coordinates in [-1, 1] to the image's."""
     smallest, largest = augmentation.scale
     sharp = math.ceil(MAX_STEP * size / largest)
     if pixels.shape[-1] > sharp:
@@ -269,14 +269,14 @@ def _each(numbers: Tensor) -> Tensor:
 
 
 def _toned(pixels: Tensor, most: float, draws: Tensor) -> Tensor:
-    """Gamma, then contrast about each picture's mean, then brightness, each by at most `most` either way."""
+    """Gamma, then contrast about each image's mean, then brightness, each by at most `most` either way."""
     draws = (2 * draws.view(-1, 3, 1, 1, 1) - 1) * most
     pixels = pixels.clamp(min=1e-4) ** (1 + draws[:, 0])
     mean = pixels.mean((-2, -1), keepdim=True)
     return ((pixels - mean) * (1 + draws[:, 1]) + mean + 0.5 * draws[:, 2]).clamp(0, 1)
 
 
-# Stored pictures of a batch as the image tower takes them: views drawn at random, then normalised.
+# Stored images of a batch as the image tower takes them: views drawn at random, then normalised.
 
 Channels = tuple[float, ...]
 
@@ -289,7 +289,7 @@ def normalised_views(
     std: Channels,
     uniform: Callable[[int, int], Tensor],
 ) -> dict[str, Tensor]:
-    """The batch with a view of each stored picture: `images` and `unpaired_images`, uint8 (B, S0, S0), become float32 (B, 3, size, size).
+    """The batch with a view of each stored image: `images` and `unpaired_images`, uint8 (B, S0, S0), become float32 (B, 3, size, size).
 
     Args:
         mean, std: of the three channels, for pixels in [0, 1].

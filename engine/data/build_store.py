@@ -1,7 +1,7 @@
 """The images of a table -> a pixel store, read in worker processes; what is there already, and unchanged, is kept.
 
 A file counts as unchanged while its size and its time of change are what they were; with `verify`, while its bytes are. PNG, JPEG and DICOM
-are told apart by their content and read in the sandbox of engine/dicom/workers.py, so that a broken file costs its own row and
+are distinguished by their content and read in the sandbox of engine/dicom/workers.py, so that a broken file costs its own row and
 no more; files inside zips are read in place.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from engine.intake.read_result import ReadResult
 
 CHUNK = 256
-"""Pictures between two syncs to the disk: what a kill can cost."""
+"""Images between two syncs to the disk: what a kill can cost."""
 _WORTH_A_PROCESS = 16
 """Images for which another process is worth its start."""
 _LOOKS = 16
@@ -37,7 +37,7 @@ _LOOKS = 16
 
 @dataclass(frozen=True)
 class Filled:
-    """So many images of a table are done: `read` of them in this run, `dropped` of them without a picture; `total` in all."""
+    """So many images of a table are done: `read` of them in this run, `dropped` of them without an image; `total` in all."""
 
     done: int
     total: int
@@ -57,15 +57,15 @@ def build_store(
 def fill_store(
     frame: pl.DataFrame, folder: Path, size: int, resize: Resize = "squash", *, workers: int | None = None, verify: bool = False
 ) -> Iterator[Filled]:
-    """Every picture of an image table, read once; tells how far it is after each chunk, and at the end.
+    """Every image of an image table, read once; reports how far it is after each chunk, and at the end.
 
     Args:
         frame: columns image (id) and file (path); PNG, JPEG or DICOM, also inside zips.
-        size: side of the pictures in pixels; resize: how they become squares.
+        size: side of the images in pixels; resize: how they become squares.
         workers: processes that read; None: as many as this process has cores.
         verify: compare the SHA-256 of known files; False compares their size and time of change.
 
-    A picture that cannot be read has no row, and `PixelStore.dropped` says why. Closing the generator keeps what was done.
+    An image that cannot be read has no row, and `PixelStore.dropped` says why. Closing the generator keeps what was done.
 
     Raises:
         ConfigError, LockHeld, ReadError, OutputError: as `engine.data.store.filling`.
@@ -110,7 +110,7 @@ def fresh(
 
     Args:
         known: image id -> size, time and SHA-256 of the file that it was made from.
-        size: shorter side of the pictures; workers: processes, which start only when there is something to read.
+        size: shorter side of the images; workers: processes, which start only when there is something to read.
         verify: compare SHA-256 instead of the time of change.
         plain_images: read PNG and JPEG too.
     """

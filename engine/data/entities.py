@@ -83,7 +83,7 @@ def load_recogniser(name: str = "chest_ner") -> Recogniser:
 def entity_ids(spans: Sequence[Span], offsets: Sequence[tuple[int, int]]) -> list[int]:
     """The entity that each BPE token belongs to: 0 is none, k the k-th entity in text order, counted from 1 (eq 10).
 
-    A token belongs to an entity when their characters overlap; one of white space alone, (k, k) after trimming, when it lies within. Of
+    A token belongs to an entity when their characters overlap; one of white space alone, (k, k) after trimming, when it is within. Of
     spans that overlap each other the longest stays. An entity that the truncation cut, so that some of its tokens are not among
     `offsets`, is dropped whole and does not count.
 

@@ -1,4 +1,4 @@
-"""Labelled pictures for fine-tuning: image table, parts, pixels and labels; and the batch of every step."""
+"""Labelled images for fine-tuning: image table, parts, pixels and labels; and the batch of every step."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ORDER = 2
 
 @dataclass(frozen=True)
 class Prepared:
-    """The data are ready: labelled images and patients of each part, `dropped` by reason, labels of equal pictures that disagreed."""
+    """The data are ready: labelled images and patients of each part, `dropped` by reason, labels of equal images that disagreed."""
 
     findings: tuple[str, ...]
     images: Mapping[str, int]
@@ -52,9 +52,9 @@ class LabelledPictures:
     Attributes:
         split: the image table in its three parts.
         findings: what is learned, in the order of the label columns.
-        seen: every picture as the model sees it without augmentation, at the model's own size.
-        views: every picture at the size that random views are drawn from.
-        dropped: reason -> number of images, over tables, pictures and parts.
+        seen: every image as the model sees it without augmentation, at the model's own size.
+        views: every image at the size that random views are drawn from.
+        dropped: reason -> number of images, over tables, images and parts.
         facts: counts by source.
     """
 
@@ -79,7 +79,7 @@ class LabelledPictures:
         return digest.hexdigest()
 
     def prepared(self, seconds: float) -> Prepared:
-        """What is told of them; `seconds`: how long it took."""
+        """Summary of them; `seconds`: how long it took."""
         parts = {part: self.split.part(part) for part in PARTS}
         return Prepared(
             findings=self.findings,
@@ -127,7 +127,7 @@ def labelled_pictures(
 
 
 class LabelledBatches:
-    """Batches of labelled pictures in an endless stream of epochs; the batch of a step depends on seed and step alone.
+    """Batches of labelled images in an endless stream of epochs; the batch of a step depends on seed and step alone.
 
     Args:
         store: pixels by image.

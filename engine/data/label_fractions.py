@@ -16,10 +16,10 @@ from engine.errors import ConfigError, UsageError
 
 
 def patients_in_order(labels: Mapping[str, Sequence[int | None]], seed: int, keys: Mapping[str, str] | None = None) -> list[str]:
-    """The patients in the order in which fractions take them: every prefix mirrors the whole, and smaller fractions lie in larger ones.
+    """The patients in the order in which fractions take them: every prefix mirrors the whole, and smaller fractions are in larger ones.
 
     Patients of one kind (the same findings present, absent and unknown) are spread evenly over the order by systematic sampling: the
-    i-th of the kind's n patients, in the order of a hash of seed and patient, stands at (i + u) / n with one u of the kind.
+    i-th of the kind's n patients, in the order of a hash of seed and patient, is at (i + u) / n with one u of the kind.
 
     Args:
         labels: patient -> for each finding 1 (present in one of the images), 0 (absent) or None (unknown).
@@ -48,7 +48,7 @@ def fraction_of(frame: pl.DataFrame, findings: Sequence[str], fraction: float, s
 
 
 def split_hash(frame: pl.DataFrame) -> str:
-    """A sha256 over the names of the images, sorted: equal for equal parts, whatever the order of the table."""
+    """A sha256 over the names of the images, sorted: equal for equal parts, for any order of the table."""
     digest = hashlib.sha256()
     for image in sorted(frame["image"].to_list()):
         digest.update(image.encode() + b"\n")

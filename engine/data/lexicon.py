@@ -1,6 +1,6 @@
-"""The chest lexicon: radiology terms written by us, each with its label, from the plain file lexicon.txt beside this module.
+"""The chest lexicon: radiology terms written by us, each with its label, from the plain file lexicon.txt next to this module.
 
-The notation stands at the head of that file: one entry a line, `{a|b}` for one of several, `@name` for a named list, `[LABEL]` for a label.
+The notation is at the head of that file: one entry a line, `{a|b}` for one of several, `@name` for a named list, `[LABEL]` for a label.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def read_lexicon(file: Path = LEXICON) -> list[Term]:
 
 
 def expand(entry: str, lists: dict[str, str] | None = None) -> list[str]:
-    """Every text that an entry stands for, with single spaces. `lists` maps a name to its choices as `{a|b}`.
+    """Every text that an entry represents, with single spaces. `lists` maps a name to its choices as `{a|b}`.
 
     Raises:
         ValueError: an unknown @name, or braces that do not close.

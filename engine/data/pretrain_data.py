@@ -42,9 +42,9 @@ class Pictures:
 
     Attributes:
         table: as the sources give it.
-        frame: the rows of `table.frame` that are trained on: neither held out nor without a picture.
+        frame: the rows of `table.frame` that are trained on: neither held out nor without an image.
         store: pixels of every image of the table, held out or not.
-        dropped: reason -> number of images, over tables and pictures.
+        dropped: reason -> number of images, over tables and images.
     """
 
     table: ImageTable
@@ -114,7 +114,7 @@ def prepare_pictures(recipe: PretrainRecipe, folder: Path, *, verify: bool = Fal
 
     Raises:
         EngineError: as `read_sources` and `fill_store`.
-        ConfigError: no picture is left to train on.
+        ConfigError: no image is left to train on.
     """
     import polars as pl
 
@@ -137,7 +137,7 @@ def prepare_pictures(recipe: PretrainRecipe, folder: Path, *, verify: bool = Fal
 
 
 def summary(found: Pictures, entities: float | None, seconds: float) -> Prepared:
-    """What is told of data that are ready."""
+    """Summary of data that are ready."""
     paired = int(found.frame["paired"].sum())
     return Prepared(
         images=len(found.frame),
@@ -152,7 +152,7 @@ def summary(found: Pictures, entities: float | None, seconds: float) -> Prepared
 
 
 def store_name(sources: Sequence[Source], size: int, resize: str) -> str:
-    """The name of the pixel store of these sources: the same for all runs on the same folders and tables with pictures of one size."""
+    """The name of the pixel store of these sources: the same for all runs on the same folders and tables with images of one size."""
     places = ("file", "root", "jpg_root")
     made_from = [[source.kind, *(str(Path(at).absolute()) for key in places if (at := getattr(source, key, None)))] for source in sources]
     return f"pictures-{digest_of([made_from, size, resize])}"

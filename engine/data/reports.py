@@ -14,7 +14,7 @@ from itertools import pairwise
 from engine.errors import ReadError
 
 PRIORITY = ("impression", "findings", "last paragraph", "comparison")
-"""The section that stands for the report: the first of these that holds text, as in MIMIC-CXR's own section tool."""
+"""The section that represents the report: the first of these that holds text, as in MIMIC-CXR's own section tool."""
 
 HEADERS = {
     "impression": (
@@ -87,8 +87,8 @@ def report_text(text: str) -> str:
 def sections(text: str) -> dict[str, str]:
     """Sections of a MIMIC-CXR report that hold text, by the names of `HEADERS`, cleaned, in the order of the report.
 
-    A header stands at the start of a line and ends in a colon. Headers of another kind ("HEART:", "BONES:") stay in the section they
-    stand in. Of two sections of one name the later stays, as it is the corrected one. Without impression and findings, what follows the
+    A header is at the start of a line and ends in a colon. Headers of another kind ("HEART:", "BONES:") stay in the section they
+    are in. Of two sections of one name the later stays, as it is the corrected one. Without impression and findings, what follows the
     first paragraph of the last section is the "last paragraph"; in a text without any header, all of it is. A section ends where
     RECOMMENDATION(S): or NOTIFICATION(S): stands, even inside a line.
 

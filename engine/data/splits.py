@@ -168,7 +168,7 @@ def split_of(frame: pl.DataFrame, findings: Sequence[str], contents: Mapping[str
     """Every labelled image in one split.
 
     Test is what its source holds out, unless the source's own split calls it validation. Of the other labelled patients `share` are
-    validated on, drawn stratified by finding, unless their source names validation patients of its own.
+    validated on, drawn stratified by finding, unless their source names validation its own patients.
 
     Args:
         frame: image table: columns image, patient, split, source, held_out, and one per finding.
@@ -337,7 +337,7 @@ def refuse_leakage(patients: pl.Series, parts: pl.Series) -> None:
 
 
 def part_hash(frame: pl.DataFrame) -> str:
-    """SHA-256 over the sorted names of a split's images: the same images, in whatever folder and order, give the same."""
+    """SHA-256 over the sorted names of a split's images: the same images, in any folder and order, give the same."""
     digest = hashlib.sha256()
     for source, image in frame.select("source", "image").sort("source", "image").iter_rows():
         digest.update(f"{source}\t{image}\n".encode())

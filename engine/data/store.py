@@ -1,10 +1,10 @@
-"""The pixel store: every picture of an image table as a square of 8-bit grey, in one memory map that training reads from.
+"""The pixel store: every image of an image table as a square of 8-bit grey, in one memory map that training reads from.
 
-    meta.json       format, side, how a picture becomes a square
+    meta.json       format, side, how an image becomes a square
     pixels.u8       (rows, side, side) uint8, raw
-    journal.jsonl   one line per picture: its row, or why it has none; bytes and SHA-256 of the file it was made from
+    journal.jsonl   one line per image: its row, or why it has none; bytes and SHA-256 of the file it was made from
 
-A line is written only after its pixels are on the disk, so a killed build goes on where it stopped. A picture whose file has changed
+A line is written only after its pixels are on the disk, so a killed build goes on where it stopped. An image whose file has changed
 is made again in the same row. `engine/data/filling.py` fills stores; what is here needs neither DICOM nor a table.
 """
 
@@ -45,8 +45,8 @@ class PixelStore:
     """An open store.
 
     Attributes:
-        size: side of the pictures in pixels.
-        resize: how a picture became a square: squash | pad | crop.
+        size: side of the images in pixels.
+        resize: how an image became a square: squash | pad | crop.
         entries: image id -> what the journal says of it.
         pixels: uint8 (rows, size, size), read-only memory map; bone is bright.
     """
@@ -89,17 +89,17 @@ class PixelStore:
         return row
 
     def picture(self, image: str) -> NDArray[np.uint8]:
-        """The picture of this image, uint8 (size, size); KeyError where the store has none."""
+        """The image of this image, uint8 (size, size); KeyError where the store has none."""
         picture: NDArray[np.uint8] = self.pixels[self.row(image)]
         return picture
 
     def dropped(self) -> dict[str, str]:
-        """Image -> why it has no picture."""
+        """Image -> why it has no image."""
         return {image: entry.reason for image, entry in self.entries.items() if entry.reason is not None}
 
 
 class StoreWriter:
-    """A store being filled by this process alone: pictures are added, and `commit` makes what was added last beyond a kill.
+    """A store being filled by this process alone: images are added, and `commit` makes what was added last beyond a kill.
 
     Attributes:
         known: image id -> what the journal says of it, what was added since included.
@@ -117,7 +117,7 @@ class StoreWriter:
         return len(self._lines)
 
     def add(self, image: str, picture: NDArray[np.uint8] | None, *, size: int, mtime_ns: int, sha256: str, reason: str | None) -> Entry:
-        """One image: its picture, uint8 of any shape, or the reason why it has none. An image that had a row keeps it."""
+        """One image: its image, uint8 of any shape, or the reason why it has none. An image that had a row keeps it."""
         row = None
         if picture is not None:
             before = self.known.get(image)

@@ -28,7 +28,7 @@ class TextBank:
     """Tokens of V different texts of T places.
 
     Attributes:
-        input_ids: int32 (V, T): SOT, tokens, EOT, padding. EOT stands in the last place where a text was cut.
+        input_ids: int32 (V, T): SOT, tokens, EOT, padding. EOT is in the last place where a text was cut.
         lengths: int32 (V,): places that are no padding.
         entity_ids: int16 (V, T): 0 = no entity, k = k-th entity whose tokens all were kept.
         places: report key -> indices of its texts in the bank; an index may come twice.

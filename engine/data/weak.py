@@ -82,7 +82,7 @@ def _plain(there: Sequence[str], missing: Sequence[str], rng: np.random.Generato
 class Wordings:
     """All wordings made for one set of findings.
 
-    `group` names the findings that the words say are present: sets that read the same share it. `key` also tells apart what is
+    `group` names the findings that the words say are present: sets that read the same share it. `key` also distinguishes what is
     known to be absent and the source's context. `texts` may hold the same words twice; it is empty where there are no words.
     """
 

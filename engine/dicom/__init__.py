@@ -2,7 +2,7 @@
 
 elements.py         tags, lengths and nesting of a data set, before any parser sees a value
 header.py           typed values of the attributes that matter; lookup_table.py: one item of a LUT sequence
-reasons.py          the closed list of reason codes and flags, and what may stand in public tables
+reasons.py          the closed list of reason codes and flags, and what may are in public tables
 checks.py           what a header must say before its pixels are read
 selection.py        which images are scored: modality, SOP class, body part, view
 codestream.py       what a compressed stream claims about itself, and whether it is whole

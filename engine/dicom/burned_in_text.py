@@ -1,10 +1,10 @@
-"""Whether text is burnt into the pixels of a image: names, dates, numbers, the lines of an institution. A flag, for all to see.
+"""Whether text is burnt into the pixels of an image: names, dates, numbers, the lines of an institution. A flag, for all to see.
 
-What counts is a line of about four letters or digits and more, whatever it says, for nobody reads it here: PORTABLE and SEMI ERECT are
+What counts is a line of about four letters or digits and more, whatever it says, for it is not read: PORTABLE and SEMI ERECT are
 lines like any name. What does not count is what every radiograph carries and no name fits into: a lone side marker, with the initials
-of who took it, an arrow, a word of two letters (AP). Letters of lead that stand upright in a row are text as well.
+of who took it, an arrow, a word of two letters (AP). Letters of lead that are upright in a row are text as well.
 
-Text is where a image goes up and down again within a few pixels, along rows and down columns, many times side by side, and is quiet
+Text is where an image goes up and down again within a few pixels, along rows and down columns, many times side by side, and is quiet
 above and below. Steps in both directions and along both axes are counted in cells of 4 x 8 pixels, at half the contrast of faint print
 and well above the noise; cells that hold many, with their neighbours, are shown to a small network which examples/train_text_check.py
 made. It sees counts, no letters, so neither white on black nor black on white matters, nor the font.
@@ -30,7 +30,7 @@ WINDOW = (11, 15)
 """Cells around a candidate that the network sees: 44 x 120 pixels, four lines of small print or one of large."""
 _RUN, _MANY, _MOST = 4, 16, 64
 """A window is asked where this many cells side by side hold so many steps together (those down the columns count twice), at most so many
-windows of a image: with 24 steps every fifth line of large print went unasked."""
+windows of an image: with 24 steps every fifth line of large print went unasked."""
 _SOME = 4
 """Nothing is asked above or below the lines of cells where four side by side have so many steps along every other row: in the half of the
 patients that trained 88 % of the images have such a line, they reach over 36 % of the height, and no text that was found was lost."""
@@ -59,7 +59,7 @@ class Words:
 
 @cache
 def shipped() -> Words:
-    """The weights that lie beside this file."""
+    """The weights in this folder."""
     with np.load(WEIGHTS, allow_pickle=False) as file:
         values = {name: file[name].astype(np.float32) for name in file.files}
     return Words(values["hidden"], values["bias"], values["out"], float(values["alarm"]))
@@ -120,12 +120,12 @@ def least_step(image: NDArray[Any], span: float) -> float:
     some = image[len(image) // 16 :: max(1, len(image) // 8)]
     usual = np.abs(np.subtract(some[:, 1:], some[:, :-1], dtype=np.float32)).ravel()
     usual.partition(usual.size // 2)
-    grade = float(usual.min(initial=np.inf, where=usual > 0))  # between two greys of a image of few: noise crosses that
+    grade = float(usual.min(initial=np.inf, where=usual > 0))  # between two greys of an image of few: noise crosses that
     return max(_STEP * span, _NOISE * float(usual[usual.size // 2]), min(grade, _GRADE * span))
 
 
 def steps(image: NDArray[Any], least: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Per cell, how often a image (H, W) goes up, or down, whichever is rarer: along the rows, and down the columns.
+    """Per cell, how often an image (H, W) goes up, or down, whichever is rarer: along the rows, and down the columns.
 
     least: what a pixel must differ from the next by, and more.
     """
@@ -138,7 +138,7 @@ def steps(image: NDArray[Any], least: float) -> tuple[NDArray[np.uint8], NDArray
 
 
 def _rows_of_cells(image: NDArray[Any], which: range) -> NDArray[np.float32]:
-    """Whole cells of a image, some rows of each: (rows of a cell, rows of cells, width). What is added up lies in runs of memory then."""
+    """Whole cells of an image, some rows of each: (rows of a cell, rows of cells, width). What is added up is in runs of memory then."""
     rows, width = image.shape[0] // CELL[0], image.shape[1] // CELL[1] * CELL[1]
     grey = np.empty((len(which), rows, width), np.float32)
     for place, row in enumerate(which):

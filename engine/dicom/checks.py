@@ -11,7 +11,7 @@ from engine.dicom.vocabulary import is_placeholder
 
 
 def identifier(text: str) -> str:
-    """A UID, or other text that names one thing; '' for text that stands for a removed UID: without a digit, or of one letter repeated.
+    """A UID, or other text that names one thing; '' for text that represents a removed UID: without a digit, or of one letter repeated.
 
     Hexadecimal digits (a hash, the 12 of SIIM) name something even where none of them is a digit.
     """

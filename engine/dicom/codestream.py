@@ -257,7 +257,7 @@ def j2k_claim(data: bytes | memoryview) -> Claim:
     coding: Literal["j2k", "htj2k"] = "htj2k" if high_throughput else "j2k"
     bits, signed = (depth & 0x7F) + 1, bool(depth & 0x80)
     if x0 or y0:
-        levels = 0  # a image that begins inside the reference grid: Pillow does not reduce it
+        levels = 0  # an image that begins inside the reference grid: Pillow does not reduce it
     return Claim(y1 - y0, x1 - x0, samples, bits, signed, coding, levels, transform == 0, at, end, whole=whole)
 
 

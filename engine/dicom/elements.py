@@ -1,4 +1,4 @@
-"""Where the elements of a data set lie: lengths, order and nesting are checked here before any parser sees a value (PS3.5 section 7).
+"""Where the elements of a data set are: lengths, order and nesting are checked here before any parser sees a value (PS3.5 section 7).
 
 pydicom returns an empty data set without an error for many damaged files, keeps the last of repeated elements, and recurses once per
 level of nesting. This walk does none of that: it reads tags and lengths only, in one flat loop, and says what is wrong where.
@@ -149,9 +149,9 @@ def read_meta(data: memoryview) -> FileMeta:
 def scan_elements(data: memoryview, begin: int, transfer_syntax: str, *, max_depth: int = 64) -> DataSetLayout:
     """Walk the data set that begins at `begin`; never raises for damage, which is noted in `DataSetLayout.damage`.
 
-    A data set that is implicit where explicit was announced (or the reverse) is walked as what it is: the VR of the first element tells.
+    A data set that is implicit where explicit was announced (or the reverse) is walked as what it is: the VR of the first element shows it.
     `max_depth` counts nested sequences. Sequences of defined length are stepped over whole once their depth is known: what they hold
-    beside that is nobody's concern here.
+    next to that is not checked here.
     """
     little = transfer_syntax != BIG_ENDIAN
     implicit = transfer_syntax == IMPLICIT or transfer_syntax == ""
@@ -181,7 +181,7 @@ class _Heads:
         return at + 4 <= len(self.data) and self.pair(self.data, at) == (0xFFFE, 0xE000)
 
     def length(self, at: int, vr: bytes, short: int) -> tuple[int, int] | None:
-        """The length of a value and where it begins; None for a VR of no letters. b'' stands for implicit VR."""
+        """The length of a value and where it begins; None for a VR of no letters. b'' represents implicit VR."""
         if vr in _SHORT:
             return short, at + 8
         if not vr:

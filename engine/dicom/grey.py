@@ -2,7 +2,7 @@
 
   1. padding is found in the stored values (PS3.3 C.7.5.1.1.2);
   2. modality LUT or rescale, VOI LUT or window, polarity: tone.py;
-  3. padding is black, whatever the polarity;
+  3. padding is black, for any polarity;
   4. square pixels (C.7.6.3.1.7), the size asked for, 8 bits.
 Step 2 costs less on a small image. A straight line gives the same before and after averaging, but for what it clips, so:
   - a line that clips little: the image is made small first, and clipped at twice the final size;
@@ -93,7 +93,7 @@ def padding_bounds(header: Header) -> tuple[int, int] | None:
     """The lowest and the highest stored value that is padding, None where there is no such value.
 
     US and SS are confused in the field, so a value is taken in the sign of the pixels. One that the stored bits cannot hold is left
-    out: once masked it could not be told from the image.
+    out: once masked it could not be distinguished from the image.
     """
     if header.padding is None or header.samples == 3:
         return None
@@ -117,7 +117,7 @@ def _shows(tone: GreyCurve, padding: tuple[int, int]) -> bool:
 
 
 def _present(values: NDArray[Any], bounds: tuple[int, int] | None) -> tuple[int, int] | None:
-    """The bounds of padding where some, and not all, of the values lie in them."""
+    """The bounds of padding where some, and not all, of the values are in them."""
     share = np.count_nonzero(_within(values, bounds)) if bounds is not None else 0
     return bounds if 0 < share < values.size else None
 
@@ -158,7 +158,7 @@ def _without_padding(
 
 
 def _hidden(low: float, high: float, begin: float, end: float) -> float:
-    """The share of [low, high] that lies outside [begin, end]."""
+    """The share of [low, high] that is outside [begin, end]."""
     return 1.0 - max(0.0, min(high, end) - max(low, begin)) / (high - low) if high > low else 0.0
 
 
@@ -229,7 +229,7 @@ def _strips(values: NDArray[Any]) -> Iterator[slice]:
 
 
 def least_decoded_side(size: int) -> int:
-    """How far a image may be reduced while it is decoded: both sides stay at this or above, for LANCZOS and for the look for text."""
+    """How far an image may be reduced while it is decoded: both sides stay at this or above, for LANCZOS and for the look for text."""
     return max(2 * size, SEARCHED_SIDE)
 
 

@@ -105,7 +105,7 @@ _LARGEST_TABLES = 1 << 20
 
 
 _MOST_CODES = 64
-"""Items of a code sequence that are looked at; a image has one view and shows few regions."""
+"""Items of a code sequence that are looked at; an image has one view and shows few regions."""
 
 
 class Code(NamedTuple):
@@ -205,7 +205,7 @@ class _Reader:
         self.ascii_text = character_set is None or reads_ascii(bytes(data[character_set.value : character_set.stop]))
 
     def element(self, tag: int) -> Element | None:
-        """Where an element lies; None where it is absent, or larger than any sound value."""
+        """Where an element is; None where it is absent, or larger than any sound value."""
         element = self.layout.elements.get(tag)
         most = _LARGEST_TABLES if tag in _TABLES else _LARGEST_VALUE
         return None if element is None or element.stop - element.start > most else element

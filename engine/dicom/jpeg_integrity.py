@@ -169,7 +169,7 @@ def _known_bits(codes: Codes, columns: int) -> str | None:
     if len(usable) < 2:
         return None
     series = "".join(usable[at.bit_count() % 2] + "0" * codes[usable[at.bit_count() % 2]] for at in range(2 * _COMPARED))
-    first = min(codes, key=lambda code: (len(code), code))  # all zeros, whatever the table
+    first = min(codes, key=lambda code: (len(code), code))  # all zeros, for any table
     bits = series + "0" * ((len(first) + codes[first]) * (columns + 8))
     return bits + "0" * (-len(bits) % 8)
 

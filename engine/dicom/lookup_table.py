@@ -1,4 +1,4 @@
-"""Lookup tables of a header: an item of a LUT sequence -> the values that it stands for."""
+"""Lookup tables of a header: an item of a LUT sequence -> the values that it represents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 @dataclass(frozen=True, eq=False)
 class LookupTable:
-    """A modality or VOI LUT (PS3.3 C.11.1.1, C.11.2.1.1): input value `first` maps to values[0]; outputs lie in [0, 2^bits - 1]."""
+    """A modality or VOI LUT (PS3.3 C.11.1.1, C.11.2.1.1): input value `first` maps to values[0]; outputs are in [0, 2^bits - 1]."""
 
     first: int
     bits: int

@@ -48,9 +48,9 @@ FallbackDecoder = Callable[[bytes | memoryview, Claim], NDArray[Any]]
 """What second.decode is: a codestream of one channel and its claim -> values (rows, columns); any error means that it cannot read it."""
 
 _MAY_LOSE = frozenset({"1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203"})
-"""JPEG 2000 that may have left packets out: nothing in a stream of the reversible transform tells whether it did."""
+"""JPEG 2000 that may have left packets out: nothing in a stream of the reversible transform says whether it did."""
 _OVERSHOOT = 9 / 8
-"""Of the largest stored value, up to which a reduced wavelet may exceed it beside an edge."""
+"""Of the largest stored value, up to which a reduced wavelet may exceed it next to an edge."""
 _END_OF_IMAGE = b"\xff\xd9"
 _FROM_COLOR = "color_as_grey"
 _MOST_COLOR, _MOST_COLORED = 24, 1 / 1000
@@ -61,7 +61,7 @@ _MOST_COLOR, _MOST_COLORED = 24, 1 / 1000
 class Stored:
     """Stored values (h, w), masked to BitsStored and sign-extended; or the same reduced by `factor`.
 
-    Sample (i, j) of a reduced array lies at ((i + 0.5) * factor - 0.5 - shift * factor) of the full image: shift is 0 for averages of
+    Sample (i, j) of a reduced array is at ((i + 0.5) * factor - 0.5 - shift * factor) of the full image: shift is 0 for averages of
     blocks and (factor - 1) / (2 * factor) for wavelet reductions, which keep every factor-th sample. rows and columns are the full size.
     `pixel_hash` is the same for the same values in every lossless encoding, None where they were not decoded whole or are lossy.
     `peak`: no value is larger, with or without its sign, by what BitsStored allows; None where that was not checked.
@@ -110,7 +110,7 @@ def read_pixels(
 ) -> Stored:
     """The stored values of the only frame; a reduced image keeps both sides at `least` or above.
 
-    second: asked where the first decoder raised an error of its own; never where a Refusal was reached by reading the codestream.
+    second: asked where the first decoder raised its own error; never where a Refusal was reached by reading the codestream.
 
     The header must have passed checks.refuse_description. Raises Refusal: `decode_error`, `truncated`, `resource_limit`,
     `invalid_dimensions`, `pixel_length_mismatch`, `color_image`, `unsupported_transfer_syntax`, `no_pixel_data`.
@@ -138,7 +138,7 @@ def _compressed(frame: Codestream, header: Header, family: Family, least: int, m
         return _jpeg(frame, header, least, max_pixels) if family == "jpeg" else _j2k(frame, header, least, max_pixels)
     except (Refusal, MemoryError):
         raise
-    except Exception:  # a decoder's own error, whatever its type; its text may quote the file
+    except Exception:  # any error of a decoder; its text may quote the file
         if second is None or family == "rle":
             raise Refusal("decode_error") from None
     return _second(frame, header, family, second)
@@ -230,12 +230,12 @@ def _baseline(frame: Codestream, claim: Claim, header: Header, least: int) -> St
     if grey:
         try:
             values = _one_channel(values, "RGB")
-        except Refusal as colored:  # a stream that tells of no colours is taken for YCbCr: where the header says RGB, either may be right
+        except Refusal as colored:  # a stream that names no colours is taken for YCbCr: where the header says RGB, either may be right
             if header.photometric != "RGB":
                 raise
             try:
                 values = _one_channel(scaled_jpeg(frame, claim, factor, as_coded=True), "RGB")
-            except Refusal:  # a stream that tells of RGB is never read as anything else
+            except Refusal:  # a stream that names RGB is never read as anything else
                 raise colored from None
     return Stored(values, claim.rows, claim.columns, factor, flags=(_FROM_COLOR,) if grey else ())
 
@@ -323,7 +323,7 @@ def _whole(
 
 
 def hash_of(values: NDArray[Any]) -> str:
-    """SHA-256 over the CRC-32 of every 64 kB of the values and their shape: tells images apart, at 40x the speed of SHA-256 itself.
+    """SHA-256 over the CRC-32 of every 64 kB of the values and their shape: distinguishes images, at 40x the speed of SHA-256 itself.
 
     It is compared only between files of one SOP instance UID; it is no protection against someone who makes collisions.
     """

@@ -5,7 +5,7 @@ Where several faults meet, the first of this order names the file:
   1. the container (empty, not DICOM, archive, damaged file meta group, no transfer syntax);
   2. a claim of more than the pixel limit (no further look is worth its memory);
   3. what the image is (modality, SOP class), read from what is intact of the header;
-  4. damage of the data set (truncated, corrupt, nested too deep), then missing pixel data, then a image too small;
+  4. damage of the data set (truncated, corrupt, nested too deep), then missing pixel data, then an image too small;
   5. identity (UIDs), selection (body part, view, presentation intent);
   6. the pixel description (attributes, bits, rescale, photometric interpretation), then the pixels themselves.
 """
@@ -264,7 +264,7 @@ OTHER = "OTHER"
 
 
 def public_code(value: str, known: frozenset[str]) -> str | None:
-    """A header's code as it may stand in a public table: None where blank, OTHER where it is none of the known ones (it may be a name)."""
+    """A header's code as it may are in a public table: None where blank, OTHER where it is none of the known ones (it may be a name)."""
     return (value if value in known else OTHER) if value else None
 
 

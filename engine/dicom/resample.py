@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Bands = list[tuple[int, int, NDArray[np.float32]]]
-"""A matrix whose entries lie along its diagonal, in blocks of 16 rows: the first column, one past the last, and what lies between."""
+"""A matrix whose entries are along its diagonal, in blocks of 16 rows: the first column, one past the last, and what is between."""
 
 
 def block_means(values: NDArray[Any], block: int, peak: int | None = None) -> NDArray[np.float32]:
@@ -80,7 +80,7 @@ def lanczos(values: NDArray[np.float32], shape: tuple[int, int], box: tuple[floa
 
 
 def squashed(image: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
-    """(H, W) -> float32 (side, side): means of the pixels between edges that lie evenly, each but for a share of a pixel."""
+    """(H, W) -> float32 (side, side): means of the pixels between edges that are evenly spaced, each but for a share of a pixel."""
     down, across, counts = _cells(*image.shape, side)
     means = _product(down, image.astype(np.float32), across)  # sums first: whole numbers, exact
     means /= counts

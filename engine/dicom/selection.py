@@ -18,7 +18,7 @@ What tags decide, and what happens where they are blank:
   - ImageType: localizers and images computed from something else than a radiograph are rejected.
   - Dual-energy bone and soft-tissue images, tomosynthesis, phantoms, rejected exposures and rib views (special_exposures.py) are flagged,
     scored image by image, and left out of the score of their study. A study that has no other image has no row in `scores.csv`.
-  - Animals, by PatientSpeciesDescription or by what the device was told to process, are flagged `out_of_distribution`.
+  - Animals, by PatientSpeciesDescription or by what the device was set to process, are flagged `out_of_distribution`.
   - StudyDescription is not read: it names what was asked for. No text is passed on.
 """
 
@@ -114,7 +114,7 @@ _ANIMALS = frozenset({"CANINE", "FELINE", "EQUINE", "BOVINE", "OVINE", "PORCINE"
 
 
 def is_animal(header: Header) -> bool:
-    """Whether the header says that no human was taken: by species (CID 7454), or by what the device was told to process (0018,1400)."""
+    """Whether the header says that no human was taken: by species (CID 7454), or by what the device was set to process (0018,1400)."""
     for species in header.species:
         words = words_of(species.meaning)
         human = species.value in _HUMAN_CODES or not _HUMAN_WORDS.isdisjoint(words)
@@ -144,7 +144,7 @@ _LATERAL_CODES = frozenset(
 
 
 def says_lateral(view: str) -> bool:
-    """Whether words of ViewPosition name a lateral, oblique or lateral decubitus view, in whatever company."""
+    """Whether words of ViewPosition name a lateral, oblique or lateral decubitus view, among any other words."""
     words = words_of(view)
     return not _LATERAL_WORDS.isdisjoint([*words, "".join(words)]) or names_sideways(view)
 
@@ -182,7 +182,7 @@ def is_turned(orientation: tuple[str, ...]) -> bool:
 
 
 def _directions(orientation: tuple[str, ...]) -> str:
-    """The main directions of rows and columns, two letters of LRHFAP; '' where they are not told."""
+    """The main directions of rows and columns, two letters of LRHFAP; '' where they are not given."""
     if len(orientation) != 2 or not all(orientation):
         return ""
     main = (orientation[0][0] + orientation[1][0]).upper()
@@ -196,7 +196,7 @@ _DERIVED = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "MPR", "MIP", "MINIP", "
 
 
 def refuse_class(sop_class: str, modality: str, *, has_image: bool) -> None:
-    """Turn away what is no radiograph by modality and SOP class; both may be empty strings, the modality may have several values.
+    """Reject what is no radiograph by modality and SOP class; both may be empty strings, the modality may have several values.
 
     Objects without pixel data (reports, plans, structure sets, headers alone) are named by their class, images by their modality.
 

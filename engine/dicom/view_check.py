@@ -1,11 +1,11 @@
-"""Whether a image looks like an upright frontal chest: which way up it hangs, and whether it is a lateral or no chest at all.
+"""Whether an image looks like an upright frontal chest: which way up it hangs, and whether it is a lateral or no chest at all.
 
 Tags lie about all three, or say nothing. A small convolutional net looks at a 64 x 64 copy of the image.
 examples/train_image_checks.py made its weights from freely licensed images: radiographs of children (Kermany et al., CC BY 4.0) and of
 adults (NIH ChestX-ray14), radiographs computed from one chest CT (LIDC-IDRI-0001, CC BY 3.0), among them all the laterals, and as strangers
 photographs, CT slices, fragments and drawn shapes. tests/benchmarks/dicom_image_checks.py measures it on patients and sets that it never
-saw. Flags only: no image is turned away, or turned round, for what is found here. The tags are not asked: a image that looks lateral
-is flagged also where its tags say PA or AP; one whose tags say lateral has been turned away before it comes here.
+saw. Flags only: no image is rejected, or turned round, for what is found here. The tags are not asked: an image that looks lateral
+is flagged also where its tags say PA or AP; one whose tags say lateral has been rejected before it comes here.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def contrast(image: NDArray[Any], spread: float | None = None) -> float:
 
 @lru_cache(maxsize=16)
 def _weights(height: int, width: int) -> NDArray[np.float64]:
-    """What each pixel of a image adds to the difference of the means."""
+    """What each pixel of an image adds to the difference of the means."""
     weights = np.zeros((height, width))
     for sign, fields in ((1, _MIDDLE), (-1, _LUNGS)):
         for top, bottom, left, right in fields:
@@ -58,7 +58,7 @@ UPRIGHT, MIRRORED, LATERAL, OTHER = 0, 4, 8, 9
 STRIDES = (2, 2, 2)
 """Of the three layers of square kernels, no padding: 64 -> 30 -> 14 -> 6 for kernels of 5, 3 and 3."""
 MIRROR = (4, 7, 6, 5, 0, 3, 2, 1, 8, 9)
-"""Class of a image -> class of its mirror image."""
+"""Class of an image -> class of its mirror image."""
 _ROUGHEST, _LEAST_LEFT = 0.4, 0.025
 """Of `is_pattern`, whose images the net never saw. The farthest of 6,610 public chest images have 0.32 and 0.035."""
 _MIRROR = np.array(MIRROR)
@@ -74,7 +74,7 @@ class ViewClassifier:
 
     kernels: three of shape (size * size * channels in, channels out), rows in the order (down, right, channel), each with a bias.
     hidden and out: matrices (inputs, outputs) over the flattened last layer (down, right, channel), each with a bias.
-    strange, turned: chances in [0, 1] above which a image is flagged; mirrored: the same, between upright and mirrored alone. They were
+    strange, turned: chances in [0, 1] above which an image is flagged; mirrored: the same, between upright and mirrored alone. They were
     chosen for few false alarms on patients that neither the training nor the measurement saw.
     """
 
@@ -114,7 +114,7 @@ def convolved(layer: NDArray[np.float32], kernel: NDArray[np.float32], bias: NDA
 
 @cache
 def shipped() -> ViewClassifier:
-    """The likeness that lies beside this file."""
+    """The view classifier in this folder."""
     return load(WEIGHTS)
 
 
@@ -156,7 +156,7 @@ class Look:
 
 
 def view_scores(image: NDArray[np.uint8], likeness: ViewClassifier, sure: float = SURE) -> Look:
-    """How a image (H, W) looks: the mean of the scores of it and of its mirror image, whose classes are changed back.
+    """How an image (H, W) looks: the mean of the scores of it and of its mirror image, whose classes are changed back.
 
     sure: the mirror image is not asked where the image itself is upright at so high a chance.
     """
@@ -199,7 +199,7 @@ def view_flags(image: NDArray[np.uint8]) -> tuple[str, ...]:
 
 
 def small_copy(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """64 x 64 means of a image (H, W), its sides squashed to one length; mean 0, deviation 1, all 0 for a constant image."""
+    """64 x 64 means of an image (H, W), its sides squashed to one length; mean 0, deviation 1, all 0 for a constant image."""
     means = squashed(image, SIDE)
     means -= np.float32(np.add.reduce(means, None, np.float64) / means.size)
     spread = math.sqrt(float(np.vdot(means, means)) / means.size)

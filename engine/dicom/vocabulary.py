@@ -1,4 +1,4 @@
-"""Words of radiographs in many languages: chest, frontal, lateral, ribs, and what stands where a text was removed.
+"""Words of radiographs in many languages: chest, frontal, lateral, ribs, and what is found where a text was removed.
 
 Texts are compared in capital letters without accents (`words_of`), so each word is listed once, as it is spelt. `parts` match anywhere in
 a text and so take compounds and endings with them (THORAX in CHESTTHORAX, KLATK in KLATKI); `words` match whole words or phrases. Sources:
@@ -22,7 +22,7 @@ _LETTERS = str.maketrans(
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a tag in capital letters without accents, whatever lies between them: "Tórax (a.p.)" -> TORAX, AP."""
+    """The words of a tag in capital letters without accents, whatever is between them: "Tórax (a.p.)" -> TORAX, AP."""
     decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text[:_LONGEST]).upper())
     plain = unicodedata.normalize("NFC", "".join(letter for letter in decomposed if unicodedata.category(letter)[0] != "M"))
     plain = re.sub(r"\b([^\W\d_])(?:\.\s?|-)(?=[^\W\d_]\b)", r"\1", plain.translate(_LETTERS))
@@ -75,7 +75,7 @@ _REMOVED = _pattern(
 
 
 def is_placeholder(text: str) -> bool:
-    """Whether a text stands where another was removed: `ANONYMIZED`, `REDACTED`, `XXX`, `000`."""
+    """Whether a text is found where another was removed: `ANONYMIZED`, `REDACTED`, `XXX`, `000`."""
     letters = re.sub(r"[\W_]+", "", text[:_LONGEST])
     if len(letters) > 1 and len(set(letters.upper())) == 1:
         return True
@@ -222,7 +222,7 @@ def names_frontal(text: str) -> bool:
 
 
 def names_sideways(text: str) -> bool:
-    """Whether words name a lateral, oblique or lateral decubitus view, in whatever company ("CHEST LAT ERECT", "L-L", "Profil gauche").
+    """Whether words name a lateral, oblique or lateral decubitus view, among any other words ("CHEST LAT ERECT", "L-L", "Profil gauche").
 
     Decubitus alone is taken for lateral decubitus; lying on the back (supine, dorsal) is a frontal image.
     """

@@ -3,14 +3,14 @@
 The order is that of PS3.4 N.2: stored value -> modality LUT, else rescale (PS3.3 C.11.1) -> VOI LUT or window (C.11.2) -> polarity.
 The standard leaves it to the viewer which VOI transformation is shown where there are several, and what is shown where there is none.
 Here the first of these is taken that shows the image. Judged are the values inside the collimated field (`_field`): their 1 % and 99 %
-points lie at least 1/8 of the grey scale apart, and no more than 3/4 of them become the darkest or the brightest grey.
+points are at least 1/8 of the grey scale apart, and no more than 3/4 of them become the darkest or the brightest grey.
 
   1. the VOI LUT (C.11.2.1.1), the first sound item of the sequence;
   2. the windows in their order (C.11.2.1.2; LINEAR, LINEAR_EXACT or SIGMOID as VOI LUT Function says, C.11.2.1.3);
   3. values of 8 bits or fewer, and all of colour (where windows have no meaning, C.11.2.1.2), as they are;
   4. the range of the data.
 
-A window of 65,535 over 12-bit values, or one that lies off the data, would be a grey or a black sheet on any screen.
+A window of 65,535 over 12-bit values, or one that is off the data, would be a grey or a black sheet on any screen.
 MONOCHROME1 (C.7.6.3.1.2) or a Presentation LUT Shape of INVERSE (C.8.11.3.1.2, C.11.6) turns the result over, both together once.
 """
 
@@ -34,7 +34,7 @@ MOST_SATURATED = 3 / 4
 Measured on wrong and on sound windows: engine/dicom/README.md."""
 
 _PLATEAU = 2 / 255
-"""Of the grey scale, from either end of the grey of a field: what lies within it is saturated. A sigmoid only comes near its ends."""
+"""Of the grey scale, from either end of the grey of a field: what is within it is saturated. A sigmoid only comes near its ends."""
 
 _FLAT = 0.05
 """Share of the pixels within 1/64 of the range from one end of it, from which on they are a border (collimation, bare detector)."""
@@ -80,7 +80,7 @@ def choose_curve(header: Header, seen: NDArray[Any]) -> tuple[GreyCurve | None, 
 def _field(units: Numbers) -> Numbers:
     """The values (N,) inside the collimated field: those at either end of the range, which collimation and markers hold, left out.
 
-    All of them where nothing lies between the ends.
+    All of them where nothing is between the ends.
     """
     ends = data_range(units, np.ones(units.shape, bool), margin=0)
     if ends is None:
@@ -101,12 +101,12 @@ def _shows_image(grey: Numbers) -> bool:
 
 
 def _unnamed(header: Header) -> tuple[str, ...]:
-    """The flag of a image that is shown without a VOI transformation of its own: what is passed over or unsound has flags already."""
+    """The flag of an image that is shown without a VOI transformation of its own: what is passed over or unsound has flags already."""
     return () if header.windows or header.samples == 3 or "bad_window" in header.flags else ("no_window",)
 
 
 def range_curve(header: Header, image: NDArray[np.float32], seen: NDArray[np.bool_]) -> GreyCurve | None:
-    """The curve over the range of a image (H, W) of stored values, where `seen`; None where that is a single value."""
+    """The curve over the range of an image (H, W) of stored values, where `seen`; None where that is a single value."""
     ends = data_range(to_units(header, image.astype(np.float64)), seen)
     return None if ends is None else _tone(header, lambda units: _along(units, *ends), ends)
 
@@ -115,7 +115,7 @@ def data_range(units: Numbers, seen: NDArray[np.bool_], margin: int = 2) -> tupl
     """The 0.5 % and the 99.5 % point of an image (H, W) without what is no part of the patient; None for a single value.
 
     A shutter, a bare detector, a painted margin or a marker holds one value; with 0.5 % of the image it is an end of the range, however
-    far it lies from the patient. Such an end is left out, with the `margin` pixels around it that mix it with the image: first where the
+    far it is from the patient. Such an end is left out, with the `margin` pixels around it that mix it with the image: first where the
     rest fills less than half of the range, then where it holds 5 % of the image, and never where next to nothing would remain.
     """
     rest, ends = seen, _points(units[seen])
@@ -239,7 +239,7 @@ def _first(table: LookupTable, units: Numbers) -> int:
 
 
 def _grown(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
-    """A mask (H, W) with the pixels up to `by` beside it, diagonals included."""
+    """A mask (H, W) with the pixels up to `by` next to it, diagonals included."""
     for _ in range(2):  # rows, then columns
         mask = mask.T
         grown = mask.copy()

@@ -2,7 +2,7 @@
 
     scores, by study -> labels joined by name -> parts by patient -> figures, groups, calibration
 
-Scores are what `mmclip score` wrote, or any table with a column `study` and one per finding. What is written stands in
+Scores are what `mmclip score` wrote, or any table with a column `study` and one per finding. What is written is in
 engine/tables/evaluation.py.
 """
 

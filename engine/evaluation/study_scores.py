@@ -44,7 +44,7 @@ def finding_columns(frame: pl.DataFrame, columns: Sequence[str], wanted: Sequenc
 
 @dataclass(frozen=True)
 class StudyTable:
-    """One row per study with a picture.
+    """One row per study with an image.
 
     Attributes:
         frame: columns study, patient, sex, age, view, source, n_images.

@@ -1,7 +1,7 @@
 """File kinds by content, and files inside files: members of zips and images of pixel stores, named as if the outer file were a folder.
 
     0.zip/2168403.png        the member `2168403.png` of `0.zip`
-    pictures/pixels.u8/17    the 18th image of a pixel store (engine/data/store.py), read as a PNG
+    images/pixels.u8/17    the 18th image of a pixel store (engine/data/store.py), read as a PNG
 
 Nothing is unpacked to the disk. Such a path is recognised by ENOTDIR, the error of opening it as a file.
 """

@@ -234,7 +234,7 @@ def _is_left_out(path: Path, skipped: set[Path], written: Path | None) -> bool:
 
 
 _IMAGE_TABLES = frozenset({".csv", ".tsv", ".parquet", ".txt", ".md", ".json", ".xml", ".yaml", ".yml", ".html", ".pdf", ".xlsx", ".log"})
-"""Suffixes of files that stand beside images without making a folder one of DICOM."""
+"""Suffixes of files that may accompany images without making a folder one of DICOM."""
 
 
 def _is_beside_images(name: str) -> bool:

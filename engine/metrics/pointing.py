@@ -1,9 +1,9 @@
 """The pointing game: does the maximum of a map lie where the finding is? (Zhang et al., Excitation Backprop, ECCV 2016)
 
-Places are (x, y) and boxes (left, top, right, bottom), as shares of the picture's width and height from its left upper corner: 0 to 1,
-whatever the picture's size. A hit is a place in a box, its rim included; the 15 pixels of tolerance of the original game are not given.
+Places are (x, y) and boxes (left, top, right, bottom), as shares of the image's width and height from its left upper corner: 0 to 1,
+for any image size. A hit is a place in a box, its rim included; the 15 pixels of tolerance of the original game are not given.
 
-Chest findings have their usual places, so a map is worth something only where it beats one that never looks at the picture. Two such
+Chest findings have their usual places, so a map is worth something only where it beats one that never looks at the image. Two such
 places are found from the boxes of other patients: the mean of their centres, and the place that most of them cover.
 """
 
@@ -48,7 +48,7 @@ def pointing(hits: ArrayLike) -> Pointing:
 def highest_place(values: ArrayLike) -> tuple[float, float]:
     """(x, y) of the maximum of a map (H, W), NaN left out, at the middle of its pixel.
 
-    Where several pixels share the maximum it is the one nearest to the picture's middle: on the level rim of a map, the patch's own centre.
+    Where several pixels share the maximum it is the one nearest to the image's middle: on the level rim of a map, the patch's own centre.
 
     Raises:
         ValueError: all of it is NaN.
@@ -63,7 +63,7 @@ def highest_place(values: ArrayLike) -> tuple[float, float]:
 
 
 def is_hit(place: ArrayLike, boxes: ArrayLike) -> bool:
-    """Whether the place (2,) lies in one of the boxes (K, 4)."""
+    """Whether the place (2,) is in one of the boxes (K, 4)."""
     return bool(_covering(np.asarray(place, dtype=np.float64)[None], _boxes(boxes)).any())
 
 
@@ -80,7 +80,7 @@ def mean_place(boxes: ArrayLike) -> tuple[float, float]:
 
 
 def most_covered_place(pictures: Sequence[ArrayLike]) -> tuple[float, float]:
-    """A place that lies in a box of most pictures; `pictures` are the boxes (K, 4) of each.
+    """A place that is in a box of most images; `images` are the boxes (K, 4) of each.
 
     Boxes overlap most at the left edge of one and the top edge of one, so those are tried; what is returned is the middle of all that the
     same boxes cover.
@@ -102,7 +102,7 @@ def most_covered_place(pictures: Sequence[ArrayLike]) -> tuple[float, float]:
 
 
 def area_share(boxes: ArrayLike) -> float:
-    """Share of the picture that boxes (K, 4) cover together: how often a place drawn at random is a hit."""
+    """Share of the image that boxes (K, 4) cover together: how often a place drawn at random is a hit."""
     b = np.clip(_boxes(boxes), 0, 1)
     x, y = np.unique(b[:, ::2]), np.unique(b[:, 1::2])
     if not len(b):
@@ -120,6 +120,6 @@ def _boxes(boxes: ArrayLike) -> Floats:
 
 
 def _covering(places: Floats, boxes: Floats) -> NDArray[np.bool_]:
-    """(N, K): whether each place (N, 2) lies in each box (K, 4)."""
+    """(N, K): whether each place (N, 2) is in each box (K, 4)."""
     inside: NDArray[np.bool_] = ((boxes[None, :, :2] <= places[:, None]) & (places[:, None] <= boxes[None, :, 2:])).all(axis=2)
     return inside

@@ -25,7 +25,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Cut:
-    """What calling `score >= threshold` positive gives; all but MCC (-1 to 1) lie in [0, 1].
+    """What calling `score >= threshold` positive gives; all but MCC (-1 to 1) are in [0, 1].
 
     Attributes:
         f1: 2TP / (2TP + FP + FN), 0 where no positive is called so.

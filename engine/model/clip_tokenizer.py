@@ -60,6 +60,6 @@ def clip_vocabulary() -> tuple[dict[str, int], tuple[tuple[str, str], ...]]:
 
 
 def _byte_letters() -> list[str]:
-    """The 256 letters that stand for bytes, in the order of their ids: printable Latin-1 as itself first, then the rest from U+0100 on."""
+    """The 256 letters that represent bytes, in the order of their ids: printable Latin-1 as itself first, then the rest from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     return [chr(each) for each in printable] + [chr(0x100 + number) for number in range(256 - len(printable))]

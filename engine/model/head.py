@@ -1,4 +1,4 @@
-"""The head of a classifier: image features -> one probability per finding. Stored beside the towers; needs numpy only.
+"""The head of a classifier: image features -> one probability per finding. Stored next to the towers; needs numpy only.
 
     head.safetensors     `weight` (F, D) and `bias` (F,), float32
     mmclip.json          section `classifier`: the findings' names in the order of the rows, and how the head was trained

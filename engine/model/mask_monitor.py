@@ -17,7 +17,7 @@ from engine.model.mmclip import MMCLIP
 from engine.model.preprocessing import Preprocessing
 
 ROWS = 32
-"""Images of each half of a batch that are inspected: enough for a mean, cheap beside a step."""
+"""Images of each half of a batch that are inspected: enough for a mean, cheap next to a step."""
 
 
 @dataclass(frozen=True)

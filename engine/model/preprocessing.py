@@ -26,8 +26,8 @@ Image8 = npt.NDArray[np.uint8]
 def resized(image: Image8, size: int, resize: Resize, resample: Resample = "lanczos", resize_to: int | None = None) -> Image8:
     """One square (size, size) uint8 image from one of any shape (H, W), bone bright.
 
-    squash: both sides to `size`, whatever the aspect: the whole field of view, a little distorted.
-    pad: longer side to `size`, black beside it. crop: shorter side to `size`, the middle of the longer.
+    squash: both sides to `size`, for any aspect: the whole field of view, a little distorted.
+    pad: longer side to `size`, black next to it. crop: shorter side to `size`, the middle of the longer.
 
     Args:
         resize_to: scale to this side instead of `size`, and crop the centre.
@@ -47,7 +47,7 @@ def resized(image: Image8, size: int, resize: Resize, resample: Resample = "lanc
 def placement(shape: tuple[int, ...], size: int, resize: Resize, resize_to: int | None = None) -> tuple[tuple[int, int], tuple[int, int]]:
     """Height and width of an image of `shape` (H, W) after `resized` has scaled it, and its top and left on the square.
 
-    Top and left are negative where the image is cropped. The point (y, x) of the image lies at (y h / H + top, x w / W + left). Crops are
+    Top and left are negative where the image is cropped. The point (y, x) of the image is at (y h / H + top, x w / W + left). Crops are
     rounded as in transformers.
     """
     scaled, (height, width) = resize_to or size, shape

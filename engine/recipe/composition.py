@@ -93,7 +93,7 @@ def difference_faults(document: Document, claimed: Value, claim: Document) -> li
 
     Args:
         document: the resolved recipe.
-        claimed: the value of `differs`: dotted keys; a section stands for all its keys.
+        claimed: the value of `differs`: dotted keys; a section represents all its keys.
         claim: the document as written, for the line numbers.
     """
     if not isinstance(claimed, list) or not claimed or not all(isinstance(each, str) for each in claimed):

@@ -241,7 +241,7 @@ class Logging(Section):
     """Steps between records of throughput, utilisation, memory and mask statistics (on 32 paired and 32 unpaired images)."""
     pictures_every: Annotated[int, Field(ge=0)] = 1000
     """Steps between figures of image, attention maps, mask and reconstruction, as the paper's Figure 3; 0: none. They show patients' images
-    and are written to out/pictures (mode 0700)."""
+    and are written to out/images (mode 0700)."""
     pictures: Positive = 4
     """Images with a report, and as many without, in each figure; a fixed sample."""
     tensorboard: bool = False

@@ -185,7 +185,7 @@ def holds(digests: NDArray[np.bytes_], content_hash: str) -> bool:
 
 
 def _place(digests: NDArray[np.bytes_], content_hash: str) -> int | None:
-    """Where a digest stands among sorted ones, None where it does not."""
+    """Where a digest is among sorted ones, None where it does not."""
     if not content_hash:
         return None
     digest = np.frombuffer(bytes.fromhex(content_hash), _DIGEST)[0]

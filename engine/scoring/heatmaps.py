@@ -123,7 +123,7 @@ def onto_picture(maps: Floats, shape: tuple[int, ...], preprocessing: Preprocess
 
 
 def _weights(pixels: int, resized: int, offset: int, side: int, patch: int, size: int) -> NDArray[np.float64]:
-    """(pixels, side): how much each pixel of one axis takes from each patch of it; NaN rows where it lies off the square."""
+    """(pixels, side): how much each pixel of one axis takes from each patch of it; NaN rows where it is off the square."""
     place = (np.arange(pixels) + 0.5) * resized / pixels + offset
     patches = np.clip(place / patch - 0.5, 0, side - 1)
     weights: NDArray[np.float64] = np.maximum(0, 1 - np.abs(patches[:, None] - np.arange(side)))

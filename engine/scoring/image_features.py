@@ -173,7 +173,7 @@ def file_features(
 
 
 def content_features(contents: Sequence[str], image: Callable[[int], NDArray[np.uint8]], shards: ShardFolder, encode: Encode) -> Vector:
-    """The features (N, D) of images that lie elsewhere (in a pixel store): cached ones, and new ones, which are added to the cache.
+    """The features (N, D) of images that are elsewhere (in a pixel store): cached ones, and new ones, which are added to the cache.
 
     Args:
         contents: SHA-256 of each image's file, hexadecimal.

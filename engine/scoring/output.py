@@ -73,7 +73,7 @@ def _sheet(private: Batches, images: Batches) -> Batches:
 
 
 def publish_metrics(out: Path, rows: Sequence[Mapping[str, Any]], account: Mapping[str, Any]) -> None:
-    """metrics.csv, and metrics.json with the account of the labels beside the same rows.
+    """metrics.csv, and metrics.json with the account of the labels next to the same rows.
 
     Raises:
         OutputError: one cannot be written.

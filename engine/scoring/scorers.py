@@ -29,7 +29,7 @@ def encode(bundle: Bundle, images: Sequence[NDArray[np.uint8]], batch_size: int)
     """Features (N, D), rows of length 1, of N uint8 images (H, W), bone bright.
 
     Every batch is filled up to `batch_size` with black images: matrix products of one shape add up in one order, so an image has the
-    same features to the bit whatever its neighbours, and a run that was broken off and started again ends as if it had not been. With
+    same features to the bit, independent of its neighbours, and a run that was broken off and started again ends as if it had not been. With
     several threads and batches of 2, PyTorch was seen to change the last bit of a toy model's features all the same; at 8 it was not. Where
     a GPU's memory does not hold a batch, it is halved; features then agree to about 1e-6, as between two batch sizes.
 
@@ -63,7 +63,7 @@ def _one_batch(bundle: Bundle, images: Sequence[NDArray[np.uint8]], batch_size: 
 
 Floats = NDArray[np.float64]
 RANDOM = "random:"
-"""`random:NAME` stands for NAME's architecture, tokenizer and preprocessing with random weights: a control of what training did."""
+"""`random:NAME` represents NAME's architecture, tokenizer and preprocessing with random weights: a control of what training did."""
 
 
 def spoken(prompts: PromptRecipe, findings: Sequence[str], template: Phrases | None) -> PromptRecipe:

@@ -1,7 +1,7 @@
 """Pseudonyms: HMAC-SHA256 of study and image UIDs under a key that stays at the site.
 
 `study` is `HMAC(key, StudyInstanceUID)` and `image` is `HMAC(key, SOPInstanceUID)`, 64 hexadecimal digits; an image without a UID is named
-by its content hash, and stands for its own study. The same key gives the same names in every run, so results of a site can be joined;
+by its content hash, and represents its own study. The same key gives the same names in every run, so results of a site can be joined;
 without the key no one can try UIDs against them. The key is the text of MMCLIP_SITE_KEY, or of the file `mmclip/site.key` in the user's
 configuration folder, which is made on first use and readable by its owner alone.
 """

@@ -1,4 +1,4 @@
-"""An image table as its user writes it: one row per image file, with what is known of it beside the file itself."""
+"""An image table as its user writes it: one row per image file, with what is known of it next to the file itself."""
 
 from __future__ import annotations
 

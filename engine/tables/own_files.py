@@ -1,4 +1,4 @@
-"""Files that mmclip itself writes into its output folders, told from a user's files beside them by name."""
+"""Files that mmclip itself writes into its output folders, distinguished from a user's files next to them by name."""
 
 from __future__ import annotations
 

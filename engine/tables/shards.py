@@ -1,6 +1,6 @@
 """Parquet shards: append-only rows of read files with their image features, one row per content, model and reader.
 
-A run appends shards, each published whole under a name of its own, so a kill loses at most the shard being filled, and two machines that
+A run appends shards, each published whole under its own name, so a kill loses at most the shard being filled, and two machines that
 share a disk never write the same file. A row is found by the SHA-256 of the file's bytes; names and dates of files do not matter. `compact`
 folds small shards into full ones.
 

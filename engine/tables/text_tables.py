@@ -126,7 +126,7 @@ def read_text_rows(path: Path, error: Callable[..., ConfigError | ReadError], *,
     header, rows = _without_nameless(header, rows)
     first = {name: place for place, name in reversed(list(enumerate(header, 1)))}
     for place, name in enumerate(header, 1):
-        if name and first[name] != place:  # what stands there may be a patient's name, where the header is missing
+        if name and first[name] != place:  # what is there may be a patient's name, where the header is missing
             raise error(
                 f"columns {first[name]} and {place} of the {what} have the same name", hint="a header line; rename or drop one of them"
             )

@@ -2,7 +2,7 @@
 
 Irvin et al., "CheXpert: A Large Chest Radiograph Dataset with Uncertainty Labels" (AAAI 2019, arXiv 1901.07031).
 
-    train.csv, valid.csv    Path, Sex, Age, Frontal/Lateral, AP/PA, 14 findings as 1.0, 0.0, -1.0 (uncertain) or blank; one row per picture
+    train.csv, valid.csv    Path, Sex, Age, Frontal/Lateral, AP/PA, 14 findings as 1.0, 0.0, -1.0 (uncertain) or blank; one row per image
     groundtruth.csv         the 500 test studies: Study and the 14 findings, 0 or 1, in an order of their own; one row per study
     {train,valid,test}/patientNNNNN/studyN/viewN_{frontal,lateral}.jpg
 
@@ -57,7 +57,7 @@ def read_chexpert(source: ChexpertSource) -> ImageTable:
 
 
 def chexpert_rows(folder: Path, source: ChexpertSource) -> LabelRows:
-    """The rows of the part's table; of the test, one per picture that is there, and one per study that has none."""
+    """The rows of the part's table; of the test, one per image that is there, and one per study that has none."""
     parts = list(CHEXPERT_TABLES) if source.part == "all" else [source.part]
     tables = {part: path for part in parts if (path := find_label_file(folder, CHEXPERT_TABLES[part]))}
     if not tables:
@@ -95,7 +95,7 @@ def _rows(path: Path, part: str, source: ChexpertSource) -> pl.DataFrame:
 
 
 def _test_rows(folder: Path, path: Path) -> pl.DataFrame:
-    """groundtruth.csv, a row per study (Study) or per picture (Path), joined by name to the pictures under test/."""
+    """groundtruth.csv, a row per study (Study) or per image (Path), joined by name to the images under test/."""
     head = read_label_file(path, [], ["Study", "Path"])
     column = "Study" if head["Study"].is_not_null().any() else "Path"
     frame = binary(read_label_file(path, [column, *CHEXPERT_FINDINGS]), CHEXPERT_FINDINGS, path.name)
@@ -161,14 +161,14 @@ def _finished(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _unlabelled(found: pl.DataFrame, like: pl.DataFrame) -> pl.DataFrame:
-    """Pictures that are there and whose study the label table does not name."""
+    """Images that are there and whose study the label table does not name."""
     patient = pl.col("unit").str.split("/").list.get(1)
     frame = found.select(image="view_file", unit="unit", patient=patient, split=pl.lit("test"), reason=pl.lit("no_label"))
     return frame.select(name for name in frame.columns if name in like.columns)
 
 
 def _pictures(folder: Path, part: str) -> Iterator[tuple[str, str]]:
-    """(study, picture) of everything under a part: `test/patient64741/study1`, `test/patient64741/study1/view1_frontal.jpg`."""
+    """(study, image) of everything under a part: `test/patient64741/study1`, `test/patient64741/study1/view1_frontal.jpg`."""
     for patient in sorted(_names(folder / part)):
         for study in sorted(_names(folder / part / patient)):
             unit = f"{part}/{patient}/{study}"

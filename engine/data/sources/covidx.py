@@ -7,9 +7,9 @@ Wang, Lin and Wong, "COVID-Net" (Scientific Reports 2020), lists of the releases
 
 Read from the end of the line: 943 patients of 8B are called "COVID 1" and so on, with a space. 9B spells the source "rsna" as "rnsa" in 199
 rows. **The source predicts the class**: every positive of the 8B test comes from ricord, every negative from rsna, so that a model
-which tells hospitals apart scores well. The column `source` of the image table is therefore `covidx:ricord` and so on, to be reported
+which distinguishes hospitals scores well. The column `source` of the image table is therefore `covidx:ricord` and so on, to be reported
 one by one; a source of one class has no AUC.
-One patient of release 6 stands in both lists: it is refused unless the recipe leaves the training images out (`overlap`).
+One patient of release 6 is in both lists: it is refused unless the recipe leaves the training images out (`overlap`).
 """
 
 from __future__ import annotations

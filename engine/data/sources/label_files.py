@@ -17,7 +17,7 @@ import polars as pl
 from engine.data.sources.image_table import LFS_POINTER
 from engine.errors import ConfigError, InputMissing, ReadError
 
-# Which of the pictures that a table names are there: in folders, or in zip files that stand for folders.
+# Which of the images that a table names are there: in folders, or in zip files that represent folders.
 
 THREADS = 16
 """Threads that ask for small files: on a network disk nearly all the time is waiting."""
@@ -30,13 +30,13 @@ def are_files(paths: Iterable[str]) -> list[bool]:
 
 
 def found_files(table: pl.DataFrame, root: Path) -> pl.DataFrame:
-    """The table with a column `file` added, and `reason` set where a picture is not there.
+    """The table with a column `file` added, and `reason` set where an image is not there.
 
     Args:
         table: columns image (file name), folder (below `root`) and reason; rows that have a reason already keep it.
         root: the folder of the data set.
 
-    A picture lies in its folder, or in the zip of the folder's name, where it is called `<folder>.zip/<member>`. Reasons given:
+    An image is in its folder, or in the zip of the folder's name, where it is called `<folder>.zip/<member>`. Reasons given:
     `file_missing`; `zip_damaged` where a zip is there whose list of members cannot be read.
     """
     wanted = table.filter(pl.col("reason").is_null())["folder"].unique().to_list()
@@ -54,7 +54,7 @@ def found_files(table: pl.DataFrame, root: Path) -> pl.DataFrame:
 
 
 def _listed(root: Path, folder: str) -> list[tuple[str, str, str]]:
-    """(folder, name, path) of each file of a folder, then of its zip; the name "" stands for a zip that cannot be read."""
+    """(folder, name, path) of each file of a folder, then of its zip; the name "" represents a zip that cannot be read."""
     listed = []
     try:
         with os.scandir(root / folder) as entries:
@@ -113,7 +113,7 @@ def label_text(path: Path) -> str:
 def read_label_file(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> pl.DataFrame:
     """These columns of a CSV with a header, as text, blank cells as null; an optional column that the file lacks is null throughout.
 
-    Columns go by name, wherever they stand.
+    Columns go by name, in any order.
 
     Raises:
         InputMissing, ReadError: as `label_text`; or rows of other lengths than the header.

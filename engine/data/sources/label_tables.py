@@ -1,8 +1,8 @@
 """A published data set with labels -> the image table of one part: what all of its readers share.
 
-A reader yields one row per picture (or per study whose pictures are looked for later), says which part each belongs to, and where the
-files lie. What is the same for all of them happens here, in this order: (1) rows that name an image twice, (2) parts that share a
-patient, (3) the part asked for, counted and hashed as it is published, (4) views that are left out, (5) pictures that are not there,
+A reader yields one row per image (or per study whose images are looked for later), says which part each belongs to, and where the
+files are. What is the same for all of them happens here, in this order: (1) rows that name an image twice, (2) parts that share a
+patient, (3) the part asked for, counted and hashed as it is published, (4) views that are left out, (5) images that are not there,
 (6) findings by the names that the recipe gives them.
 """
 
@@ -27,12 +27,12 @@ from engine.recipe.labelled_sources import PublishedSource
 
 @dataclass(frozen=True)
 class LabelRows:
-    """What a label table says, before any picture is looked at.
+    """What a label table says, before any image is looked at.
 
     Attributes:
-        frame: one row per picture: image, unit (what the split counts: the image, or its study), study, patient, view, split, sex, age,
+        frame: one row per image: image, unit (what the split counts: the image, or its study), study, patient, view, split, sex, age,
             origin (where within the data set it comes from; "" = one origin), reason (a code of `DROPS` that takes it out of the part;
-            null = none), aside (a code that leaves the picture out and its study in the part; null = none), and the findings (1 =
+            null = none), aside (a code that leaves the image out and its study in the part; null = none), and the findings (1 =
             present, 0 = absent, null = unknown).
         findings: names of the finding columns.
         split: name of the split: data set, list or rule, seed.
@@ -49,10 +49,10 @@ class LabelRows:
 
 
 def table_of(source: PublishedSource, labels: LabelRows, part: str, files: Mapping[str, str]) -> ImageTable:
-    """The image table of one part ("all": every part, told apart by the column `split`).
+    """The image table of one part ("all": every part, distinguished by the column `split`).
 
     Args:
-        files: image -> path of its picture; images without one are dropped as `file_missing`.
+        files: image -> path of its image; images without one are dropped as `file_missing`.
 
     Raises:
         ConfigError: parts share patients, the part is empty, or `rename` names what is no finding here.
@@ -99,7 +99,7 @@ def split_facts(in_split: pl.DataFrame, frame: pl.DataFrame, labels: LabelRows, 
     """The part as it is published, and how much of it is there: n and SHA-256 of both, in units of the split; of "all", each part too.
 
     Args:
-        in_split: the rows of the part. frame: those of them with a picture that is read.
+        in_split: the rows of the part. frame: those of them with an image that is read.
 
     `as_published` is null where no published count is known, and else whether the part has that many units.
     """
@@ -126,7 +126,7 @@ def split_facts(in_split: pl.DataFrame, frame: pl.DataFrame, labels: LabelRows, 
 
 
 def without_repeats(rows: pl.DataFrame, findings: Sequence[str]) -> pl.DataFrame:
-    """The rows, where an image stands once.
+    """The rows, where an image appears once.
 
     Of rows that name an image again with the same labels the first is kept, the others have the reason `duplicate_image`; where its
     rows disagree nothing is known of the image, and all have the reason `labels_disagree`.
@@ -177,7 +177,7 @@ def binary(frame: pl.DataFrame, columns: Sequence[str], table: str) -> pl.DataFr
 
 
 def unknown_labels(named: Iterable[str], known: Sequence[str], table: str) -> None:
-    """Turn away labels that a data set does not have.
+    """Reject labels that a data set does not have.
 
     Raises:
         LabelsError: says how many there are and which known labels they are near to, and quotes none of them.
@@ -211,7 +211,7 @@ def _mapped(reading: Any, kind: Any) -> Any:
 
 
 def listed(folders: Iterable[Path]) -> dict[str, str]:
-    """File name -> path, of the files that lie directly in these folders; a folder that is not there holds none. The first folder wins."""
+    """File name -> path, of the files that are directly in these folders; a folder that is not there holds none. The first folder wins."""
     found: dict[str, str] = {}
     for folder in folders:
         try:
@@ -225,7 +225,7 @@ def listed(folders: Iterable[Path]) -> dict[str, str]:
 
 
 def reason_of(path: str) -> str | None:
-    """Why a picture, or a member of a zip, cannot be read: `file_missing`, `empty_file`, `lfs_pointer`; None where it is there."""
+    """Why an image, or a member of a zip, cannot be read: `file_missing`, `empty_file`, `lfs_pointer`; None where it is there."""
     if not path:
         return "file_missing"
     try:

@@ -2,7 +2,7 @@
 
 Johnson et al., "MIMIC-CXR, a de-identified publicly available database of chest radiographs with free-text reports", Sci Data 6 (2019).
 
-    root/files/p10/p10000032/s50414267.txt                      reports, beside the folders of their studies
+    root/files/p10/p10000032/s50414267.txt                      reports, next to the folders of their studies
     root/mimic-cxr-reports.zip                                  or all of them in one zip, which is read in place
     root/files/p10/p10000032/s50414267/<dicom_id>.dcm           images of MIMIC-CXR
     jpg_root/files/p10/p10000032/s50414267/<dicom_id>.jpg       images of MIMIC-CXR-JPG

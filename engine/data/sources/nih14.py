@@ -9,7 +9,7 @@ Wang et al., "ChestX-ray8: Hospital-scale Chest X-ray Database" (CVPR 2017, arXi
     google2019_nih-chest-xray-labels.csv              4,376 images, four findings, YES or NO, column Set Id
 
 The header names the size as "OriginalImage[Width,Height]", so that it has a comma more than columns; the first edition writes ages as 060Y
-in part of the rows, has ages up to 414, and ends rows with a comma. A picture is found by its name without the suffix: copies of the
+in part of the rows, has ages up to 414, and ends rows with a comma. An image is found by its name without the suffix: copies of the
 set are often JPEG. All 14 findings were looked for in every report, so that one that is not named is absent.
 """
 
@@ -134,14 +134,14 @@ def _picture_folders(root: Path) -> list[Path]:
     return [folder for each in outer for folder in (each, each / "images")]
 
 
-# The boxes that a radiologist drew for ChestX-ray14 (BBox_List_2017.csv): where in a picture a finding was seen.
+# The boxes that a radiologist drew for ChestX-ray14 (BBox_List_2017.csv): where in an image a finding was seen.
 
 PICTURE_SIZE = 1024
-"""Width and height, in pixels, of the pictures that the boxes were drawn on."""
+"""Width and height, in pixels, of the images that the boxes were drawn on."""
 
 
 class Box(NamedTuple):
-    """Where a finding was seen, in pixels of the 1024 x 1024 picture: left upper corner, width, height."""
+    """Where a finding was seen, in pixels of the 1024 x 1024 image: left upper corner, width, height."""
 
     finding: str
     x: float
@@ -158,7 +158,7 @@ def read_boxes(path: Path | str) -> dict[str, list[Box]]:
 
     Raises:
         InputMissing: there is no such file.
-        ReadError: it is no such table: a row of another length, an unknown finding, or a box that is not inside the picture. A box
+        ReadError: it is no such table: a row of another length, an unknown finding, or a box that is not inside the image. A box
             may end one pixel beyond the border, as rounding leaves it.
     """
     path = Path(path)

@@ -2,13 +2,13 @@
 
 Demner-Fushman et al., "Preparing a collection of radiology examinations for distribution and retrieval", JAMIA 23 (2016).
 
-    root/ecgen-radiology/1.xml       a report: AbstractText of FINDINGS and IMPRESSION, and a parentImage for each picture
-    root/**/CXR1_1_IM-0001-3001.png  pictures, in any folder below: PNG, or DICOM as <id>.dcm or CXR1/1_IM-0001-3001.dcm
+    root/ecgen-radiology/1.xml       a report: AbstractText of FINDINGS and IMPRESSION, and a parentImage for each image
+    root/**/CXR1_1_IM-0001-3001.png  images, in any folder below: PNG, or DICOM as <id>.dcm or CXR1/1_IM-0001-3001.dcm
 
-Which view a picture shows stands nowhere in the reports. `views: first` takes the first picture that a report names, which is the
-frontal one where a report names two; what comes after it is dropped as `view_unknown`. `views: all` takes every picture; in both cases
-a DICOM file whose own header says lateral is turned away when it is read. A report stands for a patient of its own: nothing
-tells which reports share one.
+Which view an image shows is not in the reports. `views: first` takes the first image that a report names, which is the
+frontal one where a report names two; what comes after it is dropped as `view_unknown`. `views: all` takes every image; in both cases
+a DICOM file whose own header says lateral is rejected when it is read. A report represents its own patient: nothing
+says which reports share one.
 
 What is read of a report is its impression, else its findings; words masked as XXXX are taken out.
 """
@@ -35,7 +35,7 @@ _SUFFIXES = frozenset({".png", ".dcm", ".jpg", ".jpeg"})
 
 
 def read_openi(source: OpeniSource) -> ImageTable:
-    """The pictures that reports name, with what the reports say.
+    """The images that reports name, with what the reports say.
 
     Raises:
         ReadError: a report is a Git-LFS pointer, or the folder of reports cannot be read.
@@ -82,7 +82,7 @@ def read_openi(source: OpeniSource) -> ImageTable:
 
 
 def parse_report(xml: bytes) -> tuple[str, tuple[str, ...], str]:
-    """(uid, ids of the pictures in their order, cleaned text) of one report; the text is "" where neither section says anything.
+    """(uid, ids of the images in their order, cleaned text) of one report; the text is "" where neither section says anything.
 
     Raises:
         ElementTree.ParseError: it is no XML.
@@ -100,7 +100,7 @@ def parse_report(xml: bytes) -> tuple[str, tuple[str, ...], str]:
 
 
 def _pictures(root: Path) -> dict[str, Path]:
-    """Id -> picture, of all pictures below the folder; a PNG goes before a DICOM file of the same id."""
+    """Id -> image, of all images below the folder; a PNG goes before a DICOM file of the same id."""
     found: dict[str, Path] = {}
     for path in sorted(_files(root), key=lambda path: (path.suffix.lower() != ".png", path)):
         found.setdefault(path.stem, path)

@@ -5,10 +5,10 @@ Bustos et al., "PadChest: A large chest x-ray image dataset with multi-label ann
     PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv[.gz]    one row per image
     0/ to 54/ with 16-bit PNGs, or 0.zip to 54.zip               the column ImageDir says which one
 
-A picture inside a zip is named as if the zip were a folder, `0.zip/<name>.png`, and read in place. Rows are dropped by the first of
+An image inside a zip is named as if the zip were a folder, `0.zip/<name>.png`, and read in place. Rows are dropped by the first of
 these rules that applies: (1) Projection L, (2) COSTAL, (3) EXCLUDE, (4) anything but PA, AP, AP_horizontal, (5) children, where
-the recipe leaves them out, (6) patients of the physician-labelled images, where the recipe leaves them out, (7) no such picture.
-About 21 pictures of the published set are broken: they are turned away by reading them (the pixel store says why), not by a list.
+the recipe leaves them out, (6) patients of the physician-labelled images, where the recipe leaves them out, (7) no such image.
+About 21 images of the published set are broken: they are rejected by reading them (the pixel store says why), not by a list.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def padchest_table(path: Path) -> pl.DataFrame:
 def with_reasons(table: pl.DataFrame, source: PadchestSource) -> pl.DataFrame:
     """The rows of `padchest_table` with a column `reason`: why the source drops them (a code of `DROPS`), null for those it keeps.
 
-    Only the table is looked at, never a picture.
+    Only the table is looked at, never an image.
     """
     projection, child = pl.col("projection"), pl.col("pediatric") & (not source.pediatric)
     evaluated = pl.col("physician").any().over("patient") & source.exclude_eval_patients
@@ -208,6 +208,6 @@ def finding_labels(physicians: pl.DataFrame, which: str) -> dict[str, str]:
 
 
 def label_counts(physicians: pl.DataFrame) -> dict[str, int]:
-    """Label -> in how many images it stands; the most frequent first, then by the alphabet."""
+    """Label -> in how many images it appears; the most frequent first, then by the alphabet."""
     counts = physicians["labels"].explode().drop_nulls().value_counts()
     return dict(counts.sort(["count", "labels"], descending=[True, False]).iter_rows())

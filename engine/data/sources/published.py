@@ -1,4 +1,4 @@
-"""What must lie where before a published data set can be read, and in plain words what does not."""
+"""What must be where before a published data set can be read, and in plain words what does not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from engine.recipe.labelled_sources import (
 )
 from engine.recipe.sources import MimicSource, OpeniSource, PadchestSource, Source, TableSource
 
-# Where the pieces of the labelled data sets lie, and in plain words which are missing. Only names are looked at, no file is opened.
+# Where the pieces of the labelled data sets are, and in plain words which are missing. Only names are looked at, no file is opened.
 
 CHEXPERT_FOLDERS = ("", "CheXpert-v1.0", "CheXpert-v1.0-small")
 CHEXPERT_TABLES = {
@@ -36,7 +36,7 @@ RSNA_PICTURES = "stage_2_train_images"
 
 
 def find_label_file(root: Path, names: Sequence[str]) -> Path | None:
-    """The first of the names that lies in `root`, as it is, as .gz or as .zip; None when none does."""
+    """The first of the names that is in `root`, as it is, as .gz or as .zip; None when none does."""
     paths = (root / f"{name}{suffix}" for name in names for suffix in ("", ".gz", ".zip"))
     return next((path for path in paths if path.is_file()), None)
 
@@ -159,7 +159,7 @@ def missing_data(sources: Sequence[Source]) -> list[str]:
 
 
 def check_there(sources: Sequence[Source]) -> None:
-    """Turn away, before any work, a recipe of which a source is not there, tables included.
+    """Reject, before any work, a recipe of which a source is not there, tables included.
 
     Raises:
         ConfigError: names every missing piece of every source at once, with the key to set and the layout that belongs there.
@@ -170,7 +170,7 @@ def check_there(sources: Sequence[Source]) -> None:
 
 
 def check_published(sources: Sequence[Source]) -> None:
-    """Turn away, before any work, a recipe whose published data sets are incomplete.
+    """Reject, before any work, a recipe whose published data sets are incomplete.
 
     A recipe of tables alone passes: its readers say more of a table than that it is not there.
 
@@ -245,7 +245,7 @@ def any_match(folder: Path, pattern: str) -> bool:
         return False
 
 
-# Which published data set a folder holds, told by the names of its tables: what a user who names the folder alone need not say.
+# Which published data set a folder holds, recognised by the names of its tables: what a user who names the folder alone need not say.
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".gz")
 KINDS: tuple[str, ...] = tuple(
@@ -255,7 +255,7 @@ KINDS: tuple[str, ...] = tuple(
 
 
 def recognised(folder: Path) -> str | None:
-    """The kind of published data set in a folder; None where no table tells, as in a folder of DICOM files."""
+    """The kind of published data set in a folder; None where no table says, as in a folder of DICOM files."""
     if has_table(folder, MIMIC_TABLES[1]):
         return "mimic_cxr"
     if has_table(folder, PADCHEST_TABLE):
@@ -276,7 +276,7 @@ def sources_in(inputs: Sequence[Path], kind: str | None) -> list[dict[str, Any]]
     """The sources, as a recipe would write them, that these tables and folders of data sets are; [] where they are folders of DICOM.
 
     Args:
-        kind: what every folder is, or `dicom`; None: told by its tables. MIMIC-CXR and MIMIC-CXR-JPG, two folders, make one source.
+        kind: what every folder is, or `dicom`; None: recognised by its tables. MIMIC-CXR and MIMIC-CXR-JPG, two folders, make one source.
 
     Raises:
         UsageError: no such kind, or data sets and DICOM folders in one.

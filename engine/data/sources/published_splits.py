@@ -14,18 +14,18 @@ from engine.data.sources.label_files import label_text
 from engine.errors import ConfigError
 
 SUFFIXES = {"png", "jpg", "jpeg", "dcm", "dicom"}
-"""Suffixes of picture files, which lists may give or leave out."""
+"""Suffixes of image files, which lists may give or leave out."""
 
 
 def stem_of(name: str) -> str:
-    """An image's name without folders and without the suffix of a picture; dots that are part of the name stay."""
+    """An image's name without folders and without the suffix of an image; dots that are part of the name stay."""
     last = name.strip().replace("\\", "/").rpartition("/")[2]
     stem, dot, suffix = last.rpartition(".")
     return stem if dot and suffix.lower() in SUFFIXES else last
 
 
 def sha256_of(names: pl.Series | Sequence[str]) -> str:
-    """SHA-256 of the different names, sorted, one a line: equal for equal sets of images or studies, whatever their order."""
+    """SHA-256 of the different names, sorted, one a line: equal for equal sets of images or studies, for any order."""
     lines = pl.Series("names", names, pl.String).unique().sort().str.join("\n").item()
     return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -103,7 +103,7 @@ def without_valid(rows: pl.DataFrame, share: float, seed: int) -> pl.DataFrame:
 
 
 def without_overlap(rows: pl.DataFrame, overlap: str) -> pl.DataFrame:
-    """The rows, where no patient stands in two parts.
+    """The rows, where no patient is in two parts.
 
     Args:
         rows: columns patient, split and reason (null = the row can be used).

@@ -171,7 +171,7 @@ def _with_classes(frame: pl.DataFrame, root: Path) -> tuple[pl.DataFrame, tuple[
 
 
 def _with_nih_patients(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """The rows with NIH's patient; an image that the mapping does not name stands for itself."""
+    """The rows with NIH's patient; an image that the mapping does not name counts as itself."""
     patients = {image: stem_of(nih).partition("_")[0] for image, nih in nih_images(path).items()}
     if not set(patients) & set(frame["image"]):
         raise ConfigError(f"{path.name} maps none of these images", hint="leave `nih_mapping` out, or set it to the challenge's own file")

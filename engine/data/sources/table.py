@@ -34,10 +34,10 @@ SENTENCE_END = re.compile(r"(?<=[.!?;])\s+")
 def read_table(source: TableSource) -> ImageTable:
     """The images of one table.
 
-    Split and unpaired share go by patient: every image of a patient falls on one side, whatever else the table holds, because the
+    Split and unpaired share go by patient: every image of a patient falls on one side, no matter what else the table holds, because the
     side is a hash of the seed and the patient alone. Where the table's own `split` column says something, that decides: what is not
     `train` is held out, with the patient's other images. Without a patient column every study, and without a study column every image,
-    stands for itself. A file that is named again with the same labels is taken once; with other labels, not at all.
+    counts as itself. A file that is named again with the same labels is taken once; with other labels, not at all.
 
     Raises:
         InputMissing: there is no such table.
@@ -250,7 +250,7 @@ def _words(row: Row, found: Findings, source: TableSource, sentences: WeakSenten
 def passages(text: str, longest: int) -> tuple[str, ...]:
     """A text of at most `longest` characters as it is; of a longer one a passage from the beginning of each sentence, cut between words.
 
-    A last passage of less than a quarter of `longest` says too little to stand alone, and is left out.
+    A last passage of less than a quarter of `longest` says too little to be used alone, and is left out.
     """
     if len(text) <= longest:
         return (text,)

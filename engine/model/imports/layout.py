@@ -82,7 +82,7 @@ WIDE_IMAGE_HEADS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}
 """Width of a head where it is not 64: open_clip's ViT-H/14, ViT-g/14, ViT-bigG/14 and ViT-e/14."""
 
 _FACTS = ("input_resolution", "context_length", "vocab_size")
-"""Entries beside the weights that only OpenAI's release has."""
+"""Entries next to the weights that only OpenAI's release has."""
 _BLOCK = {
     "ln_1": "layer_norm1",
     "attn.out_proj": "self_attn.out_proj",

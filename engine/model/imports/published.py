@@ -87,7 +87,7 @@ def known_file(name: str, sha256: str, *, has_openai_facts: bool = False) -> Kno
     Args:
         name: of the file.
         sha256: of its bytes, 64 hexadecimal digits.
-        has_openai_facts: it holds `input_resolution`, `context_length` and `vocab_size` beside the weights, as OpenAI's releases do.
+        has_openai_facts: it holds `input_resolution`, `context_length` and `vocab_size` next to the weights, as OpenAI's releases do.
     """
     if sha256 in OPENAI:
         return KnownCheckpoint("openai", "quick_gelu", "clip", "its sha256 is that of OpenAI's release")

@@ -1,6 +1,6 @@
 """CLIP models of other libraries with tokenizer and preprocessing, for `mmclip models import` and `model.init`.
 
-    a Hugging Face CLIP, a bundle      id, name or folder: config.json beside model.safetensors or pytorch_model.bin
+    a Hugging Face CLIP, a bundle      id, name or folder: config.json next to model.safetensors or pytorch_model.bin
     OpenAI's .pt                       a TorchScript archive, or its state dict
     open_clip                          a folder with open_clip_config.json and its weights, or a file of weights
     CheXzero's .pt                     OpenAI's names, its own preprocessing
