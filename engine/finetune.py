@@ -28,9 +28,9 @@ import torch
 from numpy.typing import NDArray
 
 from engine.data.batches import augment
-from engine.data.finetune_data import LabelledBatches, LabelledPictures, Prepared, labelled_pictures
+from engine.data.finetune_data import FinetuneDataSummary, LabelledBatches, LabelledImages, labelled_images
 from engine.data.finetune_plan import FinetunePlan, finetune_table, plan_finetuning, split_by_of
-from engine.data.label_fractions import Drawn, Fraction, checked_fractions, drawn_fraction, labels_of
+from engine.data.label_fractions import Fraction, FractionSplit, checked_fractions, fraction_split, labels_of
 from engine.data.sources.published import check_there
 from engine.dicom.reader_version import reader_version
 from engine.errors import UsageError
@@ -54,7 +54,7 @@ from engine.scoring.scorers import encode
 from engine.tables.atomic import locked
 from engine.tables.columns import METRIC_COLUMNS
 from engine.tables.disk_space import check_disk_space
-from engine.tables.run_log import RunLog, versions
+from engine.tables.run_log import Notice, RunLog, versions
 from engine.tables.shards import ShardFolder
 from engine.training.checkpoint import Checkpoints, Refused, Saved
 from engine.training.distributed import resolved_device
@@ -76,7 +76,7 @@ ONE_CLASS = "one class only in the training part"
 
 
 @dataclass(frozen=True)
-class Started:
+class FinetuneStarted:
     """The first step is about to be taken: step `start` of at most `stop` (0-based)."""
 
     device: str
@@ -86,14 +86,7 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Notice:
-    """A message for the user, without identifiers."""
-
-    message: str
-
-
-@dataclass(frozen=True)
-class Finished:
+class FinetuneFinished:
     """The run has ended; the classifier of the largest fraction is in `bundle`, and `curve` holds the rows of curve.csv."""
 
     bundle: Path
@@ -104,16 +97,16 @@ class Finished:
 Event = (
     FinetunePlan
     | Notice
-    | Prepared
-    | Drawn
+    | FinetuneDataSummary
+    | FractionSplit
     | Refused
-    | Started
+    | FinetuneStarted
     | Step
     | Saved
     | ValidationResult
     | ValidationChoice
     | CurvePoint
-    | Finished
+    | FinetuneFinished
 )
 
 
@@ -157,20 +150,20 @@ def finetune(
         if (out / "run.json").exists() and not resume:
             raise UsageError("the output folder holds a run", hint="--resume to go on with it, or another --out")
         check_disk_space(out, _bytes_needed(recipe, table))
-        run = _Run(recipe, out, fractions, where, data or out / "data", time.monotonic())
+        run = _FinetuneRun(recipe, out, fractions, where, data or out / "data", time.monotonic())
         log = RunLog(out, finetuning_facts(recipe, fractions, where), waits=resume)
         events = _events(run, log, resume, table, plan)
         with outcome_recorded(log, where, "a smaller batch"), contextlib.closing(events):
             for event in events:
                 log.append(event)
                 yield event
-        finished = Finished(out / "bundle", tuple(run.curve), round(time.monotonic() - run.begun, 3))
+        finished = FinetuneFinished(out / "bundle", tuple(run.curve), round(time.monotonic() - run.begun, 3))
         log.append(dataclasses.replace(finished, curve=()))
         yield finished
 
 
 @dataclass
-class _Run:
+class _FinetuneRun:
     """What stays the same over the fractions, and the rows that grow."""
 
     recipe: FinetuneRecipe
@@ -193,7 +186,7 @@ class _Seen:
     """The images as the pretrained model sees them, its features of them, computed once, and its words."""
 
     base: Bundle
-    found: LabelledPictures
+    found: LabelledImages
     data: Path
     prompts: PromptRecipe
     words: Mapping[str, Words]
@@ -219,7 +212,7 @@ def _bytes_needed(recipe: FinetuneRecipe, table: ImageTable) -> int:
     return len(table.frame) * (2 * side * side + 4096) + 200_000_000
 
 
-def _events(run: _Run, log: RunLog, resume: bool, table: ImageTable, plan: FinetunePlan) -> Generator[Event, None, None]:
+def _events(run: _FinetuneRun, log: RunLog, resume: bool, table: ImageTable, plan: FinetunePlan) -> Generator[Event, None, None]:
     """The run as a story: model, data and parts, zero-shot, then every fraction."""
     recipe = run.recipe
     yield plan
@@ -228,7 +221,7 @@ def _events(run: _Run, log: RunLog, resume: bool, table: ImageTable, plan: Finet
     if recipe.init == "random":
         base = randomised(base, recipe.seed)
     preprocessing = base.preprocessing
-    found = labelled_pictures(recipe, table, run.data, size=preprocessing.read_size, resize=preprocessing.resize, verify=not resume)
+    found = labelled_images(recipe, table, run.data, size=preprocessing.read_size, resize=preprocessing.resize, verify=not resume)
     prepared = found.prepared(round(time.monotonic() - run.begun, 3))
     identity = run_identity(recipe) | {"model": base.content_hash, "data": found.content_hash}
     check_checkpoints((run.folder(fraction) / "checkpoints" for fraction in run.fractions), identity)
@@ -251,7 +244,7 @@ def _events(run: _Run, log: RunLog, resume: bool, table: ImageTable, plan: Finet
     log.update(curve=run.curve)
 
 
-def _seen(run: _Run, base: Bundle, found: LabelledPictures) -> _Seen:
+def _seen(run: _FinetuneRun, base: Bundle, found: LabelledImages) -> _Seen:
     prompts = load_recipe(run.recipe.head.prompts, PromptRecipe)
     words = words_by_finding(prompts, lambda texts: base.text_features(texts).cpu().numpy())
     test = found.split.part("test")
@@ -268,10 +261,10 @@ def _zero_shot(seen: _Seen) -> CurvePoint:
     return seen.held_out.measured(0.0, "zero_shot", list(spoken), scores, "no prompt for it")
 
 
-def _fraction(run: _Run, seen: _Seen, identity: Mapping[str, str], share: float) -> Generator[Event, None, None]:
+def _fraction(run: _FinetuneRun, seen: _Seen, identity: Mapping[str, str], share: float) -> Generator[Event, None, None]:
     """One fraction: draw, learn, choose on the validation part, judge once on the test part, save."""
     recipe, found = run.recipe, seen.found
-    part = drawn_fraction(found.split, found.findings, share, recipe.seed, scaled=recipe.validation.scaled)
+    part = fraction_split(found.split, found.findings, share, recipe.seed, scaled=recipe.validation.scaled)
     drawn = part.drawn
     yield drawn
     if recipe.mode == "linear":
@@ -337,7 +330,7 @@ def _best_fit(recipe: FinetuneRecipe, part: Fraction, x: Floats, x_validation: F
 
 
 def _full(
-    run: _Run, seen: _Seen, part: Fraction, identity: Mapping[str, str]
+    run: _FinetuneRun, seen: _Seen, part: Fraction, identity: Mapping[str, str]
 ) -> Generator[Event, None, tuple[Bundle, Head, ValidationChoice]]:
     """Train tower and head with early stopping; the weights of the best validation result are kept."""
     recipe, folder = run.recipe, run.folder(part.share)
@@ -361,7 +354,7 @@ def _full(
     plan = finetuning_plan(recipe, max(recipe.least_steps, recipe.epochs * len(batches)), run.device)
     history = ValidationHistory(folder / "validation.json", start)
     parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-    yield Started(str(run.device), parameters, start, plan.stop)
+    yield FinetuneStarted(str(run.device), parameters, start, plan.stop)
     best = yield from train_with_early_stopping(
         module,
         optimizer,

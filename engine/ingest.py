@@ -24,7 +24,7 @@ from typing import Any
 
 import polars as pl
 
-from engine.data.build_store import Filled, fill_store
+from engine.data.build_store import StoreProgress, fill_store
 from engine.data.dicom_folder import Ingested, ingest_folder
 from engine.data.pretrain_data import store_name
 from engine.data.sources import read_sources
@@ -40,7 +40,7 @@ from engine.recipe.sources import SourcesRecipe, StoreRecipe
 from engine.tables.atomic import locked, make_folder
 from engine.tables.columns import NOTICE, write_parquet
 from engine.tables.identity import Names, site_key
-from engine.tables.run_log import publish_json, versions
+from engine.tables.run_log import Notice, publish_json, versions
 
 _JOURNAL = "files.jsonl"
 """Journal of files of builds before 2026-12-02; it holds paths and UIDs, and is removed."""
@@ -57,7 +57,7 @@ class Recognised:
 
 
 @dataclass(frozen=True)
-class Planned:
+class IngestPlan:
     """The end of a dry run: rows of the sources' tables by their outcome without opening an image; some of `images` may not be readable."""
 
     images: int
@@ -66,20 +66,13 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Finished:
+class IngestFinished:
     """The run is complete: `run` is what run.json holds."""
 
     run: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Notice:
-    """A sentence for the user; it holds no identifier."""
-
-    message: str
-
-
-Event = Recognised | Notice | Filled | Planned | Finished
+Event = Recognised | Notice | StoreProgress | IngestPlan | IngestFinished
 
 
 def ingest(
@@ -133,7 +126,7 @@ def ingest(
             "seconds": round(time.monotonic() - begun, 3),
         }
         publish_json(out / "run.json", run)
-        yield Finished(run)
+        yield IngestFinished(run)
 
 
 def _recipe_of(inputs: Sequence[str | Path], kind: str | None, settings: Sequence[str]) -> tuple[StoreRecipe, list[Path]]:
@@ -173,7 +166,7 @@ def _sources_of(name: str, settings: Sequence[str]) -> SourcesRecipe:
     return SourcesRecipe(version=1, sources=sources, **told)
 
 
-def _from_sources(recipe: SourcesRecipe, out: Path, workers: int | None, verify: bool) -> Generator[Filled, None, dict[str, Any]]:
+def _from_sources(recipe: SourcesRecipe, out: Path, workers: int | None, verify: bool) -> Generator[StoreProgress, None, dict[str, Any]]:
     """Make image table and pixel store of data sets; their part of run.json."""
     table = read_sources(recipe.sources)
     place = out / store_name(recipe.sources, recipe.store_size, recipe.resize)
@@ -197,7 +190,7 @@ def _from_sources(recipe: SourcesRecipe, out: Path, workers: int | None, verify:
 
 def _from_folders(
     folders: Sequence[Path], recipe: StoreRecipe, out: Path, workers: int, verify: bool, follow_links: bool
-) -> Generator[Notice | Filled, None, dict[str, Any]]:
+) -> Generator[Notice | StoreProgress, None, dict[str, Any]]:
     """Make image table and pixel store of folders of DICOM; their part of run.json."""
     private, place = out / "private", out / f"pictures-{recipe.store_size}-{recipe.resize}"
     make_folder(private, mode=0o700)
@@ -243,20 +236,20 @@ def _counts(rows: int, images: pl.DataFrame, dropped: pl.DataFrame, left_out: in
     }
 
 
-def _plan_of_sources(recipe: SourcesRecipe) -> Planned:
+def _plan_of_sources(recipe: SourcesRecipe) -> IngestPlan:
     table = read_sources(recipe.sources)
     left_out = sum(each.get("left_out", 0) for each in table.facts.get("sources", [table.facts]))
-    return Planned(len(table.frame), _by_reason(table.dropped), left_out)
+    return IngestPlan(len(table.frame), _by_reason(table.dropped), left_out)
 
 
-def _plan_of_folders(folders: Sequence[Path], out: Path, follow_links: bool) -> Planned:
+def _plan_of_folders(folders: Sequence[Path], out: Path, follow_links: bool) -> IngestPlan:
     left: Counter[str] = Counter()
     files = 0
     for item in input_files(folders, {}, out=out, follow_links=follow_links):
         reason = item.decided[1] if item.decided else "not_dicom" if is_named_as_image(item.path) else None
         files += reason is None
         left.update([reason] if reason else [])
-    return Planned(files, dict(sorted(left.items())), 0)
+    return IngestPlan(files, dict(sorted(left.items())), 0)
 
 
 def _by_reason(dropped: pl.DataFrame) -> dict[str, int]:

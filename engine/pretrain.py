@@ -4,7 +4,7 @@ out/
     bundle/          the model, at the end of the run
     checkpoints/     where `resume` goes on from
     data/            prepared data, made again when a source or its section of the recipe changes
-    images/        figures of masks and reconstructions of a few images; readable by their owner only
+    pictures/      figures of masks and reconstructions of a few images; readable by their owner only
     tensorboard/     curves, with `logging.tensorboard`
     log.jsonl        every event of every run in this folder, one JSON object a line
     run.json         versions, device, seed, recipe and hashes, counts that add up, seconds
@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from engine.data.batches import Batches, normalised_views
-from engine.data.build_store import Filled
-from engine.data.pretrain_data import Prepared, prepare_pictures, recogniser_of, summary, words
+from engine.data.batches import TrainingBatches, normalised_views
+from engine.data.build_store import StoreProgress
+from engine.data.pretrain_data import PretrainDataSummary, prepare_images, recogniser_of, summary, words
 from engine.errors import UsageError
 from engine.model.cards import save_pretrained
 from engine.model.grad_cache import micro_batch_losses, micro_batches_per_step, with_mask_noise
@@ -64,7 +64,7 @@ class Forced:
 
 
 @dataclass(frozen=True)
-class Started:
+class PretrainStarted:
     """Training starts with step `start` of `stop` (0-based).
 
     Attributes:
@@ -82,7 +82,7 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Finished:
+class PretrainFinished:
     """The run has ended; the model is in `bundle`."""
 
     bundle: Path
@@ -90,7 +90,7 @@ class Finished:
     seconds: float
 
 
-Event = Filled | Prepared | Refused | Forced | Started | Step | Vitals | FigureWritten | Saved | Finished
+Event = StoreProgress | PretrainDataSummary | Refused | Forced | PretrainStarted | Step | Vitals | FigureWritten | Saved | PretrainFinished
 
 
 def pretrain(
@@ -136,19 +136,19 @@ def pretrain(
                 if recipe.logging.tensorboard:
                     check_tensorboard()
         log = RunLog(out, pretraining_facts(recipe, where, ranks), waits=resume or force, is_kept=ranks.is_first)
-        run = _Run(recipe, out, data or out / "data", log, where, ranks, resume or force, force)
+        run = _PretrainRun(recipe, out, data or out / "data", log, where, ranks, resume or force, force)
         with outcome_recorded(log, where, memory_hint(recipe)), contextlib.closing(_events(run, max_steps)) as events:
             board = None
             for event in events:
                 log.append(event)
-                if isinstance(event, Started) and recipe.logging.tensorboard and ranks.is_first:
+                if isinstance(event, PretrainStarted) and recipe.logging.tensorboard and ranks.is_first:
                     board = held.enter_context(contextlib.closing(TensorBoardWriter(out, event.start)))
                 if board is not None:
                     board.write(event)
                 log.facts["steps"] = event.step if isinstance(event, Step | Saved) else log.facts["steps"]
                 if ranks.is_first:
                     yield event
-        finished = Finished(out / "bundle", log.facts["steps"], round(time.monotonic() - begun, 3))
+        finished = PretrainFinished(out / "bundle", log.facts["steps"], round(time.monotonic() - begun, 3))
         log.append(finished)
         if ranks.is_first:
             yield finished
@@ -170,7 +170,7 @@ def _check_folder(recipe: PretrainRecipe, out: Path, resume: bool, force: bool) 
 
 
 @dataclass(frozen=True)
-class _Run:
+class _PretrainRun:
     """The arguments of a run, and its device and processes."""
 
     recipe: PretrainRecipe
@@ -183,17 +183,17 @@ class _Run:
     force: bool
 
 
-def _events(run: _Run, max_steps: int | None) -> Generator[Event, None, None]:
+def _events(run: _PretrainRun, max_steps: int | None) -> Generator[Event, None, None]:
     """The events of a run in order: data, model, checkpoint to resume from, steps, bundle."""
     recipe, log, ranks, device = run.recipe, run.log, run.ranks, run.device
     begun = time.monotonic()
     with ranks.after_first():
-        found = yield from prepare_pictures(recipe, run.folder, fill=ranks.is_first)
+        found = yield from prepare_images(recipe, run.folder, fill=ranks.is_first)
     initial = initial_model(recipe, [text for texts in found.texts.values() for text in texts])
     recogniser = recogniser_of(recipe)
     with ranks.after_first():
         bank = words(found.texts, initial.tokenizer, recogniser, initial.context, run.folder)
-        batches = Batches(
+        batches = TrainingBatches(
             found.frame,
             found.store,
             bank,
@@ -233,7 +233,7 @@ def _events(run: _Run, max_steps: int | None) -> Generator[Event, None, None]:
     micro_batches = micro_batches_per_step(recipe, ranks.world)
     log.waits = False
     log.update(parameters=parameters, start=start, steps=start, micro_batches=micro_batches)
-    yield Started(str(device), parameters, start, stop, ranks.world, micro_batches)
+    yield PretrainStarted(str(device), parameters, start, stop, ranks.world, micro_batches)
 
     prompt_ids, prompt_padding = (tokens.to(device) for tokens in prompt_tokens(recipe, initial))
     losses_of = _losses_of(recipe, module, initial.preprocessing, (prompt_ids, prompt_padding), model, micro_batches)
@@ -246,7 +246,11 @@ def _events(run: _Run, max_steps: int | None) -> Generator[Event, None, None]:
 
 
 def _with_diagnostics(
-    run: _Run, steps: Generator[Step | Saved, None, None], initial: InitialModel, batches: Batches, prompts: tuple[Tensor, Tensor]
+    run: _PretrainRun,
+    steps: Generator[Step | Saved, None, None],
+    initial: InitialModel,
+    batches: TrainingBatches,
+    prompts: tuple[Tensor, Tensor],
 ) -> Generator[Event, None, None]:
     """The steps, with the diagnostics that the recipe's `logging` asks for."""
     recipe, device, logging, images = run.recipe, run.device, run.recipe.logging, initial.preprocessing

@@ -49,7 +49,7 @@ from engine.tables.columns import NOTICE, check_findings, file_hash, read_later
 from engine.tables.identity import Names, site_key
 from engine.tables.image_table import UserImageTable, is_image_table
 from engine.tables.results import Results
-from engine.tables.run_log import Clock, publish_run, utc_time, versions
+from engine.tables.run_log import Clock, Notice, publish_run, utc_time, versions
 from engine.tables.shards import ShardFolder, text_of_path
 from engine.tables.studies import Aggregate
 from engine.tables.study_names import StudyNames, key_form
@@ -57,7 +57,7 @@ from engine.tables.study_names import StudyNames, key_form
 if TYPE_CHECKING:
     from engine.model.bundle import Bundle
 
-__all__ = ["Event", "FileDone", "Finished", "HeatmapSheet", "Notice", "Planned", "Published", "Started", "score"]
+__all__ = ["Event", "FileDone", "HeatmapSheet", "ScoresPublished", "ScoringFinished", "ScoringPlan", "ScoringStarted", "score"]
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -66,20 +66,13 @@ ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
-class Started:
+class ScoringStarted:
     """Everything is checked and loaded. `known`: contents in the feature cache for this model."""
 
     findings: tuple[str, ...]
     model: str
     device: str
     known: int
-
-
-@dataclass(frozen=True)
-class Notice:
-    """Something to be said to a person; holds no identifier."""
-
-    message: str
 
 
 @dataclass(frozen=True)
@@ -93,7 +86,7 @@ class FileDone:
 
 
 @dataclass(frozen=True)
-class Planned:
+class ScoringPlan:
     """The end of a dry run: files in all, of them those already known, and those left out unopened, by reason."""
 
     files: int
@@ -102,7 +95,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Published:
+class ScoresPublished:
     """The tables are in `out`, which is still locked, so that a report can be written there. `run` will become run.json.
 
     `studies` and `images` read scores.parquet and images.parquet as they are asked: a run may have more rows than memory holds.
@@ -120,13 +113,13 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Finished:
+class ScoringFinished:
     """The run is complete: `run` is what run.json holds."""
 
     run: dict[str, Any]
 
 
-Event = Started | Notice | FileDone | HeatmapSheet | Planned | Published | Finished
+Event = ScoringStarted | Notice | FileDone | HeatmapSheet | ScoringPlan | ScoresPublished | ScoringFinished
 
 
 def score(
@@ -206,7 +199,7 @@ def score(
         bundle = _load(model, device)
         yield from map(Notice, asked.notices(bundle))
         files = count_files(items, cached_contents(_shards(bundle, out)), workers=cores)
-        yield Planned(files.files, files.known, files.left_out)
+        yield ScoringPlan(files.files, files.known, files.left_out)
         return
     with locked(out), closing(Results(findings, out / "private", keep=keep)) as results:
         make_folder(out / "private", mode=0o700)
@@ -221,7 +214,7 @@ def score(
             return scorer.scores(features).astype(np.float32)
 
         cache = FeatureCache(_shards(bundle, out), scores_of)
-        yield Started(findings, bundle.name, str(bundle.device), len(cache))
+        yield ScoringStarted(findings, bundle.name, str(bundle.device), len(cache))
         yield from map(Notice, notices)
         if cache.shards.unreadable:
             yield Notice(f"{len(cache.shards.unreadable)} damaged shards of the feature cache were left out; their files are read again")
@@ -296,9 +289,9 @@ def score(
             "counts": run.counts(study_count),
         }
         written = (read_later(out / "scores.parquet"), read_later(out / "images.parquet"))
-        yield Published(out, account | {"seconds": clock.laps()}, *written, rows, labelled, sheets)
+        yield ScoresPublished(out, account | {"seconds": clock.laps()}, *written, rows, labelled, sheets)
         clock.lap("report")
-        yield Finished(publish_run(out, account | {"seconds": clock.laps()}, OUTPUTS))
+        yield ScoringFinished(publish_run(out, account | {"seconds": clock.laps()}, OUTPUTS))
 
 
 def _load(model: str | Path, device: Device) -> Bundle:

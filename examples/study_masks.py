@@ -34,8 +34,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine.data.batches import Batches, augment
-from engine.data.pretrain_data import pictures, words
+from engine.data.batches import TrainingBatches, augment
+from engine.data.pretrain_data import training_images, words
 from engine.data.sources.nih14 import PICTURE_SIZE, Box, read_boxes
 from engine.data.store import PixelStore
 from engine.data.texts import TextBank
@@ -175,7 +175,7 @@ def main() -> None:
     parser.add_argument("--boxes", type=Path, help="NIH's table of boxes; the run must have NIH images, in pictures of 1:1")
     args = parser.parse_args()
     recipe = PretrainRecipe.model_validate(json.loads((args.run / "run.json").read_text("utf-8"))["recipe"])
-    found = pictures(recipe, args.data or args.run / "data", verify=False)
+    found = training_images(recipe, args.data or args.run / "data", verify=False)
     initial = initial_model(recipe, [text for texts in found.texts.values() for text in texts])
     recogniser = None
     if recipe.entmlm.strategy == "entity":
@@ -183,7 +183,7 @@ def main() -> None:
 
         recogniser = load_recogniser(recipe.entities)
     bank = words(found.texts, initial.tokenizer, recogniser, initial.context, args.data or args.run / "data")
-    drawn = Batches(found.frame, found.store, bank, paired=64, unpaired=0, seed=recipe.seed)
+    drawn = TrainingBatches(found.frame, found.store, bank, paired=64, unpaired=0, seed=recipe.seed)
     mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (initial.preprocessing.mean, initial.preprocessing.std))
     batches = [dict(drawn.at(number)) for number in range(args.batches)]
 

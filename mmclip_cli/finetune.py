@@ -17,7 +17,7 @@ from mmclip_cli.options import DryRun, Json, LabelColumn, LabelThreshold, Quiet,
 if TYPE_CHECKING:
     from engine.data.finetune_plan import FinetunePlan
     from engine.evaluation.learning_curve import CurvePoint
-    from engine.finetune import Event, Finished
+    from engine.finetune import Event, FinetuneFinished
     from engine.recipe.finetuning import FinetuneRecipe
 
 EXAMPLES = (
@@ -157,9 +157,10 @@ def _run(
     json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Show the run's events: a progress bar on a terminal, else a log line every LOG_SECONDS."""
-    from engine.data.finetune_data import Prepared
+    from engine.data.finetune_data import FinetuneDataSummary
     from engine.evaluation.learning_curve import CurvePoint
-    from engine.finetune import Finished, Notice, Started, finetune
+    from engine.finetune import FinetuneFinished, FinetuneStarted, finetune
+    from engine.tables.run_log import Notice
     from engine.training.loop import Step
 
     events = finetune(recipe, out, fractions=fractions, resume=resume, device=device, data=data)
@@ -179,7 +180,7 @@ def _run(
                     console.log(f"step {event.step} of {stop}", **_facts(event))
                 continue
             events_by_name.setdefault(_event_name(event), []).append(event)
-            if isinstance(event, Started):
+            if isinstance(event, FinetuneStarted):
                 stop = event.stop
                 if console.on_terminal() and not quiet:
                     shown.close()
@@ -188,17 +189,17 @@ def _run(
                 if not quiet:
                     console.log(event.message, level="warning")
                 continue
-            if not quiet and not isinstance(event, Finished):
+            if not quiet and not isinstance(event, FinetuneFinished):
                 console.log(_event_name(event), **(_briefly(event) if isinstance(event, CurvePoint) else _facts(event)))
     (finished,) = events_by_name["finished"]
-    assert isinstance(finished, Finished)  # it is the last event unless the generator raised
+    assert isinstance(finished, FinetuneFinished)  # it is the last event unless the generator raised
     if json:
         console.say_json(
             {"recipe": name, "out": out, **{key: events_by_name[key] for key in ("prepared", "drawn", "chosen")}, "finished": finished}
         )
         return
     (prepared,) = events_by_name["prepared"]
-    assert isinstance(prepared, Prepared)
+    assert isinstance(prepared, FinetuneDataSummary)
     parts = ", ".join(f"{part} {prepared.images[part]} of {patients} patients" for part, patients in prepared.patients.items())
     console.say("RESEARCH USE ONLY - not for clinical use")
     console.say("")
@@ -208,7 +209,7 @@ def _run(
     console.say(f"classifier in {console.shown(finished.bundle)}; curve.csv and curve.svg are in the same folder. {finished.seconds:.0f} s")
 
 
-def _say_curve(finished: Finished, findings: int) -> None:
+def _say_curve(finished: FinetuneFinished, findings: int) -> None:
     """Print the AUROC on the test split by fraction and method."""
     rows: list[list[object]] = []
     without: dict[str, set[str]] = {}
@@ -230,8 +231,9 @@ def _say_curve(finished: Finished, findings: int) -> None:
 
 def _event_name(event: Event) -> str:
     """The event as logs and --json call it."""
-    name = type(event).__name__
-    return {"CurvePoint": "measured", "ValidationChoice": "chosen"}.get(name, name.lower())
+    from engine.tables.run_log import event_name
+
+    return {"curvepoint": "measured", "validationchoice": "chosen"}.get(event_name(event), event_name(event))
 
 
 def _facts(event: Event) -> dict[str, Any]:

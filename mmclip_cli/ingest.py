@@ -12,7 +12,7 @@ from mmclip_cli import console
 from mmclip_cli.options import DryRun, FollowLinks, Json, Quiet, Settings
 
 if TYPE_CHECKING:
-    from engine.ingest import Planned
+    from engine.ingest import IngestPlan
 
 EXAMPLES = (
     "mmclip ingest mimic_padchest --out data/prepared",
@@ -57,8 +57,9 @@ def command(
 
     Writes an image table and one file with every image as a small square; pretrain and score read both.
     """
-    from engine.data.build_store import Filled
-    from engine.ingest import Finished, Notice, Planned, Recognised, ingest
+    from engine.data.build_store import StoreProgress
+    from engine.ingest import IngestFinished, IngestPlan, Recognised, ingest
+    from engine.tables.run_log import Notice
 
     events = ingest(
         inputs, out, kind=kind, settings=settings or (), workers=workers, verify=verify, follow_links=follow_links, dry_run=dry_run
@@ -72,15 +73,15 @@ def command(
                     console.log(f"reading {', '.join(event.kinds)}", size=event.size, resize=event.resize)
                 case Notice() if not quiet:
                     console.say(event.message)
-                case Filled():
+                case StoreProgress():
                     bar.total = event.total or None
                     bar.update(event.done - bar.n)
                     if bar.disable and not quiet and time.monotonic() - logged >= LOG_SECONDS:
                         logged = time.monotonic()
                         console.log("ingesting", done=event.done, total=event.total, read=event.read, dropped=event.dropped)
-                case Planned():
+                case IngestPlan():
                     _say_plan(event, json=json)
-                case Finished():
+                case IngestFinished():
                     run = event.run
     if run and json:
         console.say_json({**run, "out": out})
@@ -89,7 +90,7 @@ def command(
     return int(bool(run) and (run["counts"]["failed"] > 0 or not run["counts"]["images"]))
 
 
-def _say_plan(plan: Planned, *, json: bool) -> None:
+def _say_plan(plan: IngestPlan, *, json: bool) -> None:
     if json:
         console.say_json(plan)
         return

@@ -99,9 +99,10 @@ def _run(
 
     Under torchrun only the first process yields events.
     """
-    from engine.data.build_store import Filled
-    from engine.data.pretrain_data import Prepared
-    from engine.pretrain import Finished, Started, pretrain
+    from engine.data.build_store import StoreProgress
+    from engine.data.pretrain_data import PretrainDataSummary
+    from engine.pretrain import PretrainFinished, PretrainStarted, pretrain
+    from engine.tables.run_log import event_name
     from engine.training.checkpoint import Saved
     from engine.training.loop import Step
     from engine.training.monitor import FigureWritten, Vitals
@@ -116,7 +117,7 @@ def _run(
     with console.closing(events) as watched, contextlib.ExitStack() as shown:
         bar = preparing = None
         for event in watched:
-            if isinstance(event, Filled):
+            if isinstance(event, StoreProgress):
                 if preparing is None:
                     preparing = shown.enter_context(console.progress(event.total, what="images", unit="image", quiet=quiet))
                 preparing.update(event.done - preparing.n)
@@ -124,9 +125,9 @@ def _run(
                     filled = time.monotonic()
                     console.log("preparing images", **_facts(event))
                 continue
-            if isinstance(event, Prepared) and preparing is not None:
+            if isinstance(event, PretrainDataSummary) and preparing is not None:
                 preparing.close()
-            last[type(event).__name__.lower()] = event
+            last[event_name(event)] = event
             if isinstance(event, Step):
                 if bar is not None:
                     shown_losses = {each: f"{loss:.3f}" for each, loss in event.losses.items()}
@@ -136,7 +137,7 @@ def _run(
                     logged = time.monotonic()
                     console.log(f"step {event.step} of {stop}", **_facts(event))
                 continue
-            if isinstance(event, Started):
+            if isinstance(event, PretrainStarted):
                 stop = event.stop
                 if console.on_terminal() and not quiet:
                     bar = shown.enter_context(console.progress(stop, what=name, unit="step", start=event.start))
@@ -144,10 +145,10 @@ def _run(
                 if bar is not None or time.monotonic() - vitals_logged < LOG_SECONDS:
                     continue
                 vitals_logged = time.monotonic()
-            if not quiet and not isinstance(event, Finished) and not (bar is not None and isinstance(event, Saved | FigureWritten)):
-                console.log(type(event).__name__.lower(), **_facts(event))
+            if not quiet and not isinstance(event, PretrainFinished) and not (bar is not None and isinstance(event, Saved | FigureWritten)):
+                console.log(event_name(event), **_facts(event))
     finished = last.get("finished")
-    if not isinstance(finished, Finished):
+    if not isinstance(finished, PretrainFinished):
         return
     if json:
         console.say_json({"recipe": name, "out": out, **last})

@@ -14,7 +14,7 @@ from mmclip_cli.options import DryRun, FollowLinks, Json, LabelColumn, LabelThre
 OUTSIDE = "outside_training_population"
 
 if TYPE_CHECKING:
-    from engine.score import Planned, Published
+    from engine.score import ScoresPublished, ScoringPlan
 
 SHOWN_STUDIES = 10
 SHOWN_FINDINGS = 3
@@ -113,7 +113,8 @@ def command(
     from engine.data.label_cells import LabelPolicy
     from engine.html_report import report
     from engine.intake.limits import limits_from
-    from engine.score import FileDone, Finished, HeatmapSheet, Notice, Planned, Published, score
+    from engine.score import FileDone, HeatmapSheet, ScoresPublished, ScoringFinished, ScoringPlan, score
+    from engine.tables.run_log import Notice
 
     events = score(
         inputs,
@@ -156,10 +157,10 @@ def command(
                     bar.update()
                 case Notice() if not quiet:
                     console.log(event.message, level="warning")
-                case Planned():
+                case ScoringPlan():
                     bar.clear()
                     _say_plan(event, json=json)
-                case Published():
+                case ScoresPublished():
                     tables = event
                     report(
                         out,
@@ -170,7 +171,7 @@ def command(
                         labelled=event.labelled,
                         sheets=event.sheets if heatmaps_in_report else None,
                     )
-                case Finished():
+                case ScoringFinished():
                     run = event.run
     if tables is None or run is None:
         return 0
@@ -185,7 +186,7 @@ def command(
     return code
 
 
-def _say_plan(plan: Planned, *, json: bool) -> None:
+def _say_plan(plan: ScoringPlan, *, json: bool) -> None:
     if json:
         console.say_json(plan)
         return
@@ -197,7 +198,7 @@ def _say_plan(plan: Planned, *, json: bool) -> None:
         _say_nothing(plan.left_out)
 
 
-def _as_json(tables: Published, run: dict[str, Any], out: Path) -> dict[str, Any]:
+def _as_json(tables: ScoresPublished, run: dict[str, Any], out: Path) -> dict[str, Any]:
     return {
         **run,
         "out": str(out),
@@ -207,13 +208,13 @@ def _as_json(tables: Published, run: dict[str, Any], out: Path) -> dict[str, Any
     }
 
 
-def _synthetic(tables: Published) -> int:
+def _synthetic(tables: ScoresPublished) -> int:
     from engine.html_report import synthetic_studies
 
     return synthetic_studies(tables.studies, tables.labelled)
 
 
-def _say(tables: Published, run: dict[str, Any], out: Path, code: int) -> None:
+def _say(tables: ScoresPublished, run: dict[str, Any], out: Path, code: int) -> None:
     """Print the summary: outcomes of the files, the first studies, the metrics, and where the results are."""
     counts, seconds = run["counts"], run["seconds"]["total"]
     console.say(run["notice"])
@@ -263,7 +264,7 @@ def _count(number: int, one: str, several: str = "") -> str:
     return f"{number} {one if number == 1 else several or f'{one}s'}"
 
 
-def _say_left_out(tables: Published, counts: dict[str, Any], code: int) -> None:
+def _say_left_out(tables: ScoresPublished, counts: dict[str, Any], code: int) -> None:
     """Print why files have no scores, which of them failed (exit code 1), and what to do if nothing was scored."""
     import polars as pl
 
@@ -288,7 +289,7 @@ def _say_left_out(tables: Published, counts: dict[str, Any], code: int) -> None:
         _say_nothing(dict(rows))
 
 
-def _say_studies(tables: Published, studies: int) -> None:
+def _say_studies(tables: ScoresPublished, studies: int) -> None:
     if not studies:
         return
     findings = [name for name in tables.labelled.columns if name != "study"]
@@ -307,7 +308,7 @@ def _short(name: str) -> str:
     return name if len(name) <= 16 else f"{name[:12]}..."
 
 
-def _say_figures(tables: Published) -> None:
+def _say_figures(tables: ScoresPublished) -> None:
     if not tables.figures:
         return
     rows: list[list[object]] = []

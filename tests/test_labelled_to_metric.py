@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from engine.ingest import Finished, ingest
+from engine.ingest import IngestFinished, ingest
 from engine.recipe.labelled_sources import CHEXPERT_FINDINGS
 from engine.score import score
 
@@ -85,7 +85,7 @@ def figures(root: Path, keys: dict[str, str], toy: Path, tmp_path: Path) -> tupl
     images = table / "images.parquet"
     for _event in score([images], prompts="chest14", model=toy, labels=images, out=tmp_path / "scores", device="cpu", workers=1):
         pass
-    assert isinstance(ingested, Finished)
+    assert isinstance(ingested, IngestFinished)
     return ingested.run["sources"][0]["split"], pl.read_csv(tmp_path / "scores" / "metrics.csv")
 
 

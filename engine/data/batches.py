@@ -117,7 +117,7 @@ class Pool:
         return Draw(np.concatenate([part.images for part in parts]), np.concatenate([part.wording for part in parts]))
 
 
-class Batches:
+class TrainingBatches:
     """Batches of an image table, from its pixel store and text bank.
 
     Rows that are held out, and rows without an image in the store, are left alone.

@@ -36,7 +36,7 @@ _LOOKS = 16
 
 
 @dataclass(frozen=True)
-class Filled:
+class StoreProgress:
     """So many images of a table are done: `read` of them in this run, `dropped` of them without an image; `total` in all."""
 
     done: int
@@ -56,7 +56,7 @@ def build_store(
 
 def fill_store(
     frame: pl.DataFrame, folder: Path, size: int, resize: Resize = "squash", *, workers: int | None = None, verify: bool = False
-) -> Iterator[Filled]:
+) -> Iterator[StoreProgress]:
     """Every image of an image table, read once; reports how far it is after each chunk, and at the end.
 
     Args:
@@ -88,12 +88,12 @@ def fill_store(
             if len(writer) >= CHUNK:
                 writer.commit()
             if done % CHUNK == 0 and done < len(frame):
-                yield Filled(done, len(frame), read, dropped)
-    yield Filled(done, len(frame), read, dropped)
+                yield StoreProgress(done, len(frame), read, dropped)
+    yield StoreProgress(done, len(frame), read, dropped)
 
 
 @dataclass(frozen=True)
-class Looked:
+class FileLook:
     """A file that was looked at: what it is known by, its size in bytes and time of change, and whether it is to be read."""
 
     image: str
@@ -105,7 +105,7 @@ class Looked:
 
 def fresh(
     images: Iterator[tuple[str, Path]], known: Mapping[str, Entry], size: int, workers: int, verify: bool, *, plain_images: bool = True
-) -> Generator[tuple[Looked, ReadResult | None], None, None]:
+) -> Generator[tuple[FileLook, ReadResult | None], None, None]:
     """Each image (id and file), in order, with its reading; None where `known` has it and its file did not change.
 
     Args:
@@ -114,7 +114,7 @@ def fresh(
         verify: compare SHA-256 instead of the time of change.
         plain_images: read PNG and JPEG too.
     """
-    waiting: deque[Looked] = deque()
+    waiting: deque[FileLook] = deque()
 
     def to_read() -> Iterator[Path]:
         with ThreadPoolExecutor(_LOOKS) as pool:
@@ -137,15 +137,15 @@ def fresh(
         yield looked, None
 
 
-def _looked_at(image: str, file: Path, entry: Entry | None, verify: bool) -> Looked:
+def _looked_at(image: str, file: Path, entry: Entry | None, verify: bool) -> FileLook:
     try:
         size, mtime = file_facts(file)
     except OSError:
-        return Looked(image, file, 0, 0, to_read=True)
+        return FileLook(image, file, 0, 0, to_read=True)
     changed = entry is None or entry.bytes != size or not entry.sha256
     if entry is not None and not changed:
         changed = _digest(file) != entry.sha256 if verify else entry.mtime_ns != mtime
-    return Looked(image, file, size, mtime, changed)
+    return FileLook(image, file, size, mtime, changed)
 
 
 def _digest(file: Path) -> str:

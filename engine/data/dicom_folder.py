@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from engine.data.build_store import CHUNK, Filled, Looked, fresh
+from engine.data.build_store import CHUNK, FileLook, StoreProgress, fresh
 from engine.data.sources.image_table import COLUMNS
 from engine.data.store import Entry, StoreWriter, filling
 from engine.dicom.reader_version import reader_version, same_readers
@@ -54,7 +54,7 @@ def ingest_folder(
     *,
     workers: int,
     verify: bool = False,
-) -> Generator[Filled, None, Ingested]:
+) -> Generator[StoreProgress, None, Ingested]:
     """Read every file once; yields progress (`total` 0: not known), the generator's value is the result.
 
     The first copy of an image is kept; a copy in another encoding, or with the same content, is a duplicate.
@@ -102,10 +102,10 @@ def ingest_folder(
             done, dropped = done + 1, dropped + (row is None)
             if done % CHUNK == 0:
                 new_rows.commit()
-                yield Filled(done, 0, read, dropped)
+                yield StoreProgress(done, 0, read, dropped)
         decided()
     cache.close()
-    yield Filled(done, done, read, dropped)
+    yield StoreProgress(done, done, read, dropped)
     return rows.tables()
 
 
@@ -126,7 +126,7 @@ def _unchanged(cache: FeatureCache, writer: StoreWriter, names: Names) -> dict[s
     return entries
 
 
-def _known_reading(cache: FeatureCache, looked: Looked, entries: Mapping[str, Entry]) -> ReadResult:
+def _known_reading(cache: FeatureCache, looked: FileLook, entries: Mapping[str, Entry]) -> ReadResult:
     known = cache.get(entries[looked.image].sha256)
     assert known is not None  # as `_unchanged` has found it
     return known.reading(looked.file)
@@ -175,7 +175,7 @@ class _NewRows:
 
     def __init__(self, cache: FeatureCache, writer: StoreWriter) -> None:
         self.cache, self.writer = cache, writer
-        self.waiting: list[tuple[Looked, ReadResult]] = []
+        self.waiting: list[tuple[FileLook, ReadResult]] = []
 
     def __enter__(self) -> _NewRows:
         return self
@@ -183,7 +183,7 @@ class _NewRows:
     def __exit__(self, *_: object) -> None:
         self.commit()
 
-    def add(self, looked: Looked, reading: ReadResult) -> None:
+    def add(self, looked: FileLook, reading: ReadResult) -> None:
         self.waiting.append((looked, reading))
 
     def commit(self) -> None:

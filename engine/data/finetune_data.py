@@ -32,7 +32,7 @@ ORDER = 2
 
 
 @dataclass(frozen=True)
-class Prepared:
+class FinetuneDataSummary:
     """The data are ready: labelled images and patients of each part, `dropped` by reason, labels of equal images that disagreed."""
 
     findings: tuple[str, ...]
@@ -46,7 +46,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class LabelledPictures:
+class LabelledImages:
     """The labelled images of a recipe's sources.
 
     Attributes:
@@ -78,10 +78,10 @@ class LabelledPictures:
             digest.update(repr((image, self.content(image), rest)).encode())
         return digest.hexdigest()
 
-    def prepared(self, seconds: float) -> Prepared:
+    def prepared(self, seconds: float) -> FinetuneDataSummary:
         """Summary of them; `seconds`: how long it took."""
         parts = {part: self.split.part(part) for part in PARTS}
-        return Prepared(
+        return FinetuneDataSummary(
             findings=self.findings,
             images={part: frame.height for part, frame in parts.items()},
             patients={part: frame["patient"].n_unique() for part, frame in parts.items()},
@@ -93,9 +93,7 @@ class LabelledPictures:
         )
 
 
-def labelled_pictures(
-    recipe: FinetuneRecipe, table: ImageTable, folder: Path, *, size: int, resize: Resize, verify: bool
-) -> LabelledPictures:
+def labelled_images(recipe: FinetuneRecipe, table: ImageTable, folder: Path, *, size: int, resize: Resize, verify: bool) -> LabelledImages:
     """Fill the pixel stores, split by patient.
 
     Args:
@@ -123,7 +121,7 @@ def labelled_pictures(
     contents = {image: seen.entries[image].sha256 for image in frame["image"]}
     split = split_of(frame, findings, contents, share=recipe.validation.share, seed=recipe.validation.seed)
     dropped = Counter(table.dropped["reason"].to_list()) + Counter(without.values()) + Counter(split.dropped)
-    return LabelledPictures(split, tuple(findings), seen, views, dict(sorted(dropped.items())), table.facts)
+    return LabelledImages(split, tuple(findings), seen, views, dict(sorted(dropped.items())), table.facts)
 
 
 class LabelledBatches:

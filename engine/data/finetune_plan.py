@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from engine.data.label_fractions import Drawn, drawn_fraction
+from engine.data.label_fractions import FractionSplit, fraction_split
 from engine.data.sources import read_sources
 from engine.data.splits import PARTS, Split, check_own_splits, check_splits, split_counts, wanted_findings, with_uses
 from engine.recipe.sources import TableSource
@@ -43,7 +43,7 @@ class FinetunePlan:
     images: Mapping[str, int]
     patients: Mapping[str, int]
     labels: Mapping[str, Mapping[str, tuple[int, int]]]
-    fractions: tuple[Drawn, ...]
+    fractions: tuple[FractionSplit, ...]
     split_by: str
     dropped: Mapping[str, int]
     unlabelled: int
@@ -95,7 +95,7 @@ def plan_finetuning(recipe: FinetuneRecipe, fractions: Sequence[float], table: I
     labelled = with_uses(known, findings, share=recipe.validation.share, seed=recipe.validation.seed)
     check_splits(labelled, findings, frame.height)
     split = Split(labelled, {}, 0)
-    drawn = [drawn_fraction(split, findings, share, recipe.seed, scaled=recipe.validation.scaled) for share in fractions]
+    drawn = [fraction_split(split, findings, share, recipe.seed, scaled=recipe.validation.scaled) for share in fractions]
     for each in drawn:
         _ = each.learned  # raises where nothing can be learned
     parts = {part: split.part(part) for part in PARTS}

@@ -56,7 +56,7 @@ def split_hash(frame: pl.DataFrame) -> str:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class FractionSplit:
     """The training part of one fraction. `one_class`: findings that it shows only present, or only absent: not learned."""
 
     fraction: float
@@ -84,7 +84,7 @@ class Fraction:
     train: pl.DataFrame
     validation: pl.DataFrame
     test: pl.DataFrame
-    drawn: Drawn
+    drawn: FractionSplit
     sources: tuple[str, ...]
 
     @property
@@ -130,7 +130,7 @@ def checked_fractions(fractions: Sequence[float]) -> tuple[float, ...]:
     return tuple(sorted(set(fractions)))
 
 
-def drawn_fraction(split: Split, findings: Sequence[str], share: float, seed: int, *, scaled: bool) -> Fraction:
+def fraction_split(split: Split, findings: Sequence[str], share: float, seed: int, *, scaled: bool) -> Fraction:
     """The parts with `share` of the training patients, drawn by `fraction_of`.
 
     Args:
@@ -144,5 +144,5 @@ def drawn_fraction(split: Split, findings: Sequence[str], share: float, seed: in
     positive = {name: int((train[name] == 1).sum()) for name in findings}
     negative = {name: int((train[name] == 0).sum()) for name in findings}
     one_class = tuple(name for name in findings if not (positive[name] and negative[name]))
-    drawn = Drawn(share, train["patient"].n_unique(), train.height, positive, negative, one_class)
+    drawn = FractionSplit(share, train["patient"].n_unique(), train.height, positive, negative, one_class)
     return Fraction(share, tuple(findings), train, validation, split.part("test"), drawn, tuple(sorted(set(split.frame["source"]))))

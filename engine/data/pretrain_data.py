@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.data.build_store import Filled, fill_store
+from engine.data.build_store import StoreProgress, fill_store
 from engine.data.store import PixelStore
 from engine.data.texts import TextBank, text_bank
 from engine.errors import ConfigError
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class TrainingImages:
     """The images of a recipe's sources that are trained on, with their pixels.
 
     Attributes:
@@ -71,7 +71,7 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PretrainDataSummary:
     """The data are ready.
 
     Attributes:
@@ -93,18 +93,20 @@ class Prepared:
     seconds: float
 
 
-def pictures(recipe: PretrainRecipe, folder: Path, *, verify: bool = False, fill: bool = True) -> Pictures:
-    """As `prepare_pictures`, all of it at once."""
-    steps = prepare_pictures(recipe, folder, verify=verify, fill=fill)
+def training_images(recipe: PretrainRecipe, folder: Path, *, verify: bool = False, fill: bool = True) -> TrainingImages:
+    """As `prepare_images`, all of it at once."""
+    steps = prepare_images(recipe, folder, verify=verify, fill=fill)
     while True:
         try:
             next(steps)
         except StopIteration as end:
-            found: Pictures = end.value
+            found: TrainingImages = end.value
             return found
 
 
-def prepare_pictures(recipe: PretrainRecipe, folder: Path, *, verify: bool = False, fill: bool = True) -> Generator[Filled, None, Pictures]:
+def prepare_images(
+    recipe: PretrainRecipe, folder: Path, *, verify: bool = False, fill: bool = True
+) -> Generator[StoreProgress, None, TrainingImages]:
     """Read the sources and fill the pixel store, telling how far it is; the generator's value is what came of it.
 
     Args:
@@ -133,13 +135,13 @@ def prepare_pictures(recipe: PretrainRecipe, folder: Path, *, verify: bool = Fal
     if frame.is_empty():
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common())
         raise ConfigError("no picture is left to train on", why=reasons or "all images are held out", hint="check `root` and `split`")
-    return Pictures(table, frame, store, dict(sorted(dropped.items())))
+    return TrainingImages(table, frame, store, dict(sorted(dropped.items())))
 
 
-def summary(found: Pictures, entities: float | None, seconds: float) -> Prepared:
+def summary(found: TrainingImages, entities: float | None, seconds: float) -> PretrainDataSummary:
     """Summary of data that are ready."""
     paired = int(found.frame["paired"].sum())
-    return Prepared(
+    return PretrainDataSummary(
         images=len(found.frame),
         paired=paired,
         unpaired=len(found.frame) - paired,

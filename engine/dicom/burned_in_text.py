@@ -44,8 +44,8 @@ WEIGHTS = Path(__file__).with_name("burned_in_text.npz")
 
 
 @dataclass(frozen=True, eq=False)
-class Words:
-    """What was learnt: hidden (H, 330) and bias (H,), out (H,), and the score above which a window holds text."""
+class TextDetector:
+    """Learned detector of text in windows of an image: hidden (H, 330), bias (H,), out (H,); text from the score `alarm` on."""
 
     hidden: NDArray[np.float32]
     bias: NDArray[np.float32]
@@ -58,11 +58,11 @@ class Words:
 
 
 @cache
-def shipped() -> Words:
+def shipped() -> TextDetector:
     """The weights in this folder."""
     with np.load(WEIGHTS, allow_pickle=False) as file:
         values = {name: file[name].astype(np.float32) for name in file.files}
-    return Words(values["hidden"], values["bias"], values["out"], float(values["alarm"]))
+    return TextDetector(values["hidden"], values["bias"], values["out"], float(values["alarm"]))
 
 
 def shows_text(image: NDArray[Any], span: float = 255.0) -> bool:
@@ -71,7 +71,7 @@ def shows_text(image: NDArray[Any], span: float = 255.0) -> bool:
     return text_score(image, span, words) > words.alarm
 
 
-def text_score(image: NDArray[Any], span: float, words: Words) -> float:
+def text_score(image: NDArray[Any], span: float, words: TextDetector) -> float:
     """The score of the window that looks most like text; -inf where no window has enough steps to be asked."""
     windows = candidates(image, span)[0]
     return float(words.scores(windows).max()) if len(windows) else float("-inf")

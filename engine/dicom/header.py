@@ -183,7 +183,7 @@ def read_header(data: memoryview, layout: DataSetLayout) -> Header:
         warnings.simplefilter("ignore")
         pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
         try:
-            return _Reader(data, layout).header()
+            return _HeaderReader(data, layout).header()
         except RecursionError:
             raise Refusal("nesting_too_deep") from None
         except (MemoryError, Refusal):
@@ -194,7 +194,7 @@ def read_header(data: memoryview, layout: DataSetLayout) -> Header:
             pydicom.config.settings.reading_validation_mode = validation
 
 
-class _Reader:
+class _HeaderReader:
     """Takes typed values out of a data set and remembers which were of the wrong kind."""
 
     def __init__(self, data: memoryview, layout: DataSetLayout) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import platform
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -104,11 +105,33 @@ class RunLog:
         """Append one event (a dataclass) to the log, with its kind and the seconds since the run began."""
         if not self.is_kept:
             return
-        line = {"event": type(event).__name__.lower(), "at": round(self._clock.total(), 3), **as_json(event)}
+        line = {"event": event_name(event), "at": round(self._clock.total(), 3), **as_json(event)}
         try:
             append_line(self.folder / LOG, json.dumps(line, ensure_ascii=False))
         except OSError:
             self.log_lines_lost += 1
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A sentence for the user of any verb; it holds no identifier."""
+
+    message: str
+
+
+_EVENT_NAME = re.compile(r"(Scoring|Finetune|Pretrain|Ingest)(Started|Finished)")
+_EVENT_NAMES = {
+    "PretrainDataSummary": "prepared", "FinetuneDataSummary": "prepared", "StoreProgress": "filled", "FractionSplit": "drawn",
+    "FinetunePlan": "plan",
+}  # fmt: skip
+
+
+def event_name(event: object) -> str:
+    """The kind of an event as log.jsonl and --json name it: `started`, `prepared`, `step`."""
+    name = type(event).__name__
+    if found := _EVENT_NAME.fullmatch(name):
+        return found[2].lower()
+    return _EVENT_NAMES.get(name, name.lower())
 
 
 def publish_run(folder: Path, facts: Mapping[str, Any], outputs: Iterable[str]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ try:
     import torch
     from transformers import CLIPModel
 
-    from engine.data.batches import Batches, normalised_views
+    from engine.data.batches import TrainingBatches, normalised_views
     from engine.data.store import PixelStore, filling
     from engine.data.texts import TextBank
     from engine.model.flops import StepFlops, step_flops
@@ -150,7 +150,7 @@ def ours(name: str, recipe: PretrainRecipe, data: tuple[Any, PixelStore, TextBan
     torch.manual_seed(0)
     module = MMCLIP.from_recipe(recipe, vocab_size=recipe.tokenizer.vocab or 0, sot=0, eot=1).to(device)
     model = _parallel_module(module, recipe.compute, device, SINGLE_PROCESS)
-    batches = Batches(*data, paired=recipe.batch.paired, unpaired=recipe.batch.unpaired, seed=0)
+    batches = TrainingBatches(*data, paired=recipe.batch.paired, unpaired=recipe.batch.unpaired, seed=0)
     prompts = torch.full((1, PROMPT_TOKENS[size]), 5, device=device), torch.zeros(1, PROMPT_TOKENS[size], dtype=torch.bool, device=device)
     like = Preprocessing(recipe.model.image.size, "squash", GREY_MEAN, GREY_STD)
     losses_of = _losses_of(recipe, module, like, prompts, model, 1)
@@ -192,7 +192,7 @@ def peer(recipe: PretrainRecipe, data: tuple[Any, PixelStore, TextBank], device:
     torch.manual_seed(0)
     model = CLIPModel(clip_config(recipe, vocab_size=recipe.tokenizer.vocab or 0, sot=0, eot=1)).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.1)
-    batches = Batches(*data, paired=recipe.batch.paired, unpaired=0, seed=0)
+    batches = TrainingBatches(*data, paired=recipe.batch.paired, unpaired=0, seed=0)
     loader = []
     for step in range(4):  # a few batches, over and over, as float pictures on the host
         batch = normalised_views(batches.at(step), recipe.augmentation, recipe.model.image.size, GREY_MEAN, GREY_STD, torch.rand)
@@ -219,7 +219,7 @@ def peer(recipe: PretrainRecipe, data: tuple[Any, PixelStore, TextBank], device:
 
 def data_path(recipe: PretrainRecipe, data: tuple[Any, PixelStore, TextBank], device: torch.device) -> Contender:
     """What it takes to have a batch of the full step ready for the towers."""
-    batches = Batches(*data, paired=recipe.batch.paired, unpaired=recipe.batch.unpaired, seed=0)
+    batches = TrainingBatches(*data, paired=recipe.batch.paired, unpaired=recipe.batch.unpaired, seed=0)
     place = [0]
 
     def take(count: int) -> None:

@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 from transformers import CLIPModel
 
-from engine.data.finetune_data import Prepared
-from engine.data.label_fractions import Drawn
+from engine.data.finetune_data import FinetuneDataSummary
+from engine.data.label_fractions import FractionSplit
 from engine.data.sources import read_table
 from engine.errors import ConfigError, LabelsError, LockHeld, ModelError, NotFinite, UsageError
 from engine.evaluation.learning_curve import CurvePoint, ValidationChoice
-from engine.finetune import Finished, finetune
+from engine.finetune import FinetuneFinished, finetune
 from engine.metrics import roc
 from engine.model.bundle import load_bundle
 from engine.recipe.finetuning import FinetuneRecipe
@@ -119,7 +119,7 @@ def test_figures_are_those_of_the_bundle_on_its_test_part(linear, table):
 
 def test_a_linear_probe_learns_what_words_do_not_know(linear):
     _, events = linear
-    (prepared,) = of(events, Prepared)
+    (prepared,) = of(events, FinetuneDataSummary)
     assert sum(prepared.patients.values()) == PATIENTS
     assert set(prepared.findings) == {"Edema", "Nodule"}
     assert auroc(events, "linear") > 0.95
@@ -130,7 +130,7 @@ def test_a_linear_probe_learns_what_words_do_not_know(linear):
 
 def test_a_learning_curve_counts_what_it_was_drawn_from(linear):
     out, events = linear
-    small, whole = of(events, Drawn)
+    small, whole = of(events, FractionSplit)
     assert (small.fraction, whole.fraction) == (0.2, 1.0)
     assert small.patients == round(0.2 * whole.patients)
     assert small.positive["Edema"] + small.negative["Edema"] == small.images
@@ -148,7 +148,7 @@ def test_a_learning_curve_counts_what_it_was_drawn_from(linear):
 
 def test_every_fraction_leaves_a_classifier_and_the_largest_the_bundle(linear):
     out, events = linear
-    (finished,) = of(events, Finished)
+    (finished,) = of(events, FinetuneFinished)
     assert finished.bundle == out / "bundle"
     small, whole = load_bundle(out / "fraction-0.2" / "bundle"), load_bundle(out / "bundle")
     assert small.head.findings == whole.head.findings
@@ -156,7 +156,7 @@ def test_every_fraction_leaves_a_classifier_and_the_largest_the_bundle(linear):
     assert small.content_hash != whole.content_hash
     assert 0.3 < whole.head.about["prevalence"]["Edema"] < 0.7
     assert isinstance(CLIPModel.from_pretrained(out / "bundle"), CLIPModel)
-    test = next(event for event in of(events, Prepared)).split_sha256["test"]
+    test = next(event for event in of(events, FinetuneDataSummary)).split_sha256["test"]
     assert test[:16] in whole.card
     assert f"{auroc(events, 'linear'):.3f}" in whole.card
     assert "patient-" not in whole.card + (out / "run.json").read_text() + (out / "log.jsonl").read_text()
@@ -239,7 +239,7 @@ def test_a_finding_with_one_class_is_left_out_and_says_so(recipe, data, table, t
     other = table.with_name("fracture.csv")
     other.write_text("\n".join(rows) + "\n")
     events = run(recipe(source={"file": str(other)}, mode="linear"), tmp_path, data)
-    assert of(events, Drawn)[0].one_class == ("Fracture",)
+    assert of(events, FractionSplit)[0].one_class == ("Fracture",)
     measured = next(event for event in of(events, CurvePoint) if event.method == "linear")
     assert {row.finding: row.reason for row in measured.figures}["Fracture"] == "one class only in the training part"
     assert "Fracture" not in load_bundle(tmp_path / "bundle").head.findings

@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from engine.data.pretrain_data import pictures
+from engine.data.pretrain_data import training_images
 from engine.data.sources import read_sources
 from engine.data.store import PixelStore
 from engine.errors import ConfigError, InputMissing, LockHeld, RecipeError, UsageError
-from engine.ingest import Finished, Planned, Recognised, ingest
+from engine.ingest import IngestFinished, IngestPlan, Recognised, ingest
 from engine.recipe.pretraining import PretrainRecipe
 from engine.recipe.sources import TableSource
 from engine.tables.atomic import locked
@@ -28,7 +28,7 @@ ROWS = [
 
 def run(*inputs: Any, out: Path, **keys: Any) -> dict[str, Any]:
     events = list(ingest(inputs, out, **keys))
-    assert isinstance(events[0], Recognised) and isinstance(events[-1], Finished)
+    assert isinstance(events[0], Recognised) and isinstance(events[-1], IngestFinished)
     return events[-1].run
 
 
@@ -57,7 +57,7 @@ def test_pretraining_reads_no_picture_again(mimic: dict[str, Any], tmp_path: Pat
     run(file, out=tmp_path / "out")
     (store,) = (tmp_path / "out").glob("pictures-*")
     before = (store / "journal.jsonl").read_bytes()
-    found = pictures(PretrainRecipe.model_validate(recipe), tmp_path / "out")
+    found = training_images(PretrainRecipe.model_validate(recipe), tmp_path / "out")
     assert found.store.folder == store
     assert (store / "journal.jsonl").read_bytes() == before
 
@@ -73,7 +73,7 @@ def test_a_picture_that_cannot_be_read_is_dropped_and_counted(mimic: dict[str, A
 
 def test_a_dry_run_counts_and_writes_nothing(mimic: dict[str, Any], tmp_path: Path) -> None:
     *_, plan = ingest([mimic["root"], mimic["jpg_root"]], tmp_path / "out", dry_run=True)
-    assert plan == Planned(images=2, dropped={"lateral_view": 1}, left_out=0)
+    assert plan == IngestPlan(images=2, dropped={"lateral_view": 1}, left_out=0)
     assert not (tmp_path / "out").exists()
 
 
@@ -97,7 +97,7 @@ def test_a_folder_of_dicom_becomes_a_table_without_names(tmp_path: Path, make_st
     store = PixelStore.open(tmp_path / "out/pictures-64-squash")
     assert store.pixels.shape == (2, 64, 64)
     *_, plan = ingest([scans], tmp_path / "out", dry_run=True)
-    assert plan == Planned(images=3, dropped={}, left_out=0)
+    assert plan == IngestPlan(images=3, dropped={}, left_out=0)
 
 
 def test_inputs_that_do_not_go_together_are_refused(mimic: dict[str, Any], tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ import spacy
 import torch
 from PIL import Image
 
-from engine.data.build_store import Filled
-from engine.data.pretrain_data import Prepared, pictures
+from engine.data.build_store import StoreProgress
+from engine.data.pretrain_data import PretrainDataSummary, training_images
 from engine.errors import ConfigError, LockHeld, ModelError, NotFinite, UsageError
 from engine.model.bundle import load_bundle
-from engine.pretrain import Event, Finished, Forced, Started, pretrain
+from engine.pretrain import Event, Forced, PretrainFinished, PretrainStarted, pretrain
 from engine.recipe.pretraining import PretrainRecipe
 from engine.tables.atomic import locked
 from engine.training.checkpoint import Refused, Saved
@@ -116,10 +116,10 @@ def weights_of(out: Path) -> str:
 def test_pictures_and_weak_words_become_a_bundle(recipe, whole):
     out, events = whole
     filled, prepared, started, finished = *events[:3], events[-1]
-    assert isinstance(filled, Filled)
-    assert isinstance(prepared, Prepared)
-    assert isinstance(started, Started)
-    assert isinstance(finished, Finished)
+    assert isinstance(filled, StoreProgress)
+    assert isinstance(prepared, PretrainDataSummary)
+    assert isinstance(started, PretrainStarted)
+    assert isinstance(finished, PretrainFinished)
     assert (prepared.images, prepared.paired + prepared.unpaired) == (12, 12)
     assert 0 < prepared.unpaired < 12
     assert (filled.done, filled.total, filled.dropped) == (13, 13, 1)  # the table leaves out the file that is not there
@@ -209,7 +209,7 @@ def test_other_keys_of_compute_are_no_other_recipe(recipe, data, whole, tmp_path
     smaller = recipe(precision="fp32", compute={"micro_batch": 2, "checkpoint_activations": True, "ahead": 0})
     assert recipe_hash(smaller) == recipe_hash(recipe(precision="fp32"))
     events = list(pretrain(smaller, tmp_path / "run", device="cpu", resume=True, data=data))
-    assert next(event for event in events if isinstance(event, Started)).micro_batches == 3
+    assert next(event for event in events if isinstance(event, PretrainStarted)).micro_batches == 3
     unbroken = steps_of(list(pretrain(recipe(precision="fp32"), tmp_path / "unbroken", device="cpu", data=data)))
     for (step, losses, _), (same_step, expected, _) in zip(steps_of(events), unbroken[3:], strict=True):
         assert step == same_step
@@ -312,7 +312,7 @@ def test_separate_prompts_input_masks_and_images_alone_train_too(recipe, data, t
 
 def test_a_model_goes_on_from_the_weights_of_another(recipe, data, tmp_path):
     first = list(pretrain(recipe(), tmp_path / "first", device="cpu", max_steps=1, data=data))[-1]
-    assert isinstance(first, Finished)
+    assert isinstance(first, PretrainFinished)
     model = recipe().model.model_dump() | {"init": str(first.bundle)}
     second = recipe(model=model, tokenizer={}, optimizer={"name": "sgd", "lr": 1e-12, "momentum": 0.0})
     list(pretrain(second, tmp_path / "second", device="cpu", max_steps=1, data=data))
@@ -327,7 +327,7 @@ def test_no_device_is_invented(recipe, data, tmp_path):
 
 def test_held_out_patients_are_never_drawn(recipe, data, tmp_path):
     source = recipe().sources[0].model_dump() | {"split": {"train": 0.5, "seed": 3}, "unpaired_share": 0.0}
-    found = pictures(recipe(sources=[source]), tmp_path, verify=True)
+    found = training_images(recipe(sources=[source]), tmp_path, verify=True)
     held_out = set(found.table.frame.filter(found.table.frame["held_out"])["image"])
     assert 0 < len(held_out) < 12
     assert not held_out & set(found.frame["image"])

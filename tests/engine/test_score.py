@@ -23,10 +23,11 @@ from engine.errors import ConfigError, InputMissing, LabelsError, LockHeld, NotF
 from engine.intake.limits import limits_from
 from engine.model.bundle import load_bundle, save_bundle
 from engine.model.head import Head
-from engine.score import FileDone, Finished, HeatmapSheet, Notice, Planned, Published, Started, score
+from engine.score import FileDone, HeatmapSheet, ScoresPublished, ScoringFinished, ScoringPlan, ScoringStarted, score
 from engine.scoring.output import OUTPUTS
 from engine.tables.atomic import locked
 from engine.tables.columns import IMAGE_COLUMNS, METRIC_COLUMNS, NOTICE
+from engine.tables.run_log import Notice
 
 KEY = "a key for tests"
 PROMPTS = """
@@ -73,8 +74,8 @@ def run(tmp_path, toy, prompts):
 
 
 def published(events):
-    """The event Published of a run that has just ended, its tables in memory."""
-    found = next(event for event in events if isinstance(event, Published))
+    """The event ScoresPublished of a run that has just ended, its tables in memory."""
+    found = next(event for event in events if isinstance(event, ScoresPublished))
     return dataclasses.replace(found, studies=found.studies.collect(), images=found.images.collect())
 
 
@@ -127,7 +128,7 @@ def test_nothing_of_a_patient_stands_outside_private(run, studies, tmp_path):
     for path in (tmp_path / "out").rglob("*"):
         if path.is_file() and "private" not in path.relative_to(tmp_path / "out").parts:
             assert not [word for word in (b"CANARY", b"19450508", b"1.2.826") if word in path.read_bytes()], path.name
-    assert "CANARY" not in str([event for event in events if not isinstance(event, Published)])
+    assert "CANARY" not in str([event for event in events if not isinstance(event, ScoresPublished)])
 
 
 def test_studies_and_images_are_named_by_hmac_or_by_uid(run, studies, tmp_path):
@@ -156,7 +157,7 @@ def test_run_json_tells_what_was_done_and_adds_up(run, studies, tmp_path, toy, p
 def test_an_empty_folder_is_an_empty_typed_report(run, tmp_path):
     (tmp_path / "empty").mkdir()
     last = run(tmp_path / "empty")[-1]
-    assert isinstance(last, Finished)
+    assert isinstance(last, ScoringFinished)
     assert last.run["counts"]["files"] == 0
     assert pl.read_parquet(tmp_path / "out" / "scores.parquet").schema[FINDINGS[0]] == pl.Float32
 
@@ -685,11 +686,11 @@ def test_a_dry_run_counts_and_writes_nothing(run, studies, tmp_path):
     folder = tmp_path / "in"
     shutil.copytree(studies / "in", folder)
     (folder / "x.part").write_bytes(b"x")
-    assert run(folder, dry_run=True) == [Planned(7, 0, {"in_progress": 1})]
+    assert run(folder, dry_run=True) == [ScoringPlan(7, 0, {"in_progress": 1})]
     assert not (tmp_path / "out").exists()
     events = run(folder)
-    assert events[0] == Started(FINDINGS, "toy", "cpu", 0)
-    assert run(folder, dry_run=True) == [Planned(7, 6, {"in_progress": 1})]
+    assert events[0] == ScoringStarted(FINDINGS, "toy", "cpu", 0)
+    assert run(folder, dry_run=True) == [ScoringPlan(7, 6, {"in_progress": 1})]
 
 
 def test_output_and_labels_inside_the_input_are_not_input(run, studies, tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.data.batches import Batches, Pool, augment
+from engine.data.batches import Pool, TrainingBatches, augment
 from engine.data.build_store import build_store
 from engine.data.store import PixelStore
 from engine.data.texts import TextBank, text_bank
@@ -65,8 +65,8 @@ def bank() -> TextBank:
     return text_bank(TEXTS, train_tokenizer([text for texts in TEXTS.values() for text in texts], 300, 16), None, 16)
 
 
-def batches(store: PixelStore, bank: TextBank, paired: int = 3, unpaired: int = 2, **keys: int) -> Batches:
-    return Batches(table(), store, bank, paired=paired, unpaired=unpaired, **{"seed": 0, **keys})
+def batches(store: PixelStore, bank: TextBank, paired: int = 3, unpaired: int = 2, **keys: int) -> TrainingBatches:
+    return TrainingBatches(table(), store, bank, paired=paired, unpaired=unpaired, **{"seed": 0, **keys})
 
 
 def image_of(store: PixelStore, picture: torch.Tensor) -> int:
@@ -134,7 +134,7 @@ def test_each_image_comes_with_a_wording_of_its_own_report(store: PixelStore, ba
 
 def test_images_without_a_picture_are_left_alone(store: PixelStore, bank: TextBank) -> None:
     more = pl.concat([table(), table().head(1).with_columns(image=pl.lit("no such picture"), study=pl.lit("s9"))])
-    run = Batches(more, store, bank, paired=7, unpaired=0, seed=0)
+    run = TrainingBatches(more, store, bank, paired=7, unpaired=0, seed=0)
     assert len(run.pairs) == 7
 
 
@@ -149,11 +149,11 @@ def test_processes_share_a_step_between_them(store: PixelStore, bank: TextBank) 
 def test_an_empty_pool_is_an_error_before_the_first_step(store: PixelStore, bank: TextBank) -> None:
     for column, kept, size in (("paired", False, {"paired": 1, "unpaired": 0}), ("paired", True, {"paired": 0, "unpaired": 1})):
         with pytest.raises(ConfigError, match="report is left"):
-            Batches(table().filter(pl.col(column) == kept), store, bank, seed=0, **size)
+            TrainingBatches(table().filter(pl.col(column) == kept), store, bank, seed=0, **size)
 
 
 def test_a_step_of_one_source_still_meets_every_study(store: PixelStore, bank: TextBank) -> None:
-    run = Batches(table(), store, bank, paired=3, unpaired=0, seed=0, one_source=True)
+    run = TrainingBatches(table(), store, bank, paired=3, unpaired=0, seed=0, one_source=True)
     assert len(run.pairs) == 6  # three turns of source one, four of source two: one waits
     met = set()
     for step in range(20):

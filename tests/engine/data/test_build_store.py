@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from engine.data import build_store as filling_module
-from engine.data.build_store import Filled, build_store, fill_store
+from engine.data.build_store import StoreProgress, build_store, fill_store
 from engine.data.store import PixelStore
 from engine.errors import ConfigError, LockHeld
 from engine.intake.reader import read_file
@@ -108,13 +108,13 @@ def test_it_tells_how_far_it_is_and_keeps_what_was_done_when_closed(
 ) -> None:
     monkeypatch.setattr(filling_module, "CHUNK", 2)
     steps = fill_store(frame, tmp_path / "store", 32, workers=1)
-    assert next(steps) == Filled(done=2, total=6, read=2, dropped=0)
+    assert next(steps) == StoreProgress(done=2, total=6, read=2, dropped=0)
     steps.close()
     assert len(PixelStore.open(tmp_path / "store").entries) == 2
     *_, last = fill_store(frame, tmp_path / "store", 32)
-    assert last == Filled(done=6, total=6, read=4, dropped=2)
+    assert last == StoreProgress(done=6, total=6, read=4, dropped=2)
     *_, last = fill_store(frame, tmp_path / "store", 32)
-    assert last == Filled(done=6, total=6, read=1, dropped=2)  # the missing file is looked for again
+    assert last == StoreProgress(done=6, total=6, read=1, dropped=2)  # the missing file is looked for again
 
 
 def test_members_of_zips_are_read_in_place(frame: pl.DataFrame, tmp_path: Path) -> None:

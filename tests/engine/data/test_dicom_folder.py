@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.data import dicom_folder
-from engine.data.build_store import Filled
+from engine.data.build_store import StoreProgress
 from engine.data.dicom_folder import Ingested, ingest_folder
 from engine.data.sources.image_table import COLUMNS
 from engine.data.store import PixelStore
@@ -41,8 +41,8 @@ def steps(scans: Path, out: Path, **keys: Any) -> Iterator[Any]:
     return ingest_folder(items, NAMES, out / "pictures", 32, "squash", workers=1, **keys)
 
 
-def whole(scans: Path, out: Path, **keys: Any) -> tuple[Ingested, Filled]:
-    last = Filled(0, 0, 0, 0)
+def whole(scans: Path, out: Path, **keys: Any) -> tuple[Ingested, StoreProgress]:
+    last = StoreProgress(0, 0, 0, 0)
     generator = steps(scans, out, **keys)
     while True:
         try:
@@ -54,7 +54,7 @@ def whole(scans: Path, out: Path, **keys: Any) -> tuple[Ingested, Filled]:
 def test_every_file_has_a_row_and_every_radiograph_its_picture(scans: Path, tmp_path: Path) -> None:
     found, filled = whole(scans, tmp_path / "out")
     assert found.private["reason"].to_list() == ["os_junk", None, None, None, "same_pixels", "truncated"]
-    assert filled == Filled(done=5, total=5, read=5, dropped=2)
+    assert filled == StoreProgress(done=5, total=5, read=5, dropped=2)
     assert found.frame.columns[: len(COLUMNS)] == list(COLUMNS)
     assert found.frame["patient"].n_unique() == 2 and found.frame["study"].n_unique() == 3
     store = PixelStore.open(tmp_path / "out/pictures")
@@ -120,5 +120,5 @@ def test_where_the_first_copy_is_gone_the_second_stands_for_it(scans: Path, tmp_
 def test_a_folder_without_radiographs_is_an_empty_table(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     found, filled = whole(tmp_path / "empty", tmp_path / "out")
-    assert filled == Filled(0, 0, 0, 0)
+    assert filled == StoreProgress(0, 0, 0, 0)
     assert found.frame.is_empty() and list(COLUMNS) == found.frame.columns[: len(COLUMNS)]

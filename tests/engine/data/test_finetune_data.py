@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from engine.data.build_store import build_store
-from engine.data.finetune_data import LabelledBatches, labelled_pictures
+from engine.data.finetune_data import LabelledBatches, labelled_images
 from engine.data.finetune_plan import finetune_table
 from engine.data.label_fractions import labels_of
 from engine.errors import ConfigError
@@ -42,7 +42,7 @@ def recipe(tmp_path):
 
 
 def labelled(recipe, folder, **options):
-    return labelled_pictures(recipe, finetune_table(recipe), folder, **options)
+    return labelled_images(recipe, finetune_table(recipe), folder, **options)
 
 
 def test_labels_are_found_by_name_and_what_is_uncertain_is_unknown(recipe, tmp_path):

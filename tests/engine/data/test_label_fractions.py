@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from engine.data.label_fractions import checked_fractions, drawn_fraction, split_hash
+from engine.data.label_fractions import checked_fractions, fraction_split, split_hash
 from engine.data.splits import Split
 from engine.errors import ConfigError, UsageError
 
@@ -28,7 +28,7 @@ def split():
 
 
 def test_what_shows_one_class_is_told_and_not_learned(split):
-    part = drawn_fraction(split, ("Edema", "Fracture", "Nodule"), 1.0, 0, scaled=False)
+    part = fraction_split(split, ("Edema", "Fracture", "Nodule"), 1.0, 0, scaled=False)
     assert (part.drawn.patients, part.drawn.images) == (40, 40)
     assert part.drawn.positive == {"Edema": 20, "Fracture": 40, "Nodule": 13}
     assert part.drawn.negative == {"Edema": 20, "Fracture": 0, "Nodule": 13}
@@ -42,7 +42,7 @@ def test_what_shows_one_class_is_told_and_not_learned(split):
 
 @pytest.mark.parametrize(("scaled", "validated"), [(False, 20), (True, 5)])
 def test_a_share_is_taken_of_the_training_patients_and_of_the_others_where_asked(split, scaled, validated):
-    part = drawn_fraction(split, ("Edema",), 0.25, 0, scaled=scaled)
+    part = fraction_split(split, ("Edema",), 0.25, 0, scaled=scaled)
     account = part.account()
     assert {name: each["patients"] for name, each in account.items()} == {"train": 10, "validation": validated, "test": 10}
     assert account["test"]["sha256"] == split_hash(split.part("test"))
@@ -50,7 +50,7 @@ def test_a_share_is_taken_of_the_training_patients_and_of_the_others_where_asked
 
 
 def test_a_share_without_anything_to_learn_says_what_it_holds(split):
-    part = drawn_fraction(split, ("Fracture",), 0.1, 0, scaled=False)
+    part = fraction_split(split, ("Fracture",), 0.1, 0, scaled=False)
     with pytest.raises(ConfigError, match="10 % of the training patients show one class only of every finding") as refused:
         _ = part.learned
     assert "4 patients, 4 images" in str(refused.value)

@@ -7,7 +7,7 @@ import spacy
 from PIL import Image
 
 from engine.data.entities import Recogniser, load_recogniser
-from engine.data.pretrain_data import pictures, recogniser_of, summary, words
+from engine.data.pretrain_data import recogniser_of, summary, training_images, words
 from engine.errors import ConfigError
 from engine.model.tokenizer import train_tokenizer
 from engine.recipe.pretraining import PretrainRecipe
@@ -42,7 +42,7 @@ def recogniser(tmp_path_factory: pytest.TempPathFactory) -> Recogniser:
 
 
 def test_pictures_texts_and_pools_of_a_table(folder, tmp_path):
-    found = pictures(recipe(folder), tmp_path / "data", verify=True)
+    found = training_images(recipe(folder), tmp_path / "data", verify=True)
     assert found.frame["paired"].to_list() == [True] * 4 + [False] * 2
     assert sorted(text for texts in found.texts.values() for text in texts) == ["No effusion.", "Pneumonia."]
     assert found.store.picture("0.png").shape == (16, 16)
@@ -56,7 +56,7 @@ def test_no_word_of_a_held_out_or_unpaired_image_is_learned_from(tmp_path):
         rows.append(f"{number}.png,p{number},Report {number}.")
     (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
     source = {"kind": "table", "file": str(tmp_path / "table.csv"), "split": {"train": 0.5}, "unpaired_share": 0.5}
-    found = pictures(recipe(tmp_path, sources=[source]), tmp_path / "data", verify=True)
+    found = training_images(recipe(tmp_path, sources=[source]), tmp_path / "data", verify=True)
     learned = {text for texts in found.texts.values() for text in texts}
     for row in found.table.frame.iter_rows(named=True):
         assert not row["report"] or (row["report"] in learned) == (row["paired"] and not row["held_out"])
@@ -65,7 +65,7 @@ def test_no_word_of_a_held_out_or_unpaired_image_is_learned_from(tmp_path):
 
 def test_the_content_hash_follows_pictures_words_and_pools_and_no_path(folder, tmp_path):
     def content() -> str:
-        return pictures(recipe(folder), tmp_path / "data", verify=True).content_hash
+        return training_images(recipe(folder), tmp_path / "data", verify=True).content_hash
 
     first = content()
     assert content() == first
@@ -73,7 +73,7 @@ def test_the_content_hash_follows_pictures_words_and_pools_and_no_path(folder, t
     moved.mkdir()
     for file in folder.glob("*.*"):
         (moved / file.name).write_bytes(file.read_bytes())
-    assert pictures(recipe(moved), tmp_path / "data", verify=True).content_hash == first
+    assert training_images(recipe(moved), tmp_path / "data", verify=True).content_hash == first
     table = (folder / "table.csv").read_text()
     (folder / "table.csv").write_text(table.replace("Pneumonia", "Oedema"))
     words_changed = content()
@@ -84,8 +84,8 @@ def test_the_content_hash_follows_pictures_words_and_pools_and_no_path(folder, t
 
 
 def test_other_sizes_do_not_share_a_store(folder, tmp_path):
-    small = pictures(recipe(folder), tmp_path / "data", verify=True)
-    large = pictures(recipe(folder, store_size=20), tmp_path / "data", verify=True)
+    small = training_images(recipe(folder), tmp_path / "data", verify=True)
+    large = training_images(recipe(folder, store_size=20), tmp_path / "data", verify=True)
     assert small.store.folder != large.store.folder
     assert large.store.picture("0.png").shape == (20, 20)
 
@@ -94,7 +94,7 @@ def test_nothing_to_train_on_is_an_error_that_counts_reasons(folder, tmp_path):
     for file in folder.glob("*.png"):
         file.write_bytes(b"no picture at all")
     with pytest.raises(ConfigError, match=r"no picture is left to train on: 6 \w+"):
-        pictures(recipe(folder), tmp_path / "data", verify=True)
+        training_images(recipe(folder), tmp_path / "data", verify=True)
 
 
 def test_a_kept_bank_is_the_bank_that_was_made(tmp_path, recogniser):
@@ -136,7 +136,7 @@ def test_no_texts_are_a_bank_too(tmp_path, recogniser):
 
 def test_what_is_told_of_ready_data_adds_up(folder, tmp_path):
     (folder / "5.png").write_bytes(b"no picture at all")
-    told = summary(pictures(recipe(folder), tmp_path / "data", verify=True), 0.5, 1.23456)
+    told = summary(training_images(recipe(folder), tmp_path / "data", verify=True), 0.5, 1.23456)
     assert (told.images, told.paired, told.unpaired, told.held_out, told.texts) == (5, 4, 1, 0, 2)
     assert sum(told.dropped.values()) == 1
     assert (told.entities, told.seconds) == (0.5, 1.235)
