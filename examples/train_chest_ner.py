@@ -6,7 +6,7 @@ FOLDER holds BC5CDR-disease-IOB and NCBI-disease-IOB, each with train.tsv, devel
 line between sentences. The NER learns from both train files, the epoch is chosen on both devel files, and the figures printed are of
 both official test files. The seed is fixed: the same versions on the same machine write the same pipeline.
 
-After a change of the lexicon alone, give `--ner engine/data/shipped/chest_ner` too: the trained NER stays, the ruler is made anew.
+After a change of the lexicon alone, give `--ner engine/data/shipped/chest_ner` too: the trained NER stays, the ruler is rebuilt.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import spacy
+from chest_lexicon import read_lexicon
 from spacy.language import Language
 from spacy.training import Example
 from spacy.util import compounding, fix_random_seed, minibatch
-
-from engine.data.lexicon import read_lexicon
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="Possible set union", category=FutureWarning)
@@ -231,7 +230,7 @@ def save(nlp: Language, out: Path) -> None:
         spacy_version=">=3.8.0,<3.9.0",
         license="MIT",
         author="mmclip",
-        sources=[{"name": "BC5CDR"}, {"name": "NCBI disease corpus"}, {"name": "engine/data/lexicon.txt"}],
+        sources=[{"name": "BC5CDR"}, {"name": "NCBI disease corpus"}, {"name": "examples/chest_lexicon.txt"}],
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     nlp.to_disk(out)

@@ -98,7 +98,7 @@ def bent(squares: torch.Tensor, zoom: tuple[float, float], tilt: float, bend: fl
 
 
 def hung(squares: torch.Tensor, ways: torch.Tensor) -> torch.Tensor:
-    """Each square hung in one of the eight ways of `engine.dicom.view_check.eight_ways`."""
+    """Each square hung in one of eight ways: turned by 0, 90, 180, 270 degrees anticlockwise, then the same mirrored."""
     answer = squares.clone()
     for way in range(8):
         own = squares[ways == way]

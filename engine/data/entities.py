@@ -26,7 +26,8 @@ NO_ENTITIES = ("tagger", "parser", "attribute_ruler", "lemmatizer")
 
 @dataclass(frozen=True)
 class Span:
-    """One entity: characters [start, end) of the text, those characters, and the label its recogniser gives (chest_ner: lexicon.LABELS)."""
+    """One entity: characters [start, end) of the text, those characters, and its label (of chest_ner: a disease,
+    finding, device or procedure)."""
 
     start: int
     end: int

@@ -237,7 +237,7 @@ _IMAGE_TABLES = frozenset({".csv", ".tsv", ".parquet", ".txt", ".md", ".json", "
 """Suffixes of files that may accompany images without making a folder one of DICOM."""
 
 
-def _is_beside_images(name: str) -> bool:
+def _may_accompany_images(name: str) -> bool:
     return Path(name).suffix.lower() in _IMAGE_TABLES or name.lower() in _JUNK or name.startswith(".")
 
 
@@ -251,12 +251,7 @@ def _holds_images_only(given: Path) -> bool:
         for name in files:
             if is_named_as_image(Path(name)):
                 images = True
-            elif not (
-                Path(name).suffix.lower() in _IMAGE_TABLES
-                or name.lower() in _JUNK
-                or name.startswith(".")
-                or (Path(folder) / name).is_symlink()
-            ):
+            elif not (_may_accompany_images(name) or (Path(folder) / name).is_symlink()):
                 return False
     return images
 

@@ -30,8 +30,8 @@ def encode(bundle: Bundle, images: Sequence[NDArray[np.uint8]], batch_size: int)
 
     Every batch is filled up to `batch_size` with black images: matrix products of one shape add up in one order, so an image has the
     same features to the bit, independent of its neighbours, and a run that was broken off and started again ends as if it had not been.
-    With several threads and batches of 2, PyTorch was seen to change the last bit of a toy model's features all the same; at 8 it was not. Where
-    a GPU's memory does not hold a batch, it is halved; features then agree to about 1e-6, as between two batch sizes.
+    With several threads and batches of 2, PyTorch was seen to change the last bit of a toy model's features all the same; at 8 it was
+    not. Where a GPU's memory does not hold a batch, it is halved; features then agree to about 1e-6, as between two batch sizes.
 
     Raises:
         NotFinite: the model gave NaN or infinity.

@@ -8,13 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.dicom.view_check import (
-    MIRROR,
-    MIRRORED,
-    UPRIGHT,
     WEIGHTS,
     Look,
     convolved,
-    eight_ways,
     is_pattern,
     shipped,
     small_copy,
@@ -83,14 +79,6 @@ def test_a_image_that_is_surely_upright_is_asked_once_and_has_the_same_flags(rad
     once, twice = view_scores(radiograph, shipped()), view_scores(radiograph, shipped(), sure=1.0)
     assert once != twice
     assert once.flags(shipped()) == twice.flags(shipped()) == ()
-
-
-def test_the_mirror_image_of_each_way_is_the_way_named_for_it() -> None:
-    square = np.random.default_rng(0).random((8, 8)).astype(np.float32)
-    ways = eight_ways(square)
-    for way, mirrored in enumerate(MIRROR[:8]):
-        np.testing.assert_array_equal(ways[way][:, ::-1], ways[mirrored])
-    np.testing.assert_array_equal(ways[[UPRIGHT, MIRRORED]], eight_ways(square[:, ::-1])[[MIRRORED, UPRIGHT]])
 
 
 @given(st.integers(1, 3), st.integers(1, 4), st.sampled_from([(9, 5, 2), (8, 3, 2), (7, 3, 1)]), st.integers(0, 2**32 - 1))

@@ -1,4 +1,4 @@
-"""The chest lexicon: radiology terms written by us, each with its label, from the plain file lexicon.txt next to this module.
+"""The chest lexicon: radiology terms written by us, each with its label, from the plain file chest_lexicon.txt next to this script.
 
 The notation is at the head of that file: one entry a line, `{a|b}` for one of several, `@name` for a named list, `[LABEL]` for a label.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from engine.errors import Fault, RecipeError
 
-LEXICON = Path(__file__).with_name("lexicon.txt")
+LEXICON = Path(__file__).with_name("chest_lexicon.txt")
 LABELS = ("DISEASE", "FINDING", "DEVICE", "PROCEDURE")
 """The label scheme of chest_ner: what a BC5CDR or NCBI annotator would mark, what a radiograph shows, what was put in, what was done."""
 
