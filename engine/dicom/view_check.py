@@ -54,7 +54,8 @@ def _weights(height: int, width: int) -> NDArray[np.float64]:
 
 SIDE = 64
 UPRIGHT, MIRRORED, LATERAL, OTHER = 0, 4, 8, 9
-"""Places among the ten classes: a frontal chest hung in one of eight ways (turned by 0, 90, 180, 270 degrees anticlockwise, then the same mirrored), a lateral however it hangs, anything else."""
+"""Places among the ten classes: a frontal chest hung in one of eight ways (turned by 0, 90, 180, 270 degrees anticlockwise, then the same
+mirrored), a lateral however it hangs, anything else."""
 STRIDES = (2, 2, 2)
 """Of the three layers of square kernels, no padding: 64 -> 30 -> 14 -> 6 for kernels of 5, 3 and 3."""
 MIRROR = (4, 7, 6, 5, 0, 3, 2, 1, 8, 9)
