@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import pairwise
 
@@ -26,9 +29,12 @@ HEADERS = {
         "opinion",
         "findings and impression",
         "findings/impression",
+        "impresion",
+        "impresion diagnostica",
+        "conclusiones",
     ),
-    "findings": ("findings", "finding", "reference findings", "report", "discussion"),
-    "comparison": ("comparison", "comparisons", "comparison exam", "comparison film", "comparison study", "reference exam"),
+    "findings": ("findings", "finding", "reference findings", "report", "discussion", "hallazgos", "informe", "descripcion"),
+    "comparison": ("comparacion", "comparison", "comparisons", "comparison exam", "comparison film", "comparison study", "reference exam"),
     "indication": (
         "indication",
         "indications",
@@ -36,6 +42,7 @@ HEADERS = {
         "reason for examination",
         "reason for this examination",
         "clinical indication",
+        "indicacion",
     ),
     "history": ("history", "clinical history", "patient history", "clinical information", "pfi", "medical condition"),
     "examination": ("examination", "exam", "type of examination", "study", "procedure"),
@@ -52,7 +59,18 @@ HEADERS = {
 _NAMES = {header: section for section, headers in HEADERS.items() for header in headers}
 _LONG_NAMES = [header for header in _NAMES if len(header) >= 7]
 _VIEW = re.compile(r"\b(chest|views?|portable|radiographs?|lateral)\b")
-_HEADER = re.compile(r"^[ \t]*([A-Za-z][A-Za-z ()/,&'-]{0,70}?)[ \t]*:", re.MULTILINE)
+_HEADER = re.compile(r"^[ \t]*([A-Za-zÀ-ÿ][A-Za-zÀ-ÿ ()/,&'-]{0,70}?)[ \t]*:", re.MULTILINE)
+_INLINE = re.compile(
+    r"(?<=[.;?!])[ \t]+(FINDINGS?|IMPRESSIONS?|CONCLUSIONS?|COMPARISON|INDICATION|IMPRESI[OÓ]N|CONCLUSI[OÓ]N|HALLAZGOS)[ \t]*:"
+)
+"""Headers in capitals after a sentence, in a report of one line."""
+_REFERS = re.compile(
+    r"(?:please )?(?:as|see|same as|per)\b(?: (?:the|noted|described|stated|detailed|discussed|mentioned|per|in|body|of|full|report|"
+    r"findings?|comments?|above|below|dictated|text|section|impression))*|no impression|none|n/?a|not applicable|"
+    r"ver (?:informe|hallazgos|arriba)",
+    re.IGNORECASE,
+)
+"""A section that only refers to another one."""
 _STOP = re.compile(r"\b(RECOMMENDATION|NOTIFICATION)(?:S|\(S\))?[ \t]*:")
 _BANNER = re.compile(r"^[ \t]*(?:FINAL REPORT:?|FINAL ADDENDUM|INTERIM REPORT|WET READ VERSION.*)[ \t]*$", re.MULTILINE)
 _PARAGRAPH = re.compile(r"\n[ \t]*\n")
@@ -74,14 +92,51 @@ def clean(text: str) -> str:
     return " ".join(_SPACE_BEFORE.sub("", text).split())
 
 
-def report_text(text: str) -> str:
-    """What a MIMIC-CXR report says, cleaned: its impression, else findings, last paragraph or comparison; "" when all are missing.
+def says_something(text: str) -> bool:
+    """Whether a cleaned section says something itself: it has a letter, and does not only refer to another section ("As above.")."""
+    plain = text.strip(" .,;:!-*/()")
+    return any(char.isalpha() for char in plain) and _REFERS.fullmatch(plain) is None
+
+
+@dataclass(frozen=True)
+class ReportText:
+    """The text of a report that is trained on, and the section that it comes from; "" and "none" where no section says anything.
+
+    passed_over: sections of higher priority that hold no letter, or only refer to another section.
+    """
+
+    text: str
+    section: str
+    passed_over: tuple[str, ...] = ()
+
+
+def report_text(text: str) -> ReportText:
+    """What a MIMIC-CXR report says, cleaned: the first of its impression, findings, last paragraph and comparison that says something.
 
     Raises:
         ReadError: the text is a Git-LFS pointer.
     """
-    found = sections(text)
-    return next((found[name] for name in PRIORITY if found.get(name)), "")
+    return first_section(sections(text), PRIORITY)
+
+
+def first_section(found: Mapping[str, str], priority: Sequence[str]) -> ReportText:
+    """The first section in order of priority that says something itself; see `says_something`."""
+    passed: list[str] = []
+    for name in priority:
+        if found.get(name):
+            if says_something(found[name]):
+                return ReportText(found[name], name, tuple(passed))
+            passed.append(name)
+    return ReportText("", "none", tuple(passed))
+
+
+def section_counts(reports: Iterable[ReportText]) -> dict[str, int]:
+    """Section -> reports whose text comes from it; and `passed over: SECTION` for those that say nothing themselves."""
+    counts = Counter[str]()
+    for each in reports:
+        counts[each.section] += 1
+        counts.update(f"passed over: {name}" for name in each.passed_over)
+    return dict(sorted(counts.items()))
 
 
 def sections(text: str) -> dict[str, str]:
@@ -114,7 +169,7 @@ def section_of(header: str) -> str | None:
     Capitals may be misspelt ("IMPRESSOIN", "FINDNGS", but not as far as "COMPRESSION") or name the view ("CHEST, TWO VIEWS": findings);
     other spellings must be exact.
     """
-    name = " ".join(header.lower().split())
+    name = " ".join(_without_accents(header.lower()).split())
     if name in _NAMES:
         return _NAMES[name]
     if not header.isupper():
@@ -124,10 +179,16 @@ def section_of(header: str) -> str | None:
     return "findings" if _VIEW.search(name) else None
 
 
+def _without_accents(text: str) -> str:
+    return "".join(char for char in unicodedata.normalize("NFD", text) if not unicodedata.combining(char))
+
+
 def _pieces(text: str) -> list[tuple[str, str]]:
     """(section, raw text) in the order of the report; "" names what no header announces."""
     marks = [(match.start(), match.end(), section) for match in _HEADER.finditer(text) if (section := section_of(match[1]))]
     marks += [(match.start(), match.end(), section_of(match[1]) or "") for match in _STOP.finditer(text)]
+    if "\n" not in text.strip():
+        marks += [(match.start(), match.end(), section_of(match[1]) or "") for match in _INLINE.finditer(text)]
     marks += [(match.start(), match.end(), "") for match in _BANNER.finditer(text)]
     marks = sorted({end: (start, end, section) for start, end, section in sorted(marks, reverse=True)}.values())
     borders = [(0, 0, ""), *marks, (len(text), len(text), "")]

@@ -28,7 +28,7 @@ from zipfile import BadZipFile, ZipFile
 
 import polars as pl
 
-from engine.data.reports import report_text
+from engine.data.reports import report_text, section_counts
 from engine.data.sources.image_table import COLUMNS, FINDING_TYPE, ImageTable, facts_of
 from engine.data.sources.label_files import THREADS, are_files, read_label_file
 from engine.data.sources.published import MIMIC_REPORTS_ZIP, any_match, has_table
@@ -126,12 +126,14 @@ def read_mimic_cxr(source: MimicSource) -> ImageTable:
 
 
 def _texts(studies: pl.DataFrame, root: Path) -> tuple[pl.DataFrame, dict[str, int]]:
-    """study, report ("" = none), report_key; and how many studies have no report at all, or one without text."""
+    """study, report ("" = none), report_key; and counts: with and without text, and by the section that it comes from."""
     found = _reports(root, studies["at"].to_list())
-    texts = ["" if each is None else report_text(each) for each in found]
+    reports = [None if each is None else report_text(each) for each in found]
+    texts = ["" if each is None else each.text for each in reports]
     keys = [f"report:{hashlib.sha256(text.encode()).hexdigest()[:16]}" if text else "" for text in texts]
     missing = sum(each is None for each in found)
     counts = {"with_text": sum(map(bool, texts)), "missing": missing, "empty": len(texts) - missing - sum(map(bool, texts))}
+    counts |= section_counts(each for each in reports if each is not None)
     return studies.select("study").with_columns(
         report=pl.Series(texts, dtype=pl.String), report_key=pl.Series(keys, dtype=pl.String)
     ), counts

@@ -25,7 +25,7 @@ from xml.etree import ElementTree
 
 import polars as pl
 
-from engine.data.reports import clean
+from engine.data.reports import clean, first_section
 from engine.data.sources.image_table import COLUMNS, LFS_POINTER, ImageTable, drops, facts_of
 from engine.data.sources.published import OPENI_REPORTS
 from engine.errors import ReadError
@@ -96,7 +96,7 @@ def parse_report(xml: bytes) -> tuple[str, tuple[str, ...], str]:
         parts.setdefault(part.get("Label", "").upper(), clean("".join(part.itertext())))
     uid = tree.find("uId")
     images = tuple(dict.fromkeys(image.get("id", "") for image in tree.iter("parentImage") if image.get("id")))
-    return "" if uid is None else uid.get("id", ""), images, parts.get("IMPRESSION") or parts.get("FINDINGS", "")
+    return "" if uid is None else uid.get("id", ""), images, first_section(parts, ("IMPRESSION", "FINDINGS")).text
 
 
 def _pictures(root: Path) -> dict[str, Path]:

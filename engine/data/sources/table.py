@@ -236,9 +236,10 @@ def _words(row: Row, found: Findings, source: TableSource, sentences: WeakSenten
     if source.reports == "none":
         return Wordings("", "", ())
     if sentences is None:
-        from engine.data.reports import clean
+        from engine.data.reports import clean, says_something
 
         text = clean(row.report)
+        text = text if says_something(text) else ""
         key = "report:" + hashlib.sha256(text.encode()).hexdigest()[:16]
         return bank.setdefault(key, Wordings(key, key, passages(text, source.passage or len(text)) if text else ()))
     known = (found.present, found.absent)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.reports import HEADERS, clean, report_text, section_of, sections
+from engine.data.reports import HEADERS, clean, report_text, says_something, section_counts, section_of, sections
 from engine.errors import ReadError
 
 REAL_REPORTS = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "reports" / "iu_reports.csv.xz"
@@ -60,7 +60,7 @@ def test_cleaning_twice_is_cleaning_once(text):
 
 
 def test_the_impression_stands_for_the_report():
-    assert report_text(FULL) == "Small left pleural effusion, larger than on, with adjacent atelectasis."
+    assert report_text(FULL).text == "Small left pleural effusion, larger than on, with adjacent atelectasis."
 
 
 def test_sections_are_named_and_cleaned_and_empty_ones_left_out():
@@ -79,33 +79,68 @@ def test_findings_then_last_paragraph_then_comparison_follow_a_missing_impressio
     findings = " INDICATION:  Cough.\n \n FINDINGS:  Clear lungs.\n \n IMPRESSION:  ___\n"
     paragraph = " INDICATION:  Cough,\n fever.\n \n The lungs are clear.\n \n No effusion.\n"
     comparison = " COMPARISON:  Unchanged since ___.\n \n INDICATION:  Cough.\n"
-    assert report_text(findings) == "Clear lungs."
-    assert report_text(paragraph) == "The lungs are clear. No effusion."
-    assert report_text(comparison) == "Unchanged since."
+    assert report_text(findings).text == "Clear lungs."
+    assert report_text(paragraph).text == "The lungs are clear. No effusion."
+    assert report_text(comparison).text == "Unchanged since."
+
+
+@pytest.mark.parametrize(
+    ("impression", "section"),
+    [
+        ("___", "findings"),
+        ("___.", "findings"),
+        ("As above.", "findings"),
+        ("See above", "findings"),
+        ("SEE FINDINGS ABOVE.", "findings"),
+        ("Please see the body of the report.", "findings"),
+        ("As described in the findings section", "findings"),
+        ("1.", "findings"),
+        ("N/A", "findings"),
+        ("As above, no pneumonia.", "impression"),
+        ("See above for a new nodule in the right upper lobe.", "impression"),
+        ("Unchanged.", "impression"),
+        ("No change.", "impression"),
+    ],
+)
+def test_an_impression_that_says_nothing_itself_gives_way_to_the_findings(impression, section):
+    found = report_text(f" FINDINGS:  Right lower lobe pneumonia.\n \n IMPRESSION:  {impression}\n")
+    assert found.section == section
+    assert ("pneumonia" in found.text) == (section == "findings" or "pneumonia" in impression)
+
+
+def test_sections_are_counted_with_those_that_were_passed_over():
+    reports = ["IMPRESSION: Clear.", "FINDINGS: Clear.\nIMPRESSION: As above.", "IMPRESSION: ___.", "FINDINGS: Clear. IMPRESSION: Normal."]
+    assert section_counts(map(report_text, reports)) == {"findings": 1, "impression": 2, "none": 1, "passed over: impression": 2}
+
+
+def test_spanish_headers_and_headers_within_a_line():
+    found = sections("Informe: Derrame pleural izquierdo. IMPRESIÓN: Neumonía en LID.")
+    assert found == {"findings": "Derrame pleural izquierdo.", "impression": "Neumonía en LID."}
+    assert not says_something("ver informe")
 
 
 def test_a_missing_section_is_no_text():
-    assert report_text("") == report_text(" FINAL REPORT\n \n ___\n") == report_text(" INDICATION:  Cough.\n") == ""
+    assert report_text("").text == report_text(" FINAL REPORT\n \n ___\n").text == report_text(" INDICATION:  Cough.\n").text == ""
     assert sections(" IMPRESSION:\n \n") == {}
 
 
 def test_a_text_without_headers_is_its_own_last_paragraph():
-    assert report_text(" FINAL REPORT\n The lungs are clear.\n \n No effusion.\n") == "The lungs are clear. No effusion."
+    assert report_text(" FINAL REPORT\n The lungs are clear.\n \n No effusion.\n").text == "The lungs are clear. No effusion."
 
 
 @pytest.mark.parametrize("stop", ["RECOMMENDATION:", "RECOMMENDATIONS:", "RECOMMENDATION(S):", "NOTIFICATION:", "NOTIFICATION(S):"])
 def test_a_section_ends_at_a_recommendation_even_inside_a_line(stop):
-    assert report_text(f" IMPRESSION:  Nodule.  {stop}  CT of the chest.\n More of the same.\n") == "Nodule."
+    assert report_text(f" IMPRESSION:  Nodule.  {stop}  CT of the chest.\n More of the same.\n").text == "Nodule."
 
 
 def test_of_two_impressions_the_later_that_holds_text_stays():
-    assert report_text(" IMPRESSION:  Old.\n \n FINAL ADDENDUM\n IMPRESSION:  New.\n \n IMPRESSION: \n") == "New."
+    assert report_text(" IMPRESSION:  Old.\n \n FINAL ADDENDUM\n IMPRESSION:  New.\n \n IMPRESSION: \n").text == "New."
 
 
 def test_the_wet_read_does_not_stand_for_the_report():
     text = " WET READ: ___ 9:40 PM\n  No pneumonia.\n WET READ VERSION #1 \n ______\n        FINAL REPORT\n INDICATION:  Cough.\n"
-    assert report_text(text) == ""
-    assert report_text(text + " \n Right lower lobe pneumonia.\n") == "Right lower lobe pneumonia."
+    assert report_text(text).text == ""
+    assert report_text(text + " \n Right lower lobe pneumonia.\n").text == "Right lower lobe pneumonia."
 
 
 @pytest.mark.parametrize(
@@ -166,6 +201,6 @@ def test_real_texts_set_as_mimic_sets_them_come_back_whole():
         if any(word in f"{findings} {impression}" for word in ("RECOMMENDATION", "NOTIFICATION")):
             continue
         text = f" FINAL REPORT\n INDICATION:  ___F with cough.\n \n FINDINGS:\n \n {findings}\n \n IMPRESSION:\n \n {impression}\n"
-        assert report_text(text) == (clean(impression) or clean(findings))
+        assert report_text(text).text == (clean(impression) or clean(findings))
         found = sections(text)
         assert (found.get("findings", ""), found.get("impression", "")) == (clean(findings), clean(impression))

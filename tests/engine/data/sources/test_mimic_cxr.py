@@ -87,7 +87,7 @@ def test_images_without_words_are_kept_and_counted(make_mimic: Make) -> None:
     table = read_mimic_cxr(source(make_mimic(rows)))
     assert table.frame["paired"].to_list() == [True, False, False, False]
     assert not table.frame["report"].str.contains("(?i)no impression|nan").any()
-    assert table.facts["reports"] == {"with_text": 1, "missing": 1, "empty": 2}
+    assert table.facts["reports"] == {"with_text": 1, "missing": 1, "empty": 2, "impression": 1, "none": 2}
     assert table.facts["studies"] == 4
 
 
