@@ -26,6 +26,7 @@ from torch import Tensor
 from engine.data.batches import TrainingBatches, normalised_views
 from engine.data.build_store import StoreProgress
 from engine.data.pretrain_data import PretrainDataSummary, prepare_images, recogniser_of, summary, words
+from engine.data.pretrain_plan import PretrainPlan, plan_pretraining
 from engine.errors import UsageError
 from engine.model.cards import save_pretrained
 from engine.model.grad_cache import micro_batch_losses, micro_batches_per_step, with_mask_noise
@@ -36,6 +37,7 @@ from engine.model.population import Population
 from engine.model.preprocessing import Preprocessing
 from engine.recipe.pretraining import Augmentation
 from engine.tables.atomic import locked
+from engine.tables.disk_space import check_disk_space
 from engine.tables.run_log import RunLog
 from engine.training.checkpoint import Checkpoints, Refused, Saved, full_weights
 from engine.training.distributed import SINGLE_PROCESS, Ranks, joined, local_device, resolved_device
@@ -48,6 +50,7 @@ from engine.training.provenance import memory_hint, outcome_recorded, pretrainin
 from engine.training.tensorboard import TensorBoardWriter, check_tensorboard
 
 if TYPE_CHECKING:
+    from engine.data.sources import ImageTable
     from engine.recipe.pretraining import Compute, PretrainRecipe
 
 CHECKPOINTS = "checkpoints"
@@ -90,7 +93,19 @@ class PretrainFinished:
     seconds: float
 
 
-Event = StoreProgress | PretrainDataSummary | Refused | Forced | PretrainStarted | Step | Vitals | FigureWritten | Saved | PretrainFinished
+Event = (
+    PretrainPlan
+    | StoreProgress
+    | PretrainDataSummary
+    | Refused
+    | Forced
+    | PretrainStarted
+    | Step
+    | Vitals
+    | FigureWritten
+    | Saved
+    | PretrainFinished
+)
 
 
 def pretrain(
@@ -102,6 +117,7 @@ def pretrain(
     max_steps: int | None = None,
     device: str = "auto",
     data: Path | None = None,
+    dry_run: bool = False,
 ) -> Generator[Event, None, None]:
     """Train as `recipe` says, in the folder `out`; yield events.
 
@@ -117,6 +133,8 @@ def pretrain(
         data: folder of prepared data, shared by several runs or made by `mmclip ingest`; None: `out/data`. Images that are there already
             are compared with their files by size and modification time.
 
+        dry_run: check all that can be known without reading an image, yield the plan, and write nothing.
+
     Closing the generator, or a signal that raises, saves a checkpoint of the last finished step.
 
     Raises:
@@ -128,6 +146,12 @@ def pretrain(
     """
     where = local_device(resolved_device(device))
     begun = time.monotonic()
+    if dry_run:
+        plan, _ = plan_pretraining(recipe)
+        check_disk_space(data or out / "data", plan.store_bytes)
+        yield plan
+        return
+    table: ImageTable | None = None
     with joined(where, timedelta(minutes=recipe.compute.timeout)) as ranks, contextlib.ExitStack() as held:
         with ranks.after_first():
             if ranks.is_first:
@@ -135,8 +159,10 @@ def pretrain(
                 _check_folder(recipe, out, resume or force, force)
                 if recipe.logging.tensorboard:
                     check_tensorboard()
+                plan, table = plan_pretraining(recipe)
+                check_disk_space(data or out / "data", plan.store_bytes)
         log = RunLog(out, pretraining_facts(recipe, where, ranks), waits=resume or force, is_kept=ranks.is_first)
-        run = _PretrainRun(recipe, out, data or out / "data", log, where, ranks, resume or force, force)
+        run = _PretrainRun(recipe, out, data or out / "data", log, where, ranks, resume or force, force, table)
         with outcome_recorded(log, where, memory_hint(recipe)), contextlib.closing(_events(run, max_steps)) as events:
             board = None
             for event in events:
@@ -181,6 +207,7 @@ class _PretrainRun:
     ranks: Ranks
     resume: bool
     force: bool
+    table: ImageTable | None
 
 
 def _events(run: _PretrainRun, max_steps: int | None) -> Generator[Event, None, None]:
@@ -188,7 +215,7 @@ def _events(run: _PretrainRun, max_steps: int | None) -> Generator[Event, None, 
     recipe, log, ranks, device = run.recipe, run.log, run.ranks, run.device
     begun = time.monotonic()
     with ranks.after_first():
-        found = yield from prepare_images(recipe, run.folder, fill=ranks.is_first)
+        found = yield from prepare_images(recipe, run.folder, table=run.table, fill=ranks.is_first)
     initial = initial_model(recipe, [text for texts in found.texts.values() for text in texts])
     recogniser = recogniser_of(recipe)
     with ranks.after_first():

@@ -67,19 +67,33 @@ def command(
     out = out or Path("runs") / name
     check_published(loaded.sources)
     if dry_run:
-        _say_plan(name, loaded, out, json=json)
+        _plan(name, loaded, out, data, device, json=json, quiet=quiet)
         return
     _run(name, loaded, out, data=data, resume=resume, force=force_resume, max_steps=max_steps, device=device, json=json, quiet=quiet)
 
 
-def _say_plan(name: str, recipe: PretrainRecipe, out: Path, *, json: bool) -> None:
+def _plan(name: str, recipe: PretrainRecipe, out: Path, data: Path | None, device: str, *, json: bool, quiet: bool) -> None:
+    """Check what the run checks before its first image, and print what it would train on."""
+    from engine.data.pretrain_plan import PretrainPlan
+    from engine.pretrain import pretrain
+
+    (plan,) = pretrain(recipe, out, data=data, device=device, dry_run=True)
+    assert isinstance(plan, PretrainPlan)  # the only event of a dry run
     if json:
-        console.say_json({"recipe": name, "out": out, "steps": recipe.steps, "settings": recipe.model_dump(mode="json")})
+        console.say_json({"recipe": name, "out": out, "steps": recipe.steps, "settings": recipe.model_dump(mode="json"), "plan": plan})
         return
     batch = recipe.batch
     console.say(
         f"{name}: {recipe.steps:,} steps of {batch.paired} images with a report and {batch.unpaired} without, into {console.shown(out)}"
     )
+    console.say(
+        f"{plan.paired:,} training images with text and {plan.unpaired:,} without, of {plan.patients:,} patients; {plan.texts:,} different "
+        f"texts; {plan.held_out:,} images held out; {plan.store_bytes / 1e6:,.0f} MB of pixels"
+    )
+    if plan.dropped:
+        console.say(f"left out: {', '.join(f'{reason} {count}' for reason, count in plan.dropped.items())}")
+    for notice in plan.notices if not quiet else ():
+        console.log(notice, level="warning")
 
 
 def _run(

@@ -105,11 +105,12 @@ def training_images(recipe: PretrainRecipe, folder: Path, *, verify: bool = Fals
 
 
 def prepare_images(
-    recipe: PretrainRecipe, folder: Path, *, verify: bool = False, fill: bool = True
+    recipe: PretrainRecipe, folder: Path, *, table: ImageTable | None = None, verify: bool = False, fill: bool = True
 ) -> Generator[StoreProgress, None, TrainingImages]:
-    """Read the sources and fill the pixel store, telling how far it is; the generator's value is what came of it.
+    """Fill the pixel store of the sources; yields progress, and returns the images.
 
     Args:
+        table: the image table of the sources; None: it is read.
         folder: of prepared data, which runs may share; `mmclip ingest` fills it too.
         verify: compare the content of files that the store has already; False compares their sizes and times of change.
         fill: False opens the store as another process of the run has just filled it.
@@ -123,7 +124,7 @@ def prepare_images(
     from engine.data.sources import read_sources
 
     make_folder(folder)
-    table = read_sources(recipe.sources)
+    table = table or read_sources(recipe.sources)
     place = folder / store_name(recipe.sources, recipe.store_size, recipe.resize)
     if fill:
         yield from fill_store(table.frame, place, recipe.store_size, recipe.resize, verify=verify)
@@ -134,7 +135,7 @@ def prepare_images(
     dropped = Counter(table.dropped["reason"].to_list()) + Counter(without.values())
     if frame.is_empty():
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common())
-        raise ConfigError("no picture is left to train on", why=reasons or "all images are held out", hint="check `root` and `split`")
+        raise ConfigError("no image is left to train on", why=reasons or "all images are held out", hint="check `root` and `split`")
     return TrainingImages(table, frame, store, dict(sorted(dropped.items())))
 
 

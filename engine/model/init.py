@@ -37,6 +37,16 @@ class InitialModel:
     context: int
 
 
+def check_vocabulary(recipe: PretrainRecipe) -> None:
+    """Raise ConfigError for a recipe that names both existing weights and a new vocabulary."""
+    if recipe.model.init is not None and recipe.tokenizer.vocab is not None:
+        raise ConfigError(
+            "the recipe names both `model.init` and `tokenizer.vocab`",
+            why="a new vocabulary does not fit the token embeddings of existing weights",
+            hint="leave one of them out",
+        )
+
+
 def initial_model(recipe: PretrainRecipe, texts: Sequence[str]) -> InitialModel:
     """New towers and a new tokenizer, or those that `model.init` names; decoders are always new.
 
@@ -58,12 +68,7 @@ def initial_model(recipe: PretrainRecipe, texts: Sequence[str]) -> InitialModel:
         tokenizer = train_tokenizer([*sorted(set(texts)), *recipe.prompt.findings], recipe.tokenizer.vocab or 0, context)
         module = MMCLIP.from_recipe(recipe, vocab_size=len(tokenizer), sot=tokenizer.bos_token_id, eot=tokenizer.eos_token_id)
         return InitialModel(module, tokenizer, Preprocessing(recipe.model.image.size, recipe.resize, GREY_MEAN, GREY_STD), context)
-    if recipe.tokenizer.vocab is not None:
-        raise ConfigError(
-            "the recipe names both `model.init` and `tokenizer.vocab`",
-            why="a new vocabulary does not fit the token embeddings of existing weights",
-            hint="leave one of them out",
-        )
+    check_vocabulary(recipe)
     image, text = recipe.model.image, recipe.model.text
     found = import_model(recipe.model.init, image_size=image.size, context=text.context)
     preprocessing = Preprocessing(image.size, recipe.resize, found.preprocessing.mean, found.preprocessing.std)

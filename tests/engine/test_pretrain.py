@@ -18,6 +18,7 @@ from engine.model.bundle import load_bundle
 from engine.pretrain import Event, Forced, PretrainFinished, PretrainStarted, pretrain
 from engine.recipe.pretraining import PretrainRecipe
 from engine.tables.atomic import locked
+from engine.tables.run_log import event_name
 from engine.training.checkpoint import Refused, Saved
 from engine.training.loop import Step
 from engine.training.monitor import FigureWritten, Vitals
@@ -142,7 +143,7 @@ def test_pictures_and_weak_words_become_a_bundle(recipe, whole):
     assert str(out.parent.parent) not in (out / "bundle" / "mmclip.json").read_text()
     assert bundle.provenance["recipe"]["sources"][0]["file"] == "table.csv"
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert [line["event"] for line in lines] == [type(event).__name__.lower() for event in events]
+    assert [line["event"] for line in lines] == [event_name(event) for event in events]
     assert [line["loss"] for line in lines if line["event"] == "step"] == [event.loss for event in events if isinstance(event, Step)]
 
 
@@ -284,7 +285,7 @@ def test_two_runs_do_not_share_a_folder_and_do_share_prepared_data(recipe, data,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": {"init": "tiny-of-nobody", "text": {"context": 24}}}, "both `model.init` and `tokenizer.vocab`"),
+        ({"model": {"init": "tiny", "text": {"context": 24}}}, "both `model.init` and `tokenizer.vocab`"),
         (
             {"prompt": {"findings": ["pleural effusion and very much more"] * 9}},
             r"disease prompts need \d+ tokens, the text tower has 24",

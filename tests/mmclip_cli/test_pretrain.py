@@ -63,10 +63,10 @@ def test_mimic_padchest_without_its_data_names_every_missing_piece_and_makes_not
 
 def test_a_dry_run_checks_and_does_nothing(toy):
     done = toy("pretrain", "toy.yaml", "--dry-run", "--set", "steps=2000")
-    assert done.stdout == "toy: 2,000 steps of 4 images with a report and 0 without, into runs/toy\n"
+    first, second = done.stdout.splitlines()
+    assert first == "toy: 2,000 steps of 4 images with a report and 0 without, into runs/toy"
+    assert second.startswith("6 training images with text and 0 without, of 6 patients; 2 different texts; 0 images held out;")
     assert not (toy.folder / "runs").exists()
-    settings = json.loads(toy("pretrain", "toy.yaml", "--dry-run", "--json").stdout)["settings"]
-    assert settings["steps"] == 3
 
 
 def test_a_run_tells_its_steps_and_leaves_a_model(toy):

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from engine.data.entities import SHIPPED, Span, entity_ids, load_recogniser
-from engine.data.lexicon import LABELS, read_lexicon
 from engine.data.reports import clean
 from engine.errors import ConfigError
 
@@ -38,6 +37,11 @@ texts = st.text(
     ),
     max_size=60,
 )
+
+
+@pytest.fixture(scope="module")
+def lexicon(script):
+    return script("examples/chest_lexicon.py")
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +118,10 @@ def test_findings_diseases_devices_and_procedures_are_found_in_a_report(recognis
     }
 
 
-def test_the_ner_finds_diseases_that_no_lexicon_names(recogniser):
+def test_the_ner_finds_diseases_that_no_lexicon_names(recogniser, lexicon):
     text = "The patient has Duchenne muscular dystrophy and was treated for hairy cell leukemia."
     [spans] = recogniser.spans([text])
-    terms = {term.text for term in read_lexicon()}
+    terms = {term.text for term in lexicon.read_lexicon()}
     assert [(span.text, span.label) for span in spans] == [("Duchenne muscular dystrophy", "DISEASE"), ("hairy cell leukemia", "DISEASE")]
     assert not terms & {span.text.lower() for span in spans}
 
@@ -125,13 +129,13 @@ def test_the_ner_finds_diseases_that_no_lexicon_names(recogniser):
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.one_of(texts, st.sampled_from(SENTENCES)), max_size=3))
 @example(["", " ", "pleural effusion\n\npneumothorax", "PLEURAL EFFUSION"])
-def test_spans_are_ordered_slices_of_the_text_that_do_not_overlap(recogniser, given_texts):
+def test_spans_are_ordered_slices_of_the_text_that_do_not_overlap(lexicon, recogniser, given_texts):
     found = recogniser.spans(given_texts)
     assert len(found) == len(given_texts)
     for text, spans in zip(given_texts, found, strict=True):
         assert all(span.text == text[span.start : span.end] and span.text.strip() == span.text != "" for span in spans)
         assert all(one.end <= other.start for one, other in pairwise(spans))
-        assert {span.label for span in spans} <= set(LABELS)
+        assert {span.label for span in spans} <= set(lexicon.LABELS)
 
 
 def test_a_longer_term_of_the_lexicon_takes_in_a_disease_of_the_ner(recogniser):
@@ -149,10 +153,10 @@ def test_a_very_long_text_is_searched_at_its_beginning(recogniser):
     assert spans[0] == Span(0, 16, "Pleural effusion", "DISEASE")
 
 
-def test_the_shipped_ruler_holds_the_lexicon_as_it_stands():
+def test_the_shipped_ruler_holds_the_lexicon_as_it_stands(lexicon):
     lines = (SHIPPED / "chest_ner" / "entity_ruler" / "patterns").read_text("utf-8").splitlines()
     shipped = {(pattern["pattern"], pattern["label"]) for pattern in map(json.loads, lines)}
-    assert shipped == {(term.text, term.label) for term in read_lexicon()}
+    assert shipped == {(term.text, term.label) for term in lexicon.read_lexicon()}
 
 
 def test_the_shipped_pipeline_weighs_at_most_15_megabytes_and_is_known_to_git():

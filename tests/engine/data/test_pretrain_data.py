@@ -93,7 +93,7 @@ def test_other_sizes_do_not_share_a_store(folder, tmp_path):
 def test_nothing_to_train_on_is_an_error_that_counts_reasons(folder, tmp_path):
     for file in folder.glob("*.png"):
         file.write_bytes(b"no picture at all")
-    with pytest.raises(ConfigError, match=r"no picture is left to train on: 6 \w+"):
+    with pytest.raises(ConfigError, match=r"no image is left to train on: 6 \w+"):
         training_images(recipe(folder), tmp_path / "data", verify=True)
 
 
