@@ -31,7 +31,9 @@ from engine.data.batches import augment
 from engine.data.finetune_data import FinetuneDataSummary, LabelledBatches, LabelledImages, labelled_images
 from engine.data.finetune_plan import FinetunePlan, finetune_table, plan_finetuning, split_by_of
 from engine.data.label_fractions import Fraction, FractionSplit, checked_fractions, fraction_split, labels_of
+from engine.data.leak_check import leak_by_copies
 from engine.data.sources.published import check_there
+from engine.data.splits import TEST, TRAIN
 from engine.dicom.reader_version import reader_version
 from engine.errors import UsageError
 from engine.evaluation.learning_curve import CurvePoint, HeldOutSet, ValidationChoice, curve_rows, publish_curve
@@ -230,6 +232,9 @@ def _events(run: _FinetuneRun, log: RunLog, resume: bool, table: ImageTable, pla
     yield prepared
 
     seen = _seen(run, base, found)
+    tested, trained = (seen.pictures(found.split.part(part)) for part in (TEST, TRAIN))
+    if copies := leak_by_copies(tested, trained):
+        yield Notice(copies)
     own = {name: seen.prompts.findings[name] for name in found.findings if name in seen.prompts.findings}
     yield from map(Notice, check_phrases(own, base.tokenizer, base.context, base.name))
     yield (zero := _zero_shot(seen))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from engine.data.label_fractions import FractionSplit, fraction_split
+from engine.data.leak_check import leaks_by_name
 from engine.data.sources import read_sources
 from engine.data.splits import PARTS, Split, check_own_splits, check_splits, split_counts, wanted_findings, with_uses
 from engine.recipe.sources import TableSource
@@ -110,7 +111,7 @@ def plan_finetuning(recipe: FinetuneRecipe, fractions: Sequence[float], table: I
         by,
         dict(table.dropped["reason"].value_counts().sort("reason").iter_rows()),
         frame.height - labelled.height,
-        tuple(_notices(recipe, table.facts, counts, by)),
+        (*map(str, leaks_by_name(labelled)), *_notices(recipe, table.facts, counts, by)),
     )
 
 

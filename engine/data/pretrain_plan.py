@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from engine.data.leak_check import leaks_by_name
 from engine.data.pretrain_data import recogniser_of
 from engine.data.sources import read_sources
-from engine.data.splits import check_split_names
+from engine.data.splits import TEST, TRAIN, check_split_names
 from engine.errors import ConfigError
 from engine.model.bundle_folder import describe, local_folder
 from engine.model.init import check_vocabulary
@@ -83,9 +84,13 @@ def plan_pretraining(recipe: PretrainRecipe) -> tuple[PretrainPlan, ImageTable]:
         dict(table.dropped["reason"].value_counts().sort("reason").iter_rows()),
         present,
         table.frame.height * recipe.store_size**2,
-        tuple(_notices(table, present, recipe)),
+        (*map(str, leaks_by_name(_parts(table.frame))), *_notices(table, present, recipe)),
     )
     return plan, table
+
+
+def _parts(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.select("file", part=pl.when("held_out").then(pl.lit(TEST)).otherwise(pl.lit(TRAIN)))
 
 
 def _check_prompts(recipe: PretrainRecipe, texts: list[str]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from engine.data.leak_check import leaks_by_name
 from engine.data.sources import read_sources
 from engine.data.sources.published import missing_pieces
 from engine.data.splits import TEST, TRAIN, VALIDATION, part_account, with_parts
@@ -145,7 +146,8 @@ def row_plan(data: RowData) -> RowPlan:
         for k, finding in enumerate(data.columns):
             _, y, _ = known.known(k)
             labels[finding][name] = (int((y == 1).sum()), int((y == 0).sum()))
-    return RowPlan(data.recipe.title, "", counts, labels, tuple(_notices(labels, data.record["dropped"], data.recipe.fewest)))
+    notices = (*map(str, leaks_by_name(data.frame)), *_notices(labels, data.record["dropped"], data.recipe.fewest))
+    return RowPlan(data.recipe.title, "", counts, labels, notices)
 
 
 def _notices(labels: Mapping[str, Mapping[str, tuple[int, int]]], dropped: Mapping[str, int], fewest: int) -> list[str]:

@@ -90,6 +90,14 @@ def test_a_difference_is_fair_to_both(seed, positives):
     assert -1 <= there.low <= there.value <= there.high <= 1
 
 
+def test_scores_that_agree_have_a_narrower_difference_than_scores_of_their_own():
+    scores, labels = simulated(0)
+    noise = np.random.default_rng(1).normal(size=labels.size)
+    alike, apart = scores + 0.1 * noise, simulated(7)[0]
+    widths = [difference_interval(area(scores, labels), area(other, labels)) for other in (alike, apart)]
+    assert widths[0].high - widths[0].low < 0.5 * (widths[1].high - widths[1].low)
+
+
 @given(st.floats(0, 1), st.integers(1, 500), st.integers(1, 500))
 def test_newcombe_interval_holds_the_value_and_solves_its_equation(value, m, n):
     low, high = newcombe_interval(value, m, n)
