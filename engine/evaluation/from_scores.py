@@ -192,7 +192,7 @@ def _read_run(folder: Path) -> _Scored:
         run = json.loads((folder / "run.json").read_text("utf-8"))
         frame = pl.read_parquet(folder / "scores.parquet")
         private = pl.read_parquet(folder / "private" / "files.parquet")
-        images = pl.read_parquet(folder / "images.parquet").select("image", "study")
+        images = pl.read_parquet(folder / "images.parquet")
     except FileNotFoundError as error:
         raise InputMissing(
             f"the folder of scores has no {Path(str(error.filename)).name}", hint="the --out of a finished mmclip score"
@@ -202,7 +202,10 @@ def _read_run(folder: Path) -> _Scored:
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise ConfigError("the folder of scores cannot be read", why=type(error).__name__, hint="run mmclip score again") from None
     findings = tuple(name for name in frame.columns if name not in _NO_FINDINGS)
-    files = private.join(images.unique("image"), on="image", how="inner").drop_nulls("study")
+    key = (
+        "file" if "file" in images.columns and "file" in private.columns else "image"
+    )  # folders of builds before 2026-12-02 have no `file`
+    files = private.join(images.select(key, "study").unique(key), on=key, how="inner").drop_nulls("study")
     patients = dict(files.drop_nulls("patient").select("study", "patient").unique("study", keep="first").iter_rows())
     paths = list(files.select("path", "study").iter_rows())
     study_of_uid = dict(files.drop_nulls("study_instance_uid").select("study_instance_uid", "study").iter_rows())

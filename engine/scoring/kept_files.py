@@ -15,7 +15,7 @@ from engine.scoring.feature_cache import FeatureCache, Known
 from engine.tables.columns import read_later
 from engine.tables.run_log import RUN
 
-_ROW = ("image", "study", "path", "content_hash", "patient", "last_seen")
+_ROW = ("image", "study", "path", "content_hash", "patient", "last_seen", "file")
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class KeptFile:
     study: str | None
     known: Known
     last_seen: str
+    file: str | None
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,15 @@ def earlier_files(out: Path, cache: FeatureCache, paths: Collection[str], conten
     rows = _earlier_rows(out)
     rows = rows.filter(~pl.col("path").is_in(list(paths)) & ~pl.col("content_hash").is_in(list(contents)))
     files, lost = [], 0
-    for image, study, path, content_hash, patient, last_seen in rows.unique("content_hash", keep="first", maintain_order=True).iter_rows():
+    for image, study, path, content_hash, patient, last_seen, file in rows.unique(
+        "content_hash", keep="first", maintain_order=True
+    ).iter_rows():
         known = cache.get(content_hash)
         if known is None or known.scores is None:
             lost += 1
             continue
         item = InputFile(Path(path), path, patient=patient, plain_image=known.is_plain_image)
-        files.append(KeptFile(item, image, study, known, last_seen))
+        files.append(KeptFile(item, image, study, known, last_seen, file))
     return EarlierFiles(files, lost)
 
 
@@ -86,5 +89,6 @@ def _earlier_rows(out: Path) -> pl.DataFrame:
         return nothing
     date = str(run.get("time", ""))[:10]
     seen = pl.col("last_seen") if "last_seen" in images.columns else pl.lit(date)
-    rows = images.with_columns(path=private["path"], patient=private["patient"], last_seen=seen.fill_null(date))
+    file = pl.col("file") if "file" in images.columns else pl.lit(None, dtype=pl.String)
+    rows = images.with_columns(path=private["path"], patient=private["patient"], last_seen=seen.fill_null(date), file=file)
     return rows.filter(pl.col("outcome").is_in(["score", "duplicate"]) & pl.col("content_hash").is_not_null()).select(_ROW)

@@ -43,6 +43,7 @@ def result_row(
     path = text_of_path(item.path)
     uid = reading.sop_instance_uid
     image = names.of(uid) if uid else names.hashed(reading.content_hash or path)
+    file = names.hashed(f"file {path}")
     study = item.study or reading.study_instance_uid
     public = {
         "image": image,
@@ -57,10 +58,12 @@ def result_row(
         "rows": reading.rows,
         "columns": reading.columns,
         "transfer_syntax": plain_code(reading.transfer_syntax),
+        "file": file,
     }
     private = {
         "path": item.given or path,
-        "file": path,
+        "file": file,
+        "location": path,
         "sop_instance_uid": uid,
         "study_instance_uid": reading.study_instance_uid,
         "series_instance_uid": reading.series_instance_uid,
@@ -111,6 +114,9 @@ class ScoringRun:
             self.scored.append(item)
         settled = self._judged(settled)
         row = result_row(item, settled, scores, self.names, self.today)
+        if self.duplicates.scratch.first("file", row.public["file"].encode()) is not None:  # an input was named twice
+            again = {"file": self.names.hashed(f"{row.public['file']} {len(self.results)}")}
+            row = ResultRow(row.public | again, row.private | again, row.scores)
         self.results.add(row)
         self.reused += result.known
         self.failed += settled.reason in FAILURES
@@ -133,7 +139,8 @@ class ScoringRun:
             self.scored.append(file.item)
         row = result_row(file.item, settled, scores, self.names, file.last_seen)
         names = {"image": file.image, "study": file.study}
-        self.results.add(ResultRow(row.public | names, row.private, scores))
+        key = {"file": file.file or row.public["file"]}
+        self.results.add(ResultRow(row.public | names | key, row.private | key, scores))
         self.kept += 1
 
     def reflag(self) -> None:
@@ -158,7 +165,7 @@ class ScoringRun:
 
     def study_names(self) -> StudyNames:
         """The scored studies by the names that labels may give them: UID, name in the tables, or file."""
-        frame = self.results.frame("study", "outcome", "flags", "file", "path", where=pl.col("outcome").is_in(["score", "duplicate"]))
+        frame = self.results.frame("study", "outcome", "flags", "location", "path", where=pl.col("outcome").is_in(["score", "duplicate"]))
         scored = dict.fromkeys(frame.filter((pl.col("outcome") == "score") & ~has_flag(NOT_IN_MEAN))["study"], "")
         conflicts = frame.filter(pl.col("flags").str.split(FLAG_SEPARATOR).list.contains("uid_conflict"))["study"]
         scored |= {study: "uid_conflict" for study in conflicts if study in scored}
@@ -169,5 +176,7 @@ class ScoringRun:
             if key in by_name:
                 yield by_name[key]
 
-        files = (pair for file, path, study in frame.select("file", "path", "study").iter_rows() for pair in ((file, study), (path, study)))
+        files = (
+            pair for file, path, study in frame.select("location", "path", "study").iter_rows() for pair in ((file, study), (path, study))
+        )
         return StudyNames(scored, by_uid, files)

@@ -45,13 +45,16 @@ IMAGE_COLUMNS: dict[str, type[pl.DataType]] = {
     "rows": pl.Int64,
     "columns": pl.Int64,
     "transfer_syntax": pl.String,
+    "file": pl.String,
 }
+"""`file` is the key of a row: a pseudonym of the file's path. `image` is not, as copies of one instance share it."""
 PRIVATE_COLUMNS: dict[str, type[pl.DataType]] = {
     "image": pl.String,
     "path": pl.String,
     "sop_instance_uid": pl.String,
     "study_instance_uid": pl.String,
     "patient": pl.String,
+    "file": pl.String,
 }
 METRIC_COLUMNS: dict[str, type[pl.DataType]] = {
     "finding": pl.String,

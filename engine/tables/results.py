@@ -24,7 +24,7 @@ from engine.tables.studies import Aggregate, study_table
 
 _CHUNK = 1024
 """Rows that are kept as Python objects before they become columns on the disk."""
-_EXTRA: dict[str, type[pl.DataType]] = {"series_instance_uid": pl.String, "file": pl.String, LAST_SEEN: pl.String}
+_EXTRA: dict[str, type[pl.DataType]] = {"series_instance_uid": pl.String, "location": pl.String, LAST_SEEN: pl.String}
 
 
 @dataclass(frozen=True)

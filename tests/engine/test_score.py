@@ -165,6 +165,18 @@ def test_an_empty_folder_is_an_empty_typed_report(run, tmp_path):
 # --- bad files, duplicates, studies -------------------------------------------------------------------------------------------------
 
 
+def test_the_key_of_a_file_is_unique_and_stays(run, studies, tmp_path):
+    shutil.copytree(studies / "in", tmp_path / "in")
+    shutil.copy(tmp_path / "in/synthetic_01.dcm", tmp_path / "in/copy.dcm")
+    done = published(run(tmp_path / "in", tmp_path / "in"))
+    private = pl.read_parquet(tmp_path / "out/private/files.parquet")
+    assert done.images["file"].n_unique() == private["file"].n_unique() == done.images.height == 14
+    assert done.images.join(private, on="file").height == 14
+    assert done.images["image"].n_unique() == 6
+    again = published(run(tmp_path / "in")).images
+    assert set(again["file"]) == set(done.images["file"][:7])
+
+
 def test_one_bad_file_is_a_row_and_changes_no_other(run, studies, tmp_path):
     folder = tmp_path / "in"
     shutil.copytree(studies / "in", folder)

@@ -77,7 +77,8 @@ def test_identifiers_and_paths_stay_private(reading):
     assert row.public["image"] == NAMES.of("1.1")
     assert row.public["study"] == NAMES.of("1.3")
     assert row.private == {
-        "path": "/DOE/a.dcm", "file": "/DOE/a.dcm", "sop_instance_uid": "1.1", "study_instance_uid": "1.3", "series_instance_uid": "1.2",
+        "path": "/DOE/a.dcm", "file": NAMES.hashed("file /DOE/a.dcm"), "location": "/DOE/a.dcm",
+        "sop_instance_uid": "1.1", "study_instance_uid": "1.3", "series_instance_uid": "1.2",
         "patient": "DOE", "last_seen": None,
     }  # fmt: skip
 
@@ -87,7 +88,7 @@ def test_the_table_s_word_on_study_and_patient_goes_first(reading):
     assert row.public["study"] == NAMES.hashed("mine")
     assert row.public["view"] == "PA"
     assert row.private["patient"] == "p"
-    assert (row.private["path"], row.private["file"]) == ("a.dcm", "/DOE/a.dcm")
+    assert (row.private["path"], row.private["location"]) == ("a.dcm", "/DOE/a.dcm")
 
 
 def test_a_picture_without_uids_is_a_study_by_itself():

@@ -11,7 +11,7 @@ from engine.tables.results import ResultRow, Results
 
 def row(image, study, outcome="score", scores=None, flags="", reason=None):
     public = dict.fromkeys(IMAGE_COLUMNS) | {"image": image, "study": study, "outcome": outcome, "flags": flags, "reason": reason}
-    private = dict.fromkeys(PRIVATE_COLUMNS) | {"path": f"/{image}", "series_instance_uid": None, "file": None}
+    private = dict.fromkeys(PRIVATE_COLUMNS) | {"path": f"/{image}", "series_instance_uid": None, "location": None}
     del private["image"]
     return ResultRow(public, private, None if scores is None else np.float32(scores))
 
