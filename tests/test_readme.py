@@ -111,7 +111,7 @@ def test_the_way_back_to_a_file_works(tmp_path):
     (lines,) = re.findall(r"```py\n(.*?)```", OPERATION, re.S)
     out = tmp_path / "mmclip-out"
     (out / "private").mkdir(parents=True)
-    named = {"image": ["a", "a", "b"]}
+    named = {"image": ["a", "a", "b"], "file": ["1", "2", "3"]}
     pl.DataFrame({**named, "outcome": ["score", "reject", "reject"], "reason": [None, "truncated", "empty_file"]}).write_parquet(
         out / "images.parquet"
     )
