@@ -2,6 +2,7 @@
 
 out/
     bundle/              the classifier of the largest fraction, for `score --model`
+    finetune.html        verdicts in words, the curve and its figures as one page
     curve.csv .json .svg figures of every fraction on the test part, with raw pixels on the same images and zero-shot
     metrics.csv          the largest fraction's rows, as `score` writes them
     fraction-0.1/        of each fraction: bundle/ (but the largest's), checkpoints/, best/ and validation.json of `mode: full`
@@ -37,6 +38,7 @@ from engine.data.splits import TEST, TRAIN
 from engine.dicom.reader_version import reader_version
 from engine.errors import UsageError
 from engine.evaluation.learning_curve import CurvePoint, HeldOutSet, ValidationChoice, curve_rows, publish_curve
+from engine.evaluation.verdicts import TestScores, Verdict, compare, finetuning_page
 from engine.metrics.calibration import sigmoid
 from engine.metrics.roc import macro_auroc, mean_log_loss
 from engine.model.bundle import Bundle, load_bundle
@@ -108,6 +110,7 @@ Event = (
     | ValidationResult
     | ValidationChoice
     | CurvePoint
+    | Verdict
     | FinetuneFinished
 )
 
@@ -175,6 +178,8 @@ class _FinetuneRun:
     data: Path
     begun: float
     curve: list[dict[str, Any]] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
 
     def folder(self, fraction: float) -> Path:
         return self.out / f"fraction-{fraction:g}"
@@ -218,6 +223,7 @@ def _events(run: _FinetuneRun, log: RunLog, resume: bool, table: ImageTable, pla
     """The run as a story: model, data and parts, zero-shot, then every fraction."""
     recipe = run.recipe
     yield plan
+    run.notices += plan.notices
     yield from map(Notice, plan.notices)
     base = load_bundle(recipe.model, run.device)
     if recipe.init == "random":
@@ -234,16 +240,23 @@ def _events(run: _FinetuneRun, log: RunLog, resume: bool, table: ImageTable, pla
     seen = _seen(run, base, found)
     tested, trained = (seen.pictures(found.split.part(part)) for part in (TEST, TRAIN))
     if copies := leak_by_copies(tested, trained):
+        run.notices.append(copies)
         yield Notice(copies)
     own = {name: seen.prompts.findings[name] for name in found.findings if name in seen.prompts.findings}
     yield from map(Notice, check_phrases(own, base.tokenizer, base.context, base.name))
-    yield (zero := _zero_shot(seen))
+    zero, words = _zero_shot(seen)
+    yield zero
     run.curve += curve_rows(zero)
     for fraction in run.fractions:
-        yield from _fraction(run, seen, identity, fraction)
-    publish_curve(
-        run.out, run.curve, {"split_sha256": dict(prepared.split_sha256), "recipe_sha256": recipe_hash(recipe), "split_by": plan.split_by}
-    )
+        yield from _fraction(run, seen, identity, fraction, words)
+    account = {
+        "split_sha256": dict(prepared.split_sha256),
+        "recipe_sha256": recipe_hash(recipe),
+        "split_by": plan.split_by,
+        "verdicts": [str(each) for each in run.verdicts],
+    }
+    publish_curve(run.out, run.curve, account)
+    finetuning_page(run.out, run.curve, run.verdicts, run.notices)
     best = [row for row in run.curve if row["fraction"] == run.fractions[-1] and row["method"] == recipe.mode]
     publish_metrics(run.out, [{key: row[key] for key in METRIC_COLUMNS} for row in best], {})
     log.update(curve=run.curve)
@@ -257,16 +270,17 @@ def _seen(run: _FinetuneRun, base: Bundle, found: LabelledImages) -> _Seen:
     return _Seen(base, found, run.data, prompts, words, HeldOutSet(found.findings, labels, patients))
 
 
-def _zero_shot(seen: _Seen) -> CurvePoint:
-    """The 0 % point: words alone."""
+def _zero_shot(seen: _Seen) -> tuple[CurvePoint, TestScores]:
+    """The 0 % point: words alone; and its scores."""
     prompts, test = seen.prompts, seen.found.split.part("test")
     spoken = {name: seen.words[name] for name in seen.found.findings if name in seen.words}
     scale = logit_scale(prompts, seen.base.logit_scale)
     scores = zero_shot(seen.features(test), spoken, score=prompts.score, pool=prompts.pool, scale=scale)
-    return seen.held_out.measured(0.0, "zero_shot", list(spoken), scores, "no prompt for it")
+    measured = seen.held_out.measured(0.0, "zero_shot", list(spoken), scores, "no prompt for it")
+    return measured, TestScores("zero_shot", tuple(spoken), scores)
 
 
-def _fraction(run: _FinetuneRun, seen: _Seen, identity: Mapping[str, str], share: float) -> Generator[Event, None, None]:
+def _fraction(run: _FinetuneRun, seen: _Seen, identity: Mapping[str, str], share: float, words: TestScores) -> Generator[Event, None, None]:
     """One fraction: draw, learn, choose on the validation part, judge once on the test part, save."""
     recipe, found = run.recipe, seen.found
     part = fraction_split(found.split, found.findings, share, recipe.seed, scaled=recipe.validation.scaled)
@@ -280,11 +294,18 @@ def _fraction(run: _FinetuneRun, seen: _Seen, identity: Mapping[str, str], share
     yield chosen
     model = dataclasses.replace(tower, head=head)
     features = seen.features(part.test) if recipe.mode == "linear" else encode(model, seen.pictures(part.test), BATCH)
-    scored = seen.held_out.measured(share, recipe.mode, part.learned, head.scores(features), ONE_CLASS)
+    scores = head.scores(features)
+    scored = seen.held_out.measured(share, recipe.mode, part.learned, scores, ONE_CLASS)
     yield scored
-    baseline, chosen = _raw_pixels(recipe, seen, part)
+    baseline, chosen, pixels = _raw_pixels(recipe, seen, part)
     yield chosen
     yield baseline
+    mine, held_out = TestScores(recipe.mode, part.learned, scores), seen.held_out
+    for other in (pixels, words):
+        verdict = compare(share, mine, other, held_out.findings, held_out.labels, held_out.patients)
+        if verdict is not None:
+            run.verdicts.append(verdict)
+            yield verdict
     rows = [row for each in (scored, baseline) for row in curve_rows(each, drawn.patients, drawn.images, drawn.positive)]
     run.curve += rows
     name = run.out.name if share == run.fractions[-1] else f"{run.out.name} {100 * share:g} %"
@@ -319,13 +340,15 @@ def _linear(recipe: FinetuneRecipe, seen: _Seen, part: Fraction) -> tuple[Head, 
     return head, ValidationChoice(part.share, "linear", "strength", fit.strength, area)
 
 
-def _raw_pixels(recipe: FinetuneRecipe, seen: _Seen, part: Fraction) -> tuple[CurvePoint, ValidationChoice]:
-    """The plainest competitor, on the same images, its strength chosen in the same way."""
+def _raw_pixels(recipe: FinetuneRecipe, seen: _Seen, part: Fraction) -> tuple[CurvePoint, ValidationChoice, TestScores]:
+    """The raw-pixel baseline on the same images, its strength chosen in the same way; and its scores."""
     parts = (part.train, part.validation, part.test)
     x, x_validation, x_test = (raw_pixels(seen.pictures(each), recipe.baseline.side) for each in parts)
     fit, area = _best_fit(recipe, part, x, x_validation)
-    measured = seen.held_out.measured(part.share, "raw_pixels", part.learned, sigmoid(fit.logits(x_test)), ONE_CLASS)
-    return measured, ValidationChoice(part.share, "raw_pixels", "strength", fit.strength, area)
+    scores = sigmoid(fit.logits(x_test))
+    measured = seen.held_out.measured(part.share, "raw_pixels", part.learned, scores, ONE_CLASS)
+    choice = ValidationChoice(part.share, "raw_pixels", "strength", fit.strength, area)
+    return measured, choice, TestScores("raw_pixels", part.learned, scores)
 
 
 def _best_fit(recipe: FinetuneRecipe, part: Fraction, x: Floats, x_validation: Floats) -> tuple[Fit, float | None]:

@@ -206,7 +206,11 @@ def _run(
     console.say(f"images: {parts}; " + (", ".join(f"{reason} {count}" for reason, count in prepared.dropped.items()) or "none dropped"))
     _say_curve(finished, len(prepared.findings))
     console.say("")
-    console.say(f"classifier in {console.shown(finished.bundle)}; curve.csv and curve.svg are in the same folder. {finished.seconds:.0f} s")
+    for verdict in events_by_name.get("verdict", ()):
+        console.say(str(verdict))
+    console.say("")
+    console.say(f"classifier in {console.shown(finished.bundle)}; finetune.html, curve.csv and curve.svg are in the same folder")
+    console.say(f"{finished.seconds:.0f} s")
 
 
 def _say_curve(finished: FinetuneFinished, findings: int) -> None:
