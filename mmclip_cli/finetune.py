@@ -209,8 +209,8 @@ def _run(
     for verdict in events_by_name.get("verdict", ()):
         console.say(str(verdict))
     console.say("")
-    console.say(f"classifier in {console.shown(finished.bundle)}; finetune.html, curve.csv and curve.svg are in the same folder")
-    console.say(f"{finished.seconds:.0f} s")
+    where = "finetune.html, curve.csv and curve.svg are in the same folder"
+    console.say(f"classifier in {console.shown(finished.bundle)}; {where}. {finished.seconds:.0f} s")
 
 
 def _say_curve(finished: FinetuneFinished, findings: int) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import time
+from json import dumps as as_json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,16 +21,25 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "mmclip pretrain mimic_padchest --dry-run",
+    "mmclip pretrain images.csv --dry-run",
     "mmclip pretrain own.yaml --max-steps 20 --out runs/try",
     "mmclip pretrain own.yaml --out runs/own --resume",
 )
+TABLES = (".csv", ".tsv", ".parquet", ".csv.gz")
+OWN_TABLE = "pretrain_table"
+"""The shipped recipe that `mmclip pretrain TABLE` runs."""
 LOG_SECONDS = 10
 """Seconds between two log lines of images or steps where stderr is no terminal; out/log.jsonl has every step."""
 
 
 def command(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A file, or the name of a shipped recipe with or without .yaml.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="RECIPE|TABLE",
+            help="A recipe (a file or a shipped name), or a table (CSV, Parquet) of images with a column report.",
+            show_default=False,
+        ),
     ],
     settings: Settings = None,
     out: Annotated[
@@ -59,11 +69,16 @@ def command(
     On eight GPUs: torchrun --standalone --nproc-per-node 8 --no-python mmclip pretrain RECIPE
     """
     from engine.data.sources.published import check_published
+    from engine.errors import InputMissing
     from engine.recipe.loader import load_recipe, run_name
     from engine.recipe.pretraining import PretrainRecipe
 
-    name = run_name(recipe)
-    loaded = load_recipe(recipe, PretrainRecipe, settings or ())
+    table = Path(recipe) if recipe.endswith(TABLES) else None
+    name = run_name(recipe) if table is None else table.name.partition(".")[0]
+    own = [f"sources.0.file={as_json(str(table))}"] if table is not None else []
+    loaded = load_recipe(recipe if table is None else OWN_TABLE, PretrainRecipe, [*own, *(settings or ())])
+    if table is not None and not table.is_file():
+        raise InputMissing("there is no such table of images and reports", hint="check the path; mmclip recipes list names the recipes")
     out = out or Path("runs") / name
     check_published(loaded.sources)
     if dry_run:

@@ -124,6 +124,9 @@ def _notices(table: ImageTable, present: Mapping[str, int], recipe: PretrainReci
             said.append(f"columns of {source['source']} that are not used: {', '.join(others)}")
     if never := [name for name, count in present.items() if not count]:
         said.append(f"findings without a training image that shows them: {', '.join(never)}")
+    without = int((~table.frame["held_out"] & ~table.frame["paired"]).sum())
+    if without and not recipe.batch.unpaired:
+        said.append(f"{without} images without text are not used, as batch.unpaired is 0")
     if recipe.model.init is not None and local_folder(recipe.model.init) is None:
         said.append(f"model.init {recipe.model.init} will be downloaded from Hugging Face")
     return said

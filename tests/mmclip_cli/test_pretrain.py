@@ -69,6 +69,19 @@ def test_a_dry_run_checks_and_does_nothing(toy):
     assert not (toy.folder / "runs").exists()
 
 
+def test_a_table_is_all_that_pretraining_needs(toy):
+    table = toy.folder / "own.csv"
+    rows = [f"{number}.png,s{number},The lungs are clear." for number in range(3)]
+    for number in range(3):
+        (toy.folder / f"{number}.png").write_bytes(b"not looked into")
+    table.write_text("\n".join(["Image Index,subject_id,report", *rows, ""]))
+    done = toy("pretrain", "own.csv", "--dry-run", "--set", "tokenizer.vocab=300")
+    assert done.returncode == 0, done.stderr
+    assert "own: 1,800 steps" in done.stdout
+    assert "3 training images with text and 0 without, of 3 patients" in done.stdout
+    assert toy("pretrain", "none.csv").returncode == 66
+
+
 def test_a_run_tells_its_steps_and_leaves_a_model(toy):
     done = toy("pretrain", "toy.yaml", "--json", "--device", "cpu")
     assert done.returncode == 0, done.stderr
