@@ -66,7 +66,7 @@ from engine.training.early_stopping import ValidationHistory, ValidationResult, 
 from engine.training.finetuning import check_checkpoints, finetuning_facts, finetuning_plan
 from engine.training.loop import LossesOf, Step
 from engine.training.optimizer import make_optimizer, parameter_groups
-from engine.training.provenance import outcome_recorded, recipe_hash, run_identity
+from engine.training.provenance import changed_keys, outcome_recorded, recipe_hash, run_identity
 
 if TYPE_CHECKING:
     import polars as pl
@@ -155,7 +155,8 @@ def finetune(
         if (out / "run.json").exists() and not resume:
             raise UsageError("the output folder holds a run", hint="--resume to go on with it, or another --out")
         check_disk_space(out, _bytes_needed(recipe, table))
-        run = _FinetuneRun(recipe, out, fractions, where, data or out / "data", time.monotonic())
+        changed = tuple(changed_keys(out, recipe))  # before run.json is written again
+        run = _FinetuneRun(recipe, out, fractions, where, data or out / "data", time.monotonic(), changed=changed)
         log = RunLog(out, finetuning_facts(recipe, fractions, where), waits=resume)
         events = _events(run, log, resume, table, plan)
         with outcome_recorded(log, where, "a smaller batch"), contextlib.closing(events):
@@ -178,6 +179,7 @@ class _FinetuneRun:
     data: Path
     begun: float
     curve: list[dict[str, Any]] = field(default_factory=list)
+    changed: tuple[str, ...] = ()
     verdicts: list[Verdict] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
 
@@ -232,7 +234,7 @@ def _events(run: _FinetuneRun, log: RunLog, resume: bool, table: ImageTable, pla
     found = labelled_images(recipe, table, run.data, size=preprocessing.read_size, resize=preprocessing.resize, verify=not resume)
     prepared = found.prepared(round(time.monotonic() - run.begun, 3))
     identity = run_identity(recipe) | {"model": base.content_hash, "data": found.content_hash}
-    check_checkpoints((run.folder(fraction) / "checkpoints" for fraction in run.fractions), identity)
+    check_checkpoints((run.folder(fraction) / "checkpoints" for fraction in run.fractions), identity, run.changed)
     log.waits = False
     log.update(prepared=prepared, model={"name": base.name, "sha256": base.content_hash}, sources=found.facts)
     yield prepared

@@ -46,7 +46,7 @@ from engine.training.monitor import FigureWritten, Meter, Vitals, peak_of, with_
 from engine.training.optimizer import learning_rate, make_optimizer
 from engine.training.parallel import ParallelModule, compile_blocks, compiled, is_compiled, recompute_blocks
 from engine.training.prefetch import generator_at
-from engine.training.provenance import memory_hint, outcome_recorded, pretraining_facts, run_identity
+from engine.training.provenance import changed_keys, memory_hint, outcome_recorded, pretraining_facts, run_identity
 from engine.training.tensorboard import TensorBoardWriter, check_tensorboard
 
 if TYPE_CHECKING:
@@ -182,7 +182,9 @@ def pretrain(
 
 def _check_folder(recipe: PretrainRecipe, out: Path, resume: bool, force: bool) -> None:
     """Check before any work that `out` holds no other run."""
-    checkpoints = Checkpoints(out / CHECKPOINTS, run_identity(recipe), forced=force)
+    changed = tuple(changed_keys(out, recipe))
+    hint = "--resume without --set, which takes the run's own recipe; another --out; or --force-resume to go on all the same"
+    checkpoints = Checkpoints(out / CHECKPOINTS, run_identity(recipe), forced=force, changed=changed, hint=hint)
     if not (steps := checkpoints.steps()):
         return
     if not resume:

@@ -92,6 +92,10 @@ def command(
     own = [f"{key}={as_json(value)}" for key, value in options.items() if value is not None]
     loaded = load_recipe(path, FinetuneRecipe, [*own, *(settings or ())])
     out = out or Path("runs") / name
+    if resume and not settings and not (findings or uncertain or label_threshold or label_column or model):
+        from mmclip_cli.resume import own_recipe
+
+        loaded = own_recipe(out, loaded, quiet=quiet)
     fractions = _fractions(fraction)
     if table is not None and not table.is_file():
         raise InputMissing("there is no such table of labelled images", hint="check the path; mmclip recipes list names the recipes")

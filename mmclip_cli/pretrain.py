@@ -80,6 +80,10 @@ def command(
     if table is not None and not table.is_file():
         raise InputMissing("there is no such table of images and reports", hint="check the path; mmclip recipes list names the recipes")
     out = out or Path("runs") / name
+    if resume and not settings:
+        from mmclip_cli.resume import own_recipe
+
+        loaded = own_recipe(out, loaded, quiet=quiet)
     check_published(loaded.sources)
     if dry_run:
         _plan(name, loaded, out, data, device, json=json, quiet=quiet)

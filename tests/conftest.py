@@ -14,7 +14,7 @@ from hypothesis import settings
 from PIL import Image
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch: pytest's workers share the cores, and see model/encoding.py
-settings.register_profile("house", deadline=None)  # a busy machine is no failure
+settings.register_profile("house", deadline=None, max_examples=40)  # a busy machine is no failure
 settings.load_profile("house")
 
 HOUSE = Path(__file__).resolve().parent.parent

@@ -119,6 +119,8 @@ def _notices(recipe: FinetuneRecipe, facts: Mapping[str, Any], counts: Mapping[s
     said = []
     for number, source in enumerate(facts.get("sources", [facts])):
         name = source["source"]
+        if missing := source["dropped"].get("file_missing"):
+            said.append(f"{missing} of {source['rows']} files that {name} names are missing")
         if taken := source.get("columns_taken"):
             said.append(f"columns of {name} taken: {'; '.join(taken)}")
         if source.get("split", {}).get("by", "patient") != "patient":

@@ -116,6 +116,8 @@ def _check_prompts(recipe: PretrainRecipe, texts: list[str]) -> None:
 def _notices(table: ImageTable, present: Mapping[str, int], recipe: PretrainRecipe) -> list[str]:
     said = []
     for source in table.facts.get("sources", [table.facts]):
+        if missing := source["dropped"].get("file_missing"):
+            said.append(f"{missing} of {source['rows']} files that {source['source']} names are missing")
         if taken := source.get("columns_taken"):
             said.append(f"columns of {source['source']} taken: {'; '.join(taken)}")
         if source.get("split", {}).get("by", "patient") != "patient" and source["held_out_images"]:

@@ -57,6 +57,8 @@ class Checkpoints:
         keep: number of checkpoints to keep; older ones are removed after a newer one is written.
         forced: True resumes also where the identity differs; names and shapes of weights must still agree.
         ranks: the processes of the run; all call `save` and `load`, the first one writes.
+        changed: keys of the recipe that differ from the run's, for the error of another recipe.
+        hint: of that error.
     """
 
     folder: Path
@@ -64,6 +66,8 @@ class Checkpoints:
     keep: int = 2
     forced: bool = False
     ranks: Ranks = SINGLE_PROCESS
+    changed: tuple[str, ...] = ()
+    hint: str = "the run's own recipe, or another --out"
 
     def steps(self) -> list[int]:
         """The steps that have a folder with a manifest, ascending; their files are not checked."""
@@ -136,11 +140,9 @@ class Checkpoints:
         """
         other = {} if self.forced else self.differences(step)
         if other:
-            raise unusable(
-                self.path(step),
-                f"it belongs to a run with another {' and '.join(other)} ({', '.join(f'{name} {how}' for name, how in other.items())})",
-                "the run's own recipe, another --out, or --force-resume to go on all the same",
-            )
+            keys = f"; keys that differ: {', '.join(self.changed[:8])}" if self.changed and "recipe" in other else ""
+            hows = ", ".join(f"{name} {how}" for name, how in other.items())
+            raise unusable(self.path(step), f"it belongs to a run with another {' and '.join(other)} ({hows}){keys}", self.hint)
 
     def load(self, step: int, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Restore module, optimizer and random states as they were after `step` steps.

@@ -40,13 +40,16 @@ def finetuning_facts(recipe: FinetuneRecipe, fractions: Sequence[float], device:
     return training_facts(recipe, device) | {"fractions": list(fractions)}
 
 
-def check_checkpoints(folders: Iterable[Path], identity: Mapping[str, str]) -> None:
+def check_checkpoints(folders: Iterable[Path], identity: Mapping[str, str], changed: Sequence[str] = ()) -> None:
     """Check before any training that checkpoints belong to this recipe, model, data and code.
+
+    Args:
+        changed: keys of the recipe that differ from those of the run in the folder.
 
     Raises:
         ModelError: names what differs.
     """
     for folder in folders:
-        checkpoints = Checkpoints(folder, identity)
+        checkpoints = Checkpoints(folder, identity, changed=tuple(changed))
         for step in checkpoints.steps():
             checkpoints.check_identity(step)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import platform
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from engine.errors import EngineError
 from engine.tables.columns import NOTICE
-from engine.tables.run_log import RunLog, code_version, versions
+from engine.tables.run_log import RUN, RunLog, code_version, versions
 from engine.training.parallel import is_compiled
 
 if TYPE_CHECKING:
@@ -31,6 +33,33 @@ def device_facts(device: torch.device) -> dict[str, Any]:
 def recipe_hash(recipe: PretrainRecipe | FinetuneRecipe) -> str:
     """SHA-256 over every key of the recipe, defaults included, except `compute` and `logging`, which do not change what is learned."""
     return hashlib.sha256(recipe.model_dump_json(exclude={"compute", "logging"}).encode()).hexdigest()
+
+
+def stored_recipe(out: Path) -> dict[str, Any] | None:
+    """The recipe of the run in a folder, as its run.json has it; None where there is none."""
+    try:
+        stored = json.loads((out / RUN).read_text("utf-8"))["recipe"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return stored if isinstance(stored, dict) else None
+
+
+def changed_keys(out: Path, recipe: PretrainRecipe | FinetuneRecipe) -> list[str]:
+    """Dotted keys in which a recipe differs from that of the run in a folder, without `compute` and `logging`."""
+    stored = stored_recipe(out)
+    if stored is None:
+        return []
+    here, there = (_leaves(each) for each in (recipe.model_dump(mode="json"), stored))
+    keys = [key for key in dict.fromkeys((*here, *there)) if here.get(key) != there.get(key)]
+    return [key for key in keys if not key.startswith(("compute.", "logging."))]
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Dotted key -> value of every plain value of nested sections and lists."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if not items:
+        return {path: value}
+    return {inner: leaf for key, each in items for inner, leaf in _leaves(each, f"{path}.{key}" if path else str(key)).items()}
 
 
 def run_identity(recipe: PretrainRecipe | FinetuneRecipe) -> dict[str, str]:

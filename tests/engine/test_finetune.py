@@ -266,7 +266,7 @@ def test_a_run_is_not_written_over_nor_gone_on_with_under_another_recipe(recipe,
     run(recipe(epochs=1, least_steps=1, looks=1), tmp_path, data)
     with pytest.raises(UsageError, match="--resume"):
         run(recipe(), tmp_path, data)
-    with pytest.raises(ModelError, match="another recipe"):
+    with pytest.raises(ModelError, match=r"another recipe .*keys that differ: seed\. Try: the run's own recipe, or another --out"):
         run(recipe(seed=4, epochs=1, least_steps=1, looks=1), tmp_path, data, resume=True)
     with locked(tmp_path), pytest.raises(LockHeld):
         run(recipe(), tmp_path, data, resume=True)

@@ -181,7 +181,7 @@ def test_another_recipe_cannot_go_on_from_a_checkpoint(recipe, data, tmp_path):
     list(pretrain(recipe(), tmp_path, device="cpu", max_steps=2, data=data))
     before = (tmp_path / "run.json").read_bytes()
     refused = pretrain(recipe(seed=5), tmp_path, device="cpu", resume=True, data=data)
-    with pytest.raises(ModelError, match="a run with another recipe"):
+    with pytest.raises(ModelError, match=r"a run with another recipe .*keys that differ: seed\..*--resume without --set"):
         next(refused)  # before any work on the data
     assert (tmp_path / "run.json").read_bytes() == before
 

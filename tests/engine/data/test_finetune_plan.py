@@ -34,6 +34,12 @@ def test_columns_that_are_taken_and_those_that_are_not_are_named(plan):
     assert asked.findings == ("Hernia",)
 
 
+def test_files_that_are_missing_are_counted(plan):
+    found = plan("file,patient,Edema", lambda n: f"{'images' if n % 3 else 'gone'}/{n}.png,p{n},{n % 2}")
+    assert found.dropped == {"file_missing": 20}
+    assert "20 of 60 files that t names are missing" in found.notices
+
+
 def test_a_table_without_patients_is_split_by_image_and_that_is_said(plan):
     found = plan("file,Edema", lambda n: f"images/{n}.png,{n % 2}")
     assert found.split_by == "image"
