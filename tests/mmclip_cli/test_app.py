@@ -80,7 +80,7 @@ def test_faults_of_a_recipe_are_also_told_one_by_one_to_machines(capsys):
     [
         (["scroe"], "Did you mean 'score'"),
         (["recipes", "shw"], "Did you mean 'show'"),
-        (["pretrain"], "Missing argument 'RECIPE'"),
+        (["pretrain"], "Missing argument 'RECIPE|TABLE'"),
         (["pretrain", "tiny", "--device", "tpu"], "tpu"),
         (["pretrain", "tiny", "--max-steps", "0"], "max-steps"),
         (["doctor", "--frobnicate"], "--frobnicate"),

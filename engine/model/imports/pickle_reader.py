@@ -9,7 +9,8 @@ dict, list, tuple, str and numbers.
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,12 +80,24 @@ def read_pickle(raw: bytes, file: str) -> Any:
         raise ModelError(f"the pickle in {file} is damaged", why=type(error).__name__, hint="copy the file again") from None
 
 
+def _opcodes(raw: bytes) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
+    """The opcodes of a pickle, without Python's warnings about escape sequences in damaged strings."""
+    opcodes = pickletools.genops(raw)
+    while True:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = next(opcodes, None)
+        if found is None:
+            return
+        yield found
+
+
 def _run(raw: bytes) -> Any:
     stack: list[Any] = []
     below: list[list[Any]] = []  # the stacks below each mark
     memo: dict[int, Any] = {}
     argument: Any
-    for step, (opcode, argument, _) in enumerate(pickletools.genops(raw)):
+    for step, (opcode, argument, _) in enumerate(_opcodes(raw)):
         if step == MOST_STEPS:
             raise _Refused(f"has more than {MOST_STEPS:,} steps")
         name = opcode.name
