@@ -21,7 +21,7 @@ score: install
 	MMCLIP_SITE_KEY=$(DEMO_KEY) $(BIN)/mmclip score examples/studies --prompts chest14 --labels examples/studies/labels.csv --out mmclip-out
 
 test: install
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
 
 lint: install
 	$(BIN)/ruff check .
