@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,7 +36,7 @@ from engine.model.population import Population
 from engine.scoring.feature_cache import FeatureCache, cached_contents
 from engine.scoring.heatmap_sheets import HeatmapSheet, SheetFolder, SheetRequest, heatmap_sheets
 from engine.scoring.heatmaps import Margins
-from engine.scoring.image_features import count_files, file_results, with_features
+from engine.scoring.image_features import Encode, FileResult, count_files, file_results, with_features
 from engine.scoring.kept_files import earlier_files, gone_studies
 from engine.scoring.output import OUTPUTS, add_metrics, add_tables, changed_outputs, clear_previous, contents_hash
 from engine.scoring.run_state import SEVERAL, ScoringRun, Vector
@@ -229,43 +229,29 @@ def score(
         )
         size = batch_size or (64 if bundle.device.type == "cuda" else 8)
         found = file_results(items, cache, size=bundle.preprocessing.read_size, workers=cores, limits=limits)
-        said = False
-        with closing(found), closing(cache):
-            for each, features in with_features(found, lambda images: encode(bundle, images, size), size):
-                image, settled = run.take(each, features, each.scores if features is None else scores_of(features[None])[0])
-                yield FileDone(image, settled.outcome, settled.reason, each.known)
-                if run.outdated and not said:
-                    said = True
-                    yield from map(Notice, _outdated(cache))
-                _refuse_failures(run.failed, max_failures)
+        yield from _take_files(run, found, scores_of, lambda images: encode(bundle, images, size), size, max_failures)
         clock.lap("images")
         _refuse_few(len(results), min_files)
         if keep:
             yield from map(Notice, _keep(run, out))
         run.reflag()
-        if len(run.images) >= SEVERAL and results.spread() <= ROUNDING:
-            scored = results.counts()["score"]
-            raise NotFinite(f"the model gives the same scores to all of {scored} images, different as they are", hint="another model")
+        _refuse_equal_scores(run)
         joined = join(truth, run.study_names()) if truth else None
         yield from map(Notice, joined.notices() if joined else ())
         drawn: Counter[str] = Counter()
         sheets: dict[str, Path] = {}
         if heatmaps:
-            folder = SheetFolder(out)
-            for event in _draw(run, bundle, asked, asked.margins(bundle, scorer), folder, cores, limits):
+            for event in _draw(run, bundle, asked, asked.margins(bundle, scorer), SheetFolder(out), cores, limits):
                 if isinstance(event, HeatmapSheet):
                     drawn["reused" if event.reused else "drawn"] += 1
-                    sheets[event.image] = folder.path(event.image)
+                    sheets[event.image] = SheetFolder(out).path(event.image)
                 yield event
             clock.lap("heatmaps")
         grouped, study_count = results.studies(aggregate, NOT_IN_MEAN)
         studies = grouped.changed(lambda frame: _calibrated(frame, maps))
         labelled = (joined or JoinedLabels({}, {})).frame(findings)
         rows = _figures(studies, labelled, run, findings) if joined else []
-        if not keep and (gone := gone_studies(out, (frame["study"] for frame in studies.frames()))):
-            yield Notice(f"{gone} studies of the last run are not in these inputs and leave scores.csv; --keep would keep them")
-        for name in changed_outputs(out):
-            yield Notice(f"{name} was changed after the last run had written it; it is replaced")
+        yield from map(Notice, _differences(out, studies, keep=keep))
         with atomic_group() as outputs:
             add_tables(outputs, out, studies, results.images(), results.private())
             if joined:
@@ -292,6 +278,44 @@ def score(
         yield ScoresPublished(out, account | {"seconds": clock.laps()}, *written, rows, labelled, sheets)
         clock.lap("report")
         yield ScoringFinished(publish_run(out, account | {"seconds": clock.laps()}, OUTPUTS))
+
+
+def _take_files(
+    run: ScoringRun,
+    found: Generator[FileResult, None, None],
+    scores_of: Callable[[Vector], Vector],
+    encoded: Encode,
+    size: int,
+    max_failures: int | None,
+) -> Iterator[FileDone | Notice]:
+    """A row for every file, in order; `size`: images of a forward pass. The cache is published at the end, and where the run breaks off.
+
+    Raises:
+        TooManyFailures: more than `max_failures` files failed.
+    """
+    said = False
+    with closing(found), closing(run.cache):
+        for each, features in with_features(found, encoded, size):
+            image, settled = run.take(each, features, each.scores if features is None else scores_of(features[None])[0])
+            yield FileDone(image, settled.outcome, settled.reason, each.known)
+            if run.outdated and not said:
+                said = True
+                yield from map(Notice, _outdated(run.cache))
+            _refuse_failures(run.failed, max_failures)
+
+
+def _differences(out: Path, studies: Batches, *, keep: bool) -> Iterator[str]:
+    """What the tables of the last run in `out` have and these will not: studies, and edits."""
+    if not keep and (gone := gone_studies(out, (frame["study"] for frame in studies.frames()))):
+        yield f"{gone} studies of the last run are not in these inputs and leave scores.csv; --keep would keep them"
+    for name in changed_outputs(out):
+        yield f"{name} was changed after the last run had written it; it is replaced"
+
+
+def _refuse_equal_scores(run: ScoringRun) -> None:
+    if len(run.images) >= SEVERAL and run.results.spread() <= ROUNDING:
+        scored = run.results.counts()["score"]
+        raise NotFinite(f"the model gives the same scores to all of {scored} images, different as they are", hint="another model")
 
 
 def _load(model: str | Path, device: Device) -> Bundle:
