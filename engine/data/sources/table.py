@@ -35,9 +35,10 @@ def read_table(source: TableSource) -> ImageTable:
     """The images of one table.
 
     Split and unpaired share go by patient: every image of a patient falls on one side, no matter what else the table holds, because the
-    side is a hash of the seed and the patient alone (with `split.stratified`, a draw among the labelled patients). Where the table's own `split` column says something, that decides: what is not
-    `train` is held out, with the patient's other images. Without a patient column every study, and without a study column every image,
-    counts as itself. A file that is named again with the same labels is taken once; with other labels, not at all.
+    side is a hash of the seed and the patient alone; with `split.stratified` it is a draw among the labelled patients. Where the table's
+    own `split` column says something, that decides: what is not `train` is held out, with the patient's other images. Without a patient
+    column every study, and without a study column every image, counts as itself. A file that is named again with the same labels is taken
+    once; with other labels, not at all.
 
     Raises:
         InputMissing: there is no such table.
