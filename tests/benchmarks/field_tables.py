@@ -85,12 +85,12 @@ PROMPTS: dict[str, str | None] = {
     "caseclash": "same name",
     "colclash": "name of a table column",
     "dupkey": "twice",
-    "empty_neg": "at least 1",
+    "empty_neg": "needs negative phrases",
     "null": "",
     "same": "same",
     "nonascii": None,
     "quotes": None,
-    "nofinding_no": "",
+    "nofinding_no": None,
 }
 """Prompt recipe -> a word of the fault that `mmclip recipes check` must name; "": any fault; None: none."""
 
